@@ -1,0 +1,59 @@
+# Two commands for a fresh machine:  make demo  runs the main job,  make test  passes the tests.
+# ARGS=… is passed through, e.g.  make demo ARGS="--flow orders.csv.gz --rows 20000"
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+NPM_DIR   := tests/interop
+NPM_STAMP := $(NPM_DIR)/node_modules/.package-lock.json
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(STAMP)  ## two Grapes, three order book peers, replayed order flow, reconciled
+	$(BIN)/orderbook demo $(ARGS)
+
+test: $(STAMP) node lint types  ## lint, types and all tests
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2)
+
+lint: $(STAMP)  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(STAMP) node  ## measure against the real Node peers in the same run
+	@set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script $(ARGS); done
+
+bench-%: $(STAMP) node
+	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+clean:  ## remove everything that the other targets made
+	rm -rf $(VENV) $(NPM_DIR)/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "grenache-py needs Python 3.10 or newer; set PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+# The real Node Grape and Node peers that the interop tests talk to. Without npm those tests skip,
+# saying so; with CI=true a missing npm is a failure.
+.PHONY: node
+ifneq ($(shell command -v npm),)
+node: $(NPM_STAMP)
+else
+node:
+	@test "$(CI)" != true || { echo "npm is missing, and CI=true needs the interop tests" >&2; exit 1; }
+	@echo "npm is missing: the interop tests with Node will be skipped"
+endif
+
+$(NPM_STAMP): $(NPM_DIR)/package.json $(NPM_DIR)/package-lock.json
+	npm ci --prefix $(NPM_DIR) --no-audit --no-fund --loglevel=error
+	touch $@

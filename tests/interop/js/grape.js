@@ -1,0 +1,22 @@
+'use strict'
+// A real Node Grape. Argument: JSON of its options. Says {"ready": {dht_port, api_port}} once it is up.
+
+const Grape = require('grenache-grape').Grape
+
+const conf = { host: '127.0.0.1', dht_port: 0, dht_bootstrap: [], api_port: null, ...JSON.parse(process.argv[2]) }
+const net = require('net')
+
+// The Grape takes no api_port 0, so a free one is found first.
+const probe = net.createServer().listen(conf.api_port || 0, '127.0.0.1', () => {
+  conf.api_port = probe.address().port
+  probe.close(() => {
+    const grape = new Grape(conf)
+    grape.on('announce', (name) => console.log(JSON.stringify({ announce: name })))
+    grape.once('ready', () => {
+      console.log(JSON.stringify({ ready: { dht_port: grape.node.address().port, api_port: conf.api_port } }))
+    })
+    grape.start((err) => { if (err) throw err })
+  })
+})
+process.on('SIGTERM', () => process.exit(0))
+process.stdin.on('end', () => process.exit(0)).resume()
