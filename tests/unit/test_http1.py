@@ -1,0 +1,508 @@
+"""The HTTP/1.1 server, spoken to in raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from grenache_py.transports.http1 import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX, Exchange, HttpServer
+from tests.unit.tls_files import make_ca
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+POST = b"POST /lookup HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class Served(HttpServer):
+    """The server, and the clients a test connected to it."""
+
+    def __init__(self, handle: Callable[[Exchange], None], **options: Any) -> None:
+        super().__init__(handle, max_body=100, **options)
+        self.clients: list[asyncio.StreamWriter] = []
+
+
+@asynccontextmanager
+async def serving(
+    handle: Callable[[Exchange], None], host: str | None = "127.0.0.1", tls: Any = None, **options: Any
+) -> AsyncIterator[Served]:
+    server = Served(handle, **options)
+    await server.listen(0, host, tls)
+    try:
+        yield server
+    finally:
+        for writer in server.clients:
+            writer.transport.abort()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        await server.close()
+
+
+async def connect(server: Served, tls: Any = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
+    server.clients.append(writer)
+    return reader, writer
+
+
+async def send(server: Served, data: bytes) -> bytes:
+    """Everything the server says to ``data`` until it closes."""
+    reader, writer = await connect(server)
+    writer.write(data)
+    return await asyncio.wait_for(reader.read(), 10)
+
+
+async def read_reply(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode()
+    lines = head.split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+    body = await asyncio.wait_for(reader.readexactly(int(headers.get("Content-Length", 0))), 10)
+    return int(lines[0].split()[1]), headers, body
+
+
+def echo(exchange: Exchange) -> None:
+    exchange.reply(200, exchange.body)
+
+
+async def until(check: Callable[[], Any]) -> None:
+    deadline = asyncio.get_running_loop().time() + 10
+    while not check():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.002)
+
+
+async def test_reply_as_node_sends_it() -> None:
+    async with serving(echo) as server:
+        reader, writer = await connect(server)
+        writer.write(POST)
+        raw = await reader.readuntil(b"hi")
+    date = raw.split(b"\r\n")[1]
+    assert date.startswith(b"Date: ")
+    assert date.endswith(b" GMT")
+    assert raw == (
+        b"HTTP/1.1 200 OK\r\n%b\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n"
+        b"Content-Length: 2\r\n\r\nhi" % date
+    )
+
+
+async def test_what_the_handler_sees() -> None:
+    seen: list[Exchange] = []
+
+    def handle(exchange: Exchange) -> None:
+        seen.append(exchange)
+        exchange.reply(200, b"", [("X-Was", exchange.headers["x-a"])])
+
+    async with serving(handle) as server:
+        reader, writer = await connect(server)
+        own_address = writer.get_extra_info("sockname")
+        writer.write(
+            b"PUT /a%20b?c=d HTTP/1.1\r\nHoSt: here\r\nX-A: 1\r\nx-a: 2\r\nContent-Length: 3\r\n\r\n\x00\xff!"
+        )
+        status, headers, _ = await read_reply(reader)
+    (exchange,) = seen
+    assert (exchange.method, exchange.target, exchange.body) == ("PUT", "/a%20b?c=d", b"\x00\xff!")
+    assert exchange.headers == {"host": "here", "x-a": "1, 2", "content-length": "3"}
+    assert exchange.peer == own_address
+    assert not exchange.secure
+    assert exchange.peer_certificate() is None
+    assert exchange.peer_certificate_der() is None
+    assert (status, headers["X-Was"]) == (200, "1, 2")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [POST, CHUNKED + b"1\r\nh\r\n1;x=y\r\ni\r\n0\r\nT: v\r\n\r\n"],
+    ids=["content-length", "chunked"],
+)
+async def test_any_cut_of_the_input_gives_the_same_reply(request_bytes: bytes) -> None:
+    async with serving(echo) as server:
+        reader, writer = await connect(server)
+        for cut in range(1, len(request_bytes), 7):
+            for piece in (request_bytes[:cut], request_bytes[cut:]):
+                writer.write(piece)
+                await asyncio.sleep(0)
+            assert (await read_reply(reader))[2] == b"hi"
+        for byte in request_bytes:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await read_reply(reader))[2] == b"hi"
+
+
+async def test_pipelined_replies_keep_the_order_of_the_requests() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append) as server:
+        reader, writer = await connect(server)
+        writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(5)))
+        await until(lambda: len(waiting) == 5)
+        for exchange in reversed(waiting):
+            exchange.reply(200, exchange.target.encode())
+        assert [(await read_reply(reader))[2] for _ in range(5)] == [b"/%d" % n for n in range(5)]
+
+
+async def test_pipelining_is_bounded_and_everything_is_answered() -> None:
+    waiting: list[Exchange] = []
+    total = PIPELINED_MAX * 3
+    async with serving(waiting.append) as server:
+        reader, writer = await connect(server)
+        writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(total)))
+        answered = 0
+        while answered < total:
+            await until(lambda: waiting)
+            assert len(waiting) <= PIPELINED_MAX
+            waiting.pop(0).reply(200, b"x")
+            answered += 1
+        for _ in range(total):
+            assert (await read_reply(reader))[2] == b"x"
+
+
+async def test_a_second_reply_is_an_error_and_a_reply_to_nobody_is_not() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append) as server:
+        _, writer = await connect(server)
+        writer.write(POST)
+        await until(lambda: waiting)
+        reset = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        writer.transport.abort()
+        await until(lambda: waiting[0].closed)
+        waiting[0].reply(200, b"")
+        with pytest.raises(RuntimeError, match="already been answered"):
+            waiting[0].reply(200, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("X-A", "b\r\nEvil: 1"), ("Bad Name", "x"), ("Content-Length", "5"), ("X-A", "ž")]
+)
+async def test_a_header_that_breaks_the_framing_is_refused(name: str, value: str) -> None:
+    errors: list[str] = []
+
+    def handle(exchange: Exchange) -> None:
+        try:
+            exchange.reply(200, b"", [(name, value)])
+        except ValueError as error:
+            errors.append(str(error))
+            exchange.reply(200, b"still open")
+
+    async with serving(handle) as server:
+        reader, writer = await connect(server)
+        writer.write(POST)
+        assert (await read_reply(reader))[2] == b"still open"
+    assert name in errors[0]
+
+
+async def test_a_body_over_the_limit_is_refused_at_once_and_the_connection_stays_usable() -> None:
+    async with serving(echo, on_too_large=(413, b"TOO BIG")) as server:
+        reader, writer = await connect(server)
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300\r\n\r\n" + b"x" * 101)
+        status, headers, body = await read_reply(reader)
+        assert (status, headers["Connection"], body) == (413, "keep-alive", b"TOO BIG")
+        writer.write(b"x" * 199 + POST)
+        assert (await read_reply(reader))[0::2] == (200, b"hi")
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"y" * 100)
+        assert (await read_reply(reader))[2] == b"y" * 100
+
+
+async def test_an_endless_body_is_cut_off() -> None:
+    async with serving(echo) as server:
+        _, writer = await connect(server)
+        writer.write(CHUNKED)
+        while server.connections and not writer.is_closing():
+            writer.write(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+            await asyncio.sleep(0)
+        await until(lambda: not server.connections)
+
+
+async def test_a_head_request_gets_the_length_without_the_body() -> None:
+    async with serving(lambda exchange: exchange.reply(500, b"12345")) as server:
+        said = await send(server, b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert said.endswith(b"Connection: close\r\nContent-Length: 5\r\n\r\n")
+
+
+async def test_no_content_has_no_length() -> None:
+    async with serving(lambda exchange: exchange.reply(204, b"")) as server:
+        said = await send(server, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert b"Content-Length" not in said
+
+
+@pytest.mark.parametrize("extra", [b"", b"Connection: keep-alive\r\n"])
+async def test_http_1_0_is_answered_and_closed(extra: bytes) -> None:
+    async with serving(echo) as server:
+        said = await send(server, b"POST / HTTP/1.0\r\nContent-Length: 2\r\n%b\r\nhi" % extra)
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close\r\n" in said
+    assert said.endswith(b"\r\n\r\nhi")
+
+
+async def test_expect_continue_is_granted_after_the_replies_before_it() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append) as server:
+        reader, writer = await connect(server)
+        writer.write(
+            POST + b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        )
+        await until(lambda: waiting)
+        waiting[0].reply(200, b"first")
+        assert (await read_reply(reader))[2] == b"first"
+        assert await reader.readexactly(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ok")
+        await until(lambda: len(waiting) == 2)
+        waiting[1].reply(200, waiting[1].body)
+        assert (await read_reply(reader))[2] == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"hello\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20, 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\nContent-Length: 1\r\n\r\n", 417),
+        (b"GET /" + b"a" * HEAD_BYTES_MAX + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * HEAD_BYTES_MAX + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * HEADERS_MAX + b"\r\n", 431),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_what_is_not_http_is_told_so_and_closed(request_bytes: bytes, status: int) -> None:
+    handled: list[Exchange] = []
+    async with serving(handled.append) as server:
+        said = await send(server, request_bytes)
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Connection: close\r\n" in said
+    assert said.count(b"HTTP/1.1") == 1
+    assert handled == []
+
+
+@pytest.mark.parametrize("filler", [b"X: " + b"a" * 1000, b"GET /" + b"a" * 1000], ids=["header", "target"])
+async def test_a_head_that_never_ends_is_cut_off(filler: bytes) -> None:
+    async with serving(echo) as server:
+        reader, writer = await connect(server)
+        if filler.startswith(b"X"):
+            writer.write(b"GET / HTTP/1.1\r\n")
+        writer.write(filler)
+        reply = asyncio.ensure_future(read_reply(reader))
+        sent = 0
+        while not reply.done():
+            writer.write(b"a" * 1000)
+            sent += 1000
+            await asyncio.sleep(0.001)
+        assert reply.result()[0] == 431
+        assert sent < 10 * HEAD_BYTES_MAX
+
+
+async def test_errors_wait_for_the_replies_before_them() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append) as server:
+        reader, writer = await connect(server)
+        writer.write(POST + b"nonsense\r\n\r\n")
+        await until(lambda: waiting)
+        waiting[0].reply(200, b"first")
+        assert (await read_reply(reader))[0::2] == (200, b"first")
+        assert (await read_reply(reader))[0] == 400
+        assert await reader.read() == b""
+
+
+async def test_nothing_after_connection_close_is_looked_at() -> None:
+    handled: list[str] = []
+
+    def handle(exchange: Exchange) -> None:
+        handled.append(exchange.target)
+        exchange.reply(200, b"")
+
+    async with serving(handle) as server:
+        said = await send(
+            server, b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\n\r\n"
+        )
+    assert handled == ["/1"]
+    assert said.count(b"HTTP/1.1") == 1
+
+
+async def test_an_upgrade_is_not_granted() -> None:
+    async with serving(echo) as server:
+        said = await send(
+            server,
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00",
+        )
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close\r\n" in said
+
+
+async def test_a_handler_that_raises_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def handle(exchange: Exchange) -> None:
+        raise LookupError("bug")
+
+    async with serving(handle, on_handler_error=(500, b"ERR")) as server:
+        reader, writer = await connect(server)
+        with caplog.at_level(logging.ERROR):
+            writer.write(POST)
+            assert (await read_reply(reader))[0::2] == (500, b"ERR")
+    assert "bug" in caplog.text
+
+
+async def test_half_closed_client_still_gets_its_answer() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append) as server:
+        reader, writer = await connect(server)
+        writer.write(POST)
+        writer.write_eof()
+        await until(lambda: waiting)
+        waiting[0].reply(200, b"late")
+        assert (await read_reply(reader))[2] == b"late"
+        assert await reader.read() == b""
+
+
+async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append, keep_alive_s=0.05, request_timeout_s=30) as server:
+        busy_reader, busy = await connect(server)
+        busy.write(POST)
+        idle_reader, idle = await connect(server)
+        idle.write(POST)
+        await until(lambda: len(waiting) == 2)
+        waiting[1].reply(200, b"")
+        await read_reply(idle_reader)
+        assert await asyncio.wait_for(idle_reader.read(), 10) == b""
+        waiting[0].reply(200, b"still here")
+        assert (await read_reply(busy_reader))[2] == b"still here"
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"POST / HT", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"]
+)
+async def test_a_request_that_does_not_come_is_given_up(start: bytes) -> None:
+    async with serving(echo, request_timeout_s=0.05) as server:
+        reader, writer = await connect(server)
+        writer.write(start)
+        said = await asyncio.wait_for(reader.read(), 10)
+        assert said.startswith(b"HTTP/1.1 408 ") if start else said == b""
+        writer.close()
+        await until(lambda: not server.connections)
+
+
+async def test_a_client_that_does_not_read_is_dropped() -> None:
+    big = b"x" * 4_000_000
+    handled: list[Exchange] = []
+
+    def handle(exchange: Exchange) -> None:
+        handled.append(exchange)
+        exchange.reply(200, big)
+
+    async with serving(handle, request_timeout_s=0.1) as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        sock.sendall(POST * 1000)
+        await until(lambda: handled)
+        # The first replies fill the transport: the handler gets no more work from this connection.
+        await until(lambda: not server.connections)
+        assert len(handled) < 10
+        sock.close()
+
+
+async def test_connections_are_bounded() -> None:
+    async with serving(echo, max_connections=1) as server:
+        reader, writer = await connect(server)
+        writer.write(POST)
+        assert (await read_reply(reader))[0] == 200
+        other_reader, _ = await connect(server)
+        assert await other_reader.read() == b""
+        writer.write(POST)
+        assert (await read_reply(reader))[0] == 200
+
+
+async def test_close_drains_what_is_in_hand() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append) as server:
+        idle_reader, _ = await connect(server)
+        reader, writer = await connect(server)
+        writer.write(POST + POST)
+        await until(lambda: len(waiting) == 2)
+        closing = asyncio.ensure_future(server.close(drain_s=10))
+        assert await idle_reader.read() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await connect(server)
+        waiting[1].reply(200, b"2")
+        waiting[0].reply(200, b"1")
+        await asyncio.wait_for(closing, 10)
+        assert (await read_reply(reader))[2] == b"1"
+        assert (await read_reply(reader))[2] == b"2"
+        assert await reader.read() == b""
+
+
+async def test_close_does_not_wait_longer_than_it_was_told() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append) as server:
+        _, writer = await connect(server)
+        writer.write(POST)
+        await until(lambda: waiting)
+        await server.close(drain_s=0.01)
+        assert waiting[0].closed
+        waiting[0].reply(200, b"")
+
+
+async def test_listens_again_on_the_same_port_at_once() -> None:
+    async with serving(echo) as server:
+        port = server.port
+        reader, writer = await connect(server)
+        writer.write(POST)
+        await read_reply(reader)
+        await server.close()
+        await server.listen(port, "127.0.0.1")
+        assert server.port == port
+        reader, writer = await connect(server)
+        writer.write(POST)
+        assert (await read_reply(reader))[2] == b"hi"
+
+
+async def test_all_interfaces_share_one_port() -> None:
+    async with serving(lambda exchange: exchange.reply(200, exchange.peer[0].encode()), host=None) as server:
+        reader, writer = await connect(server)
+        writer.write(POST)
+        assert (await read_reply(reader))[2] == b"127.0.0.1"
+
+
+async def test_a_taken_port_is_an_error() -> None:
+    async with serving(echo) as server:
+        other = HttpServer(echo, max_body=10)
+        with pytest.raises(OSError, match="in use"):
+            await other.listen(server.port, "127.0.0.1")
+        with pytest.raises(RuntimeError):
+            await server.listen(0, "127.0.0.1")
+        with pytest.raises(RuntimeError):
+            assert other.port
+        await other.close()
+
+
+async def test_tls_and_the_client_certificate(tmp_path: Any) -> None:
+    ca = make_ca(tmp_path)
+    seen: list[tuple[bool, Any, bytes | None]] = []
+
+    def handle(exchange: Exchange) -> None:
+        seen.append((exchange.secure, exchange.peer_certificate(), exchange.peer_certificate_der()))
+        exchange.reply(200, b"secret")
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca.ca_file)
+    context.load_cert_chain(ca.server_cert, ca.server_key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    client = ssl.create_default_context(cafile=ca.ca_file)
+    client.load_cert_chain(ca.client_cert, ca.client_key)
+    async with serving(handle, tls=context) as server:
+        reader, writer = await connect(server, client)
+        writer.write(POST)
+        assert (await read_reply(reader))[2] == b"secret"
+    ((secure, told, der),) = seen
+    assert secure
+    assert ("commonName", "client") in told["subject"][0]
+    assert der is not None
+    assert der == ssl.PEM_cert_to_DER_cert(ca.client_cert.read_text())
