@@ -1,0 +1,69 @@
+"""What a step of the protocol asks its caller to do, and the clock it is given.
+
+The negotiation does no IO: each of its methods returns a list of these, and whoever calls it (the worker, a
+simulation) carries them out and tells the outcome with the method that the effect names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from .model import Trade
+
+
+class Announce(NamedTuple):
+    """Ask a peer for an offer; tell ``Negotiator.offer_answered`` or ``offer_failed``."""
+
+    order_id: str
+    round: int
+    destination: str
+    payload: Any
+
+
+class Confirm(NamedTuple):
+    """Ask a maker to execute; tell ``Negotiator.match_answered`` or ``match_failed``."""
+
+    match_id: str
+    maker: str
+    destination: str
+    payload: Any
+
+
+class Release(NamedTuple):
+    """Tell a maker that its reservation is not needed; nobody waits for the answer."""
+
+    destination: str
+    payload: Any
+
+
+class Beat(NamedTuple):
+    """Send a heartbeat; tell ``Negotiator.heartbeat_answered`` or ``peer_lost``."""
+
+    destination: str
+    payload: Any
+
+
+class Settled(NamedTuple):
+    """The order's way through the network is over for now: it is closed, or rests."""
+
+    order_id: str
+
+
+class Traded(NamedTuple):
+    """These trades were executed here."""
+
+    trades: Sequence[Trade]
+
+
+Effect = Announce | Confirm | Release | Beat | Settled | Traded
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never steps; leases and pauses are measured on it."""
+
+    def time_ms(self) -> int:
+        """Milliseconds since the epoch; only written into records."""

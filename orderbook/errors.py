@@ -1,0 +1,61 @@
+"""What the order book refuses, and why.
+
+    OrderBookError                 code
+    ├── InvalidFieldError          invalid_field     a field breaks a rule; ``field`` names it
+    ├── UnknownMarketError         unknown_market    this peer does not trade it
+    ├── UnknownOrderError          unknown_order     no such order here (or swept long after it closed)
+    ├── OrderClosedError           order_closed      it is filled or cancelled already
+    ├── DuplicateOrderError        duplicate_order   the client order id was used for a different order
+    ├── BusyError                  busy              a bound is reached; try again later
+    └── ProtocolError              protocol          a peer said something that the protocol does not allow
+
+Every one changes nothing: what raised it left the book as it was.
+"""
+
+from __future__ import annotations
+
+
+class OrderBookError(Exception):
+    """The common base; ``code`` is stable and meant for programs, the text for people."""
+
+    code = "error"
+
+
+class InvalidFieldError(OrderBookError):
+    """A field breaks a rule.
+
+    Attributes:
+        field: Its name as the client wrote it.
+        rule: What it must be.
+    """
+
+    code = "invalid_field"
+
+    def __init__(self, field: str, rule: str):
+        super().__init__(f"{field} {rule}")
+        self.field = field
+        self.rule = rule
+
+
+class UnknownMarketError(OrderBookError):
+    code = "unknown_market"
+
+
+class UnknownOrderError(OrderBookError):
+    code = "unknown_order"
+
+
+class OrderClosedError(OrderBookError):
+    code = "order_closed"
+
+
+class DuplicateOrderError(OrderBookError):
+    code = "duplicate_order"
+
+
+class BusyError(OrderBookError):
+    code = "busy"
+
+
+class ProtocolError(OrderBookError):
+    code = "protocol"

@@ -1,0 +1,68 @@
+"""Every bound of the order book in one place, each with its reason.
+
+Times are in seconds, sizes in items unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+# What a client or a stranger may write.
+NAME_LENGTH = 64
+"""Characters in a peer, owner, market, order or client order id: enough for a UUID with a prefix."""
+DECIMAL_LENGTH = 40
+"""Characters in a price or quantity: far beyond any real amount, small enough to parse at no cost."""
+QUANTITY_LOTS = 2**63 - 1
+"""Largest quantity in lots: sums of what one book holds stay exact in any language that reads our files."""
+PRICE_TICKS = 2**53 - 1
+"""Largest price in ticks: exact even where a reader keeps it in a double."""
+
+# What one peer holds.
+OPEN_ORDERS = 1_000_000
+"""Live orders in one market; further ones are refused with a clear error."""
+NEGOTIATIONS = 1_000
+"""Orders of one market under way in the network at once; further ones wait in the book for their turn."""
+RESERVATIONS = 100_000
+"""Reservations for others at once; past it an announcement finds nothing here."""
+RESERVATIONS_PER_COUNTERPARTY = 10_000
+"""Of these, for one counterparty, so that no single peer can lock a whole book."""
+OFFER_FILLS = 256
+"""Resting orders that one offer names; the rest is found by the next announcement."""
+PEERS = 1_000
+"""Peers of one market kept in the roster; look-ups return at most 100 at a time."""
+CLOSED_ORDERS = 200_000
+"""Closed orders kept for questions about them, oldest swept first."""
+CLOSED_ORDER_AGE_S = 3_600.0
+"""How long a closed order can be asked for."""
+
+# How long things take.
+LEASE_S = 5.0
+"""How long a reservation holds: several times an announcement's deadline, short enough that a vanished
+counterparty does not bind a resting order for long."""
+ANNOUNCE_TIMEOUT_S = 1.0
+"""How long offers are waited for; a peer slower than that is as good as absent for this round."""
+CONFIRM_TIMEOUT_S = 2.0
+"""How long the answer to a confirmation is waited for before its quantity counts as in-doubt."""
+IN_DOUBT_RETRY_S = (0.2, 5.0)
+"""First and longest pause before an in-doubt confirmation is asked again (doubling between them)."""
+CONTENDED_RETRY_S = (0.03, 1.0)
+"""First and longest mean pause before a contended order is announced again (doubling, jittered)."""
+CONTENDED_RETRIES = 8
+"""Announcements repeated for contention alone; after that the heartbeat finds what still crosses."""
+ROUNDS = 8
+"""Announcements of one order in a row while progress is made."""
+HEARTBEAT_S = 1.0
+"""Mean pause between heartbeats, jittered by a quarter."""
+HEARTBEATS_MISSED = 5
+"""A peer not heard of for this many heartbeats leaves the roster."""
+DISCOVERY_S = 2.0
+"""Pause between look-ups of a market's shared name."""
+REANNOUNCE_PER_HEARTBEAT = 32
+"""Crossing orders announced again on one heartbeat; the next one continues."""
+
+# The client API.
+PAGE_DEFAULT = 1_000
+PAGE_MAX = 10_000
+"""Rows in one answer of ``GET /orders`` and ``GET /trades``."""
+API_BODY_BYTES = 16 * 1024
+"""One order is a few hundred bytes."""
+BOOK_LEVELS = 100
+"""Price levels a side in ``GET /book`` unless asked otherwise."""

@@ -1,0 +1,179 @@
+"""The maker's part of the protocol: reserve resting orders for others, execute or free them. No IO.
+
+The maker alone decides whether a match happens. Its answer for a match id never changes: what was committed
+is kept with the trades, and a refusal means that the lock is gone, or goes with the refusal, and no lock ever
+comes back under its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import limits
+from .book import Fill, Reservation
+from .effects import Effect
+from .errors import OrderBookError, ProtocolError
+from .market import Market
+from .messages import (
+    AnnounceOpenOrder,
+    CrossPeerMatch,
+    MatchAnswer,
+    NoOffer,
+    Offer,
+    OfferedFill,
+    ReleaseLock,
+    parse,
+    plain,
+)
+from .model import Side, Trade
+
+AnnouncementKey = tuple[str, str, int]
+"""(sender, order id, round): a message that comes twice is one announcement."""
+
+
+class Maker:
+    """Answers the other peers' announcements, confirmations and releases."""
+
+    def __init__(self, market: Market):
+        self._market = market
+        self._book = market.book
+        self._lock_of: dict[AnnouncementKey, str] = {}
+        self._announcement_of: dict[str, AnnouncementKey] = {}
+        self._locks_held_by: dict[str, int] = {}
+
+    def announce(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
+        """Step 3: reserve what is open for an announced order and offer it. Raises OrderBookError."""
+        message = parse(payload, AnnounceOpenOrder)
+        announced, instrument = message.order, self._market.instrument
+        if announced.market != instrument.market:
+            raise ProtocolError(f"order.market must be {instrument.market} here")
+        self._market.check_instrument(message.instrument)
+        side = Side(announced.side)
+        price = instrument.price(announced.price, "order.price")
+        quantity = instrument.quantity(announced.quantity, "order.quantity")
+
+        now = self._market.clock.monotonic()
+        effects = self.expire(now)
+        key = (sender, announced.id, message.round)
+        reservation = self._book.reservations.get(self._lock_of.get(key, ""))
+        contended = False
+        if reservation is None:
+            crossing = self._book.crossing(side, price, quantity, most=limits.OFFER_FILLS)
+            contended = crossing.contended
+            if not crossing.fills or not self._may_reserve(sender):
+                contended = contended or bool(crossing.fills)
+                return plain(NoOffer(True, self._market.peer)) if contended else None, effects
+            reservation = self._lock(key, crossing.fills, now + limits.LEASE_S)
+        offer = Offer(
+            lock_id=reservation.id,
+            fills=[
+                OfferedFill(
+                    fill.order.id,
+                    instrument.price_text(fill.order.price),
+                    instrument.quantity_text(fill.quantity),
+                )
+                for fill in reservation.fills
+            ],
+            quantity=instrument.quantity_text(reservation.quantity),
+            fully_matched=reservation.quantity == quantity,
+            lease=reservation.expires - now,
+            contended=contended,
+            sender=self._market.peer,
+        )
+        return plain(offer), effects
+
+    def match(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
+        """Step 5: execute what was reserved, or refuse. Raises OrderBookError for what is no confirmation."""
+        message = parse(payload, CrossPeerMatch)
+        known = self._market.ledger.trades_of_match(message.match_id)
+        if known:
+            if known[0].taker_peer != sender or known[0].maker_peer != self._market.peer:
+                raise ProtocolError("match_id belongs to another match")
+            return self._committed(known), []
+        effects = self.expire(self._market.clock.monotonic())
+        reservation = self._held_by(sender, message.lock_id)
+        if reservation is None:
+            return self._rejected("the lock is gone: released, run out, or from before a restart"), effects
+        try:
+            quantities = self._quantities(reservation, message)
+        except OrderBookError as error:
+            return self._rejected(str(error)), effects + self._end(reservation)
+        executed = self._book.commit(reservation, quantities)
+        trades = [
+            self._market.trade(message.match_id, order, quantity, reservation.purpose, taker_peer=sender)
+            for order, quantity in executed
+        ]
+        effects += self._market.traded(trades)
+        effects += self._ended(reservation)
+        return self._committed(trades), effects
+
+    def release(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
+        """Free what the sender does not need. Raises OrderBookError."""
+        reservation = self._held_by(sender, parse(payload, ReleaseLock).lock_id)
+        if reservation is None:
+            return {"released": False}, []
+        return {"released": True}, self._end(reservation)
+
+    def expire(self, now: float) -> list[Effect]:
+        """Free every reservation whose lease has run out."""
+        effects: list[Effect] = []
+        for reservation in self._book.expired(now):
+            effects += self._end(reservation)
+        return effects
+
+    # -- locks -------------------------------------------------------------------------------------------
+
+    def _held_by(self, counterparty: str, lock_id: str) -> Reservation | None:
+        reservation = self._book.reservations.get(lock_id)
+        return reservation if reservation and reservation.counterparty == counterparty else None
+
+    def _may_reserve(self, counterparty: str) -> bool:
+        return (
+            len(self._book.reservations) < limits.RESERVATIONS
+            and self._locks_held_by.get(counterparty, 0) < limits.RESERVATIONS_PER_COUNTERPARTY
+        )
+
+    def _lock(self, key: AnnouncementKey, fills: Sequence[Fill], expires: float) -> Reservation:
+        counterparty, order_id, _ = key
+        reservation = self._book.reserve(self._market.new_id(), counterparty, order_id, fills, expires)
+        self._lock_of[key] = reservation.id
+        self._announcement_of[reservation.id] = key
+        self._locks_held_by[counterparty] = self._locks_held_by.get(counterparty, 0) + 1
+        return reservation
+
+    def _end(self, reservation: Reservation) -> list[Effect]:
+        self._book.release(reservation)
+        return self._ended(reservation)
+
+    def _ended(self, reservation: Reservation) -> list[Effect]:
+        """Forget a lock; what it freed may cross what has come meanwhile."""
+        del self._lock_of[self._announcement_of.pop(reservation.id)]
+        left = self._locks_held_by.pop(reservation.counterparty) - 1
+        if left:
+            self._locks_held_by[reservation.counterparty] = left
+        return self._market.rematch([fill.order for fill in reservation.fills])
+
+    # -- confirmations -----------------------------------------------------------------------------------
+
+    def _quantities(self, reservation: Reservation, message: CrossPeerMatch) -> dict[str, int]:
+        """Lots to execute by order id. Raises OrderBookError when they are not within the reservation."""
+        instrument = self._market.instrument
+        reserved = {fill.order.id: fill for fill in reservation.fills}
+        quantities: dict[str, int] = {}
+        for fill in message.fills:
+            held = reserved.get(fill.order_id)
+            quantity = instrument.quantity(fill.quantity, "fills.quantity")
+            if held is None or fill.order_id in quantities or quantity > held.quantity:
+                raise ProtocolError("fills must be within what was reserved")
+            if instrument.price(fill.price, "fills.price") != held.order.price:
+                raise ProtocolError("fills.price must be the price that was offered")
+            quantities[fill.order_id] = quantity
+        return quantities
+
+    def _committed(self, trades: Sequence[Trade]) -> Any:
+        records = [self._market.record(trade) for trade in trades]
+        return plain(MatchAnswer("committed", records, sender=self._market.peer))
+
+    def _rejected(self, reason: str) -> Any:
+        return plain(MatchAnswer("rejected", reason=reason[:200], sender=self._market.peer))

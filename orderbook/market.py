@@ -1,0 +1,142 @@
+"""One market at one peer: its book, ledger and roster, and what maker and taker both do with them. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from sortedcontainers import SortedKeyList
+
+from .book import Book, Match
+from .effects import Clock, Effect, Traded
+from .errors import ProtocolError
+from .ledger import Ledger
+from .messages import TradeRecord
+from .model import Instrument, Order, Trade, check_name
+from .roster import Roster
+from .selection import POLICIES, Policy
+
+Step = Callable[[], list[Effect]]
+
+
+class Agenda:
+    """Steps that are to happen later, in order of time."""
+
+    def __init__(self, clock: Clock, random: Random):
+        self._clock = clock
+        self._random = random
+        self._entries: SortedKeyList = SortedKeyList(key=lambda entry: entry[:2])
+        self._count = 0  # keeps entries of the same time in order
+
+    def later(self, pause_s: float, step: Step) -> None:
+        self._count += 1
+        self._entries.add((self._clock.monotonic() + pause_s, self._count, step))
+
+    def later_about(self, pause_s: float, step: Step) -> None:
+        """As :meth:`later`, jittered by a quarter, so that peers do not act in step."""
+        self.later(pause_s * self._random.uniform(0.75, 1.25), step)
+
+    def due(self, now: float) -> list[Step]:
+        """Take the steps whose time has come."""
+        steps: list[Step] = []
+        while self._entries and self._entries[0][0] <= now:
+            steps.append(self._entries.pop(0)[2])
+        return steps
+
+    def next_due(self) -> float | None:
+        """When the next step is due, on the monotonic clock."""
+        return float(self._entries[0][0]) if self._entries else None
+
+
+class Market:
+    """The state of one market at one peer.
+
+    Args:
+        peer: Our own name.
+        instrument: What is traded.
+        clock: Where time comes from.
+        new_id: Gives ids that are unique in the network and over restarts.
+        random: For jitter and the ``random`` policy.
+        policy: Chooses among offers of equal price.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        instrument: Instrument,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        random: Random,
+        policy: Policy = POLICIES["full-first"],
+    ):
+        self.peer = check_name(peer, "peer")
+        self.instrument = instrument
+        self.clock = clock
+        self.new_id = new_id
+        self.random = random
+        self.policy = policy
+        self.book = Book()
+        self.ledger = Ledger()
+        self.roster = Roster(peer)
+        self.agenda = Agenda(clock, random)
+
+    def rematch(self, orders: Sequence[Order]) -> list[Effect]:
+        """Match what resting ``orders`` were given back against the other side of our own book."""
+        return self.executed([match for order in orders if order.open for match in self.book.rematch(order)])
+
+    def executed(self, matches: Sequence[Match]) -> list[Effect]:
+        """Record local matches as trades."""
+        trades = [
+            self.trade(self.new_id(), maker, quantity, taker.id, taker_peer=self.peer)
+            for maker, taker, quantity in matches
+        ]
+        return self.traded(trades) if trades else []
+
+    def trade(self, match_id: str, maker: Order, quantity: int, taker_id: str, taker_peer: str) -> Trade:
+        """The record of a trade of our resting order ``maker``, as of now."""
+        return Trade(
+            match_id=match_id,
+            market=self.instrument.market,
+            price=maker.price,
+            quantity=quantity,
+            maker_order_id=maker.id,
+            taker_order_id=taker_id,
+            maker_peer=self.peer,
+            taker_peer=taker_peer,
+            time_ms=self.clock.time_ms(),
+        )
+
+    def traded(self, trades: Sequence[Trade]) -> list[Effect]:
+        self.ledger.add_trades(trades)
+        return [Traded(trades)]
+
+    def file_closed(self) -> list[Order]:
+        """Tell the ledger which orders have closed; returns them."""
+        closed, now = self.book.take_closed(), self.clock.monotonic()
+        for order in closed:
+            self.ledger.closed(order, now)
+        return closed
+
+    def check_instrument(self, fingerprint: str | None) -> None:
+        """Raises ProtocolError when a peer trades something else under the same name."""
+        ours = self.instrument
+        if fingerprint is not None and fingerprint != ours.fingerprint:
+            raise ProtocolError(
+                f"instrument must be {ours.fingerprint} ({ours.market}, tick {ours.tick}, lot {ours.lot}): "
+                "the peers disagree on what they trade"
+            )
+
+    def record(self, trade: Trade) -> TradeRecord:
+        """``trade`` with decimal strings, as it travels and as clients see it."""
+        return TradeRecord(
+            match_id=trade.match_id,
+            market=trade.market,
+            price=self.instrument.price_text(trade.price),
+            quantity=self.instrument.quantity_text(trade.quantity),
+            maker_order_id=trade.maker_order_id,
+            taker_order_id=trade.taker_order_id,
+            maker_peer=trade.maker_peer,
+            taker_peer=trade.taker_peer,
+            time=trade.time_ms,
+        )

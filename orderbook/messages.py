@@ -1,0 +1,158 @@
+"""What peers say to each other, and its validation.
+
+Every request payload is an envelope ``{"type", "from", "payload"}``; the classes below are its payloads and
+their answers. Prices and quantities travel as decimal strings. Fields that we do not know are ignored, so
+that later versions can add some. Nothing here does IO.
+
+    request             payload                                      answer
+    AnnounceOpenOrder   {order, round, instrument}                   Offer, {"contended": true} or null
+    CrossPeerMatch      {match_id, lock_id, fills}                   MatchAnswer
+    ReleaseLock         {lock_id}                                    {"released": bool}
+    Heartbeat           {sequence, best_bid, best_ask, instrument}   Heartbeat
+
+Answers name who gives them in ``from``, so that a destination that has changed hands is noticed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from . import limits
+from .errors import ProtocolError
+
+Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH)]
+LockId = Annotated[str, Meta(min_length=1, max_length=2 * limits.NAME_LENGTH)]
+Decimal = Annotated[str, Meta(min_length=1, max_length=limits.DECIMAL_LENGTH)]
+Digest = Annotated[str, Meta(max_length=limits.NAME_LENGTH)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Envelope(Struct):
+    """How every request travels; ``payload`` is validated by what ``type`` says."""
+
+    type: Name
+    sender: Name = field(name="from")
+    payload: Any
+
+
+class OpenOrder(Struct):
+    """An order as other peers see it: what is left of it, and nothing of its owner."""
+
+    id: Name
+    market: Name
+    side: Annotated[str, Meta(pattern="^(buy|sell)$")]
+    price: Decimal
+    quantity: Decimal
+
+
+class AnnounceOpenOrder(Struct):
+    """ "Who can match this?" ``round`` tells a repeated announcement from a repeated message."""
+
+    order: OpenOrder
+    round: Count = 0
+    instrument: Digest | None = None
+
+
+class OfferedFill(Struct):
+    """Part of a maker's resting order; in an offer and, as taken up, in a confirmation."""
+
+    order_id: Name
+    price: Decimal
+    quantity: Decimal
+
+
+Fills = Annotated[list[OfferedFill], Meta(min_length=1, max_length=limits.OFFER_FILLS)]
+
+
+class Offer(Struct, omit_defaults=True):
+    """What a maker has set aside for the announcer, for ``lease`` seconds from when it answered."""
+
+    lock_id: LockId
+    fills: Fills
+    quantity: Decimal
+    fully_matched: bool
+    lease: Annotated[float, Meta(gt=0)]
+    contended: bool = False
+    sender: Name | None = field(name="from", default=None)
+
+
+class NoOffer(Struct, omit_defaults=True):
+    """Nothing open; ``contended`` when reserved quantity would match."""
+
+    contended: bool = False
+    sender: Name | None = field(name="from", default=None)
+
+
+class CrossPeerMatch(Struct):
+    """ "Execute these of what you reserved." Asked again until answered; the answer never changes."""
+
+    match_id: Name
+    lock_id: LockId
+    fills: Fills
+
+
+class TradeRecord(Struct):
+    """A trade as both sides keep it and as the client API shows it; ``time`` in milliseconds of the epoch."""
+
+    match_id: Name
+    market: Name
+    price: Decimal
+    quantity: Decimal
+    maker_order_id: Name
+    taker_order_id: Name
+    maker_peer: Name
+    taker_peer: Name
+    time: Count
+
+
+class MatchAnswer(Struct, omit_defaults=True):
+    """``committed`` with the trades, or ``rejected`` with the reason."""
+
+    status: Annotated[str, Meta(pattern="^(committed|rejected)$")]
+    trades: list[TradeRecord] = []
+    reason: Annotated[str, Meta(max_length=200)] = ""
+    sender: Name | None = field(name="from", default=None)
+
+
+class ReleaseLock(Struct):
+    """ "I do not need what you reserved." """
+
+    lock_id: LockId
+
+
+class Heartbeat(Struct):
+    """ "I am here, and these are my best open prices." ``sequence`` grows with every one sent."""
+
+    sequence: Count
+    best_bid: Decimal | None = None
+    best_ask: Decimal | None = None
+    instrument: Digest | None = None
+    sender: Name | None = field(name="from", default=None)
+
+
+Message = TypeVar("Message", bound=Struct)
+
+
+def parse(payload: object, kind: type[Message]) -> Message:
+    """``payload`` (decoded JSON) as a ``kind``.
+
+    Raises:
+        ProtocolError: It is not one; the text names the field and the rule.
+    """
+    try:
+        return msgspec.convert(payload, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ProtocolError(f"{kind.__name__}: {error}") from error
+
+
+def plain(message: Struct) -> Any:
+    """A message as plain dicts and lists, ready for JSON."""
+    return msgspec.to_builtins(message)
+
+
+def envelope(sender: str, message: Struct) -> Any:
+    """The request payload that carries ``message`` from the peer ``sender``."""
+    return {"type": type(message).__name__, "from": sender, "payload": msgspec.to_builtins(message)}

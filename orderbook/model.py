@@ -1,0 +1,276 @@
+"""What is traded and by whom: instruments, orders and trades.
+
+Prices and quantities are decimal strings outside and exact integers inside: a price is a count of *ticks*, a
+quantity a count of *lots*. No float ever holds money. Nothing here does IO or reads a clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from . import limits
+from .errors import InvalidFieldError
+
+_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
+
+
+class Side(Enum):
+    """The side of an order."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+    @property
+    def opposite(self) -> Side:
+        return Side.SELL if self is Side.BUY else Side.BUY
+
+    def crosses(self, price: int, other: int) -> bool:
+        """Whether an order of this side limited at ``price`` can trade at ``other`` (both in ticks)."""
+        return price >= other if self is Side.BUY else price <= other
+
+
+class OrderStatus(Enum):
+    """Where an order is in its life; derived from its quantities, never stored."""
+
+    OPEN = "open"
+    PARTIALLY_FILLED = "partially_filled"
+    PENDING_CANCEL = "pending_cancel"
+    """Cancelled by its owner, while a reservation still holds part of it: that part either fills or is
+    cancelled when its reservation ends."""
+    FILLED = "filled"
+    CANCELLED = "cancelled"
+
+    @property
+    def closed(self) -> bool:
+        return self in (OrderStatus.FILLED, OrderStatus.CANCELLED)
+
+
+def check_name(text: object, name: str) -> str:
+    """A peer, owner, market or client order id: 1 to 64 letters, digits, ``_``, ``.`` and ``-``.
+
+    Raises:
+        InvalidFieldError: naming the field and the rule.
+    """
+    if not isinstance(text, str) or len(text) > limits.NAME_LENGTH or not _NAME.fullmatch(text):
+        raise InvalidFieldError(
+            name,
+            f"must be 1 to {limits.NAME_LENGTH} letters, digits, '_', '.' or '-', "
+            "starting with a letter or digit",
+        )
+    return text
+
+
+class Unit:
+    """A decimal step (a tick or a lot) that converts between text and whole counts of itself, exactly."""
+
+    __slots__ = ("_per_step", "_scale", "decimals", "text", "trims")
+
+    def __init__(self, text: str, name: str, *, trims: bool):
+        """``text``: the step as a decimal, such as ``"0.01"``. ``trims``: write no trailing zeros."""
+        match = _DECIMAL.fullmatch(text) if isinstance(text, str) and len(text) <= 20 else None
+        if match is None:
+            raise InvalidFieldError(name, 'must be a positive decimal such as "0.01"')
+        whole, fraction = match.group(1), match.group(2) or ""
+        self.text = text
+        self.trims = trims
+        self.decimals = len(fraction)
+        self._scale: int = 10**self.decimals
+        self._per_step = int(whole + fraction)
+        if self._per_step == 0:
+            raise InvalidFieldError(name, "must be more than zero")
+
+    def parse(self, text: object, name: str, most: int) -> int:
+        """The count of steps in ``text``.
+
+        Args:
+            text: A decimal such as ``"0.5"``: no sign, exponent or spaces.
+            name: The field, for the error.
+            most: The largest count allowed.
+
+        Raises:
+            InvalidFieldError: It is not such a decimal, not a whole count of steps, zero, or too large.
+        """
+        if not isinstance(text, str):
+            raise InvalidFieldError(name, 'must be a decimal string such as "0.5", so that it stays exact')
+        match = _DECIMAL.fullmatch(text) if len(text) <= limits.DECIMAL_LENGTH else None
+        if match is None:
+            raise InvalidFieldError(name, 'must be a plain decimal such as "0.5"')
+        fraction = (match.group(2) or "").rstrip("0")
+        if len(fraction) > self.decimals:
+            raise InvalidFieldError(name, f"must be a multiple of {self.text}")
+        scaled = int(match.group(1)) * self._scale + int(fraction.ljust(self.decimals, "0") or "0")
+        count, rest = divmod(scaled, self._per_step)
+        if rest:
+            raise InvalidFieldError(name, f"must be a multiple of {self.text}")
+        if count == 0:
+            raise InvalidFieldError(name, "must be more than zero")
+        if count > most:
+            raise InvalidFieldError(name, f"must be at most {self.format(most)}")
+        return count
+
+    def format(self, count: int) -> str:
+        """``count`` steps as a decimal: with all of the step's decimals, or none that are zero."""
+        if not self.decimals:
+            return str(count * self._per_step)
+        whole, fraction = divmod(count * self._per_step, self._scale)
+        digits = str(fraction).zfill(self.decimals)
+        if self.trims:
+            digits = digits.rstrip("0")
+        return f"{whole}.{digits}" if digits else str(whole)
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What a market trades, and in which steps. Peers of one market must agree on it.
+
+    Attributes:
+        market: Its name, such as ``"BTC-USD"``.
+        tick: The price step, a decimal string.
+        lot: The quantity step, a decimal string.
+        max_quantity: The largest quantity of one order, in lots.
+        max_price: The highest price of an order, in ticks.
+    """
+
+    market: str
+    tick: str = "0.01"
+    lot: str = "0.00000001"
+    max_quantity: int = limits.QUANTITY_LOTS
+    max_price: int = limits.PRICE_TICKS
+    _tick: Unit = field(init=False, repr=False, compare=False)
+    _lot: Unit = field(init=False, repr=False, compare=False)
+    fingerprint: str = field(init=False, repr=False, compare=False)
+    """A short digest of all of the above; it travels with announcements and heartbeats."""
+
+    def __post_init__(self) -> None:
+        check_name(self.market, "market")
+        object.__setattr__(self, "_tick", Unit(self.tick, "tick", trims=False))
+        object.__setattr__(self, "_lot", Unit(self.lot, "lot", trims=True))
+        terms = f"{self.market}|{self.tick}|{self.lot}|{self.max_quantity}|{self.max_price}"
+        object.__setattr__(self, "fingerprint", hashlib.sha256(terms.encode()).hexdigest()[:16])
+
+    def price(self, text: object, name: str = "price") -> int:
+        """A price in ticks. Raises InvalidFieldError."""
+        return self._tick.parse(text, name, self.max_price)
+
+    def quantity(self, text: object, name: str = "quantity") -> int:
+        """A quantity in lots. Raises InvalidFieldError."""
+        return self._lot.parse(text, name, self.max_quantity)
+
+    def price_text(self, ticks: int) -> str:
+        """``ticks`` as a decimal string with the tick's decimals: ``"78318.00"``."""
+        return self._tick.format(ticks)
+
+    def quantity_text(self, lots: int) -> str:
+        """``lots`` as a decimal string without trailing zeros: ``"0.5"``."""
+        return self._lot.format(lots)
+
+
+class Order:
+    """A limit order at the peer that owns it.
+
+    At every instant ``quantity == open + reserved + filled + cancelled``, and none is negative. Only the book
+    moves quantity between them.
+
+    Attributes:
+        id: Unique in the network.
+        owner: The client it belongs to, a name that means something at its own peer only.
+        side: Buy or sell.
+        price: The limit, in ticks.
+        quantity: What was ordered, in lots; the next four always add up to it.
+        open: Free to be matched.
+        reserved: Set aside: for a counterparty, for its own way through the network, or in-doubt.
+        filled: Traded.
+        cancelled: Taken back.
+        sequence: Time priority: the book numbers orders as they arrive.
+        time_ms: When it was accepted, in milliseconds since the epoch.
+        client_order_id: The owner's own name for it, or None.
+        cancel_requested: What is released from now on is cancelled, not opened.
+    """
+
+    __slots__ = (
+        "cancel_requested",
+        "cancelled",
+        "client_order_id",
+        "filled",
+        "id",
+        "open",
+        "owner",
+        "price",
+        "quantity",
+        "reserved",
+        "sequence",
+        "side",
+        "time_ms",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        owner: str,
+        side: Side,
+        price: int,
+        quantity: int,
+        *,
+        time_ms: int = 0,
+        client_order_id: str | None = None,
+    ):
+        self.id = id
+        self.owner = owner
+        self.side = side
+        self.price = price
+        self.quantity = quantity
+        self.open = quantity
+        self.reserved = 0
+        self.filled = 0
+        self.cancelled = 0
+        self.sequence = 0
+        self.time_ms = time_ms
+        self.client_order_id = client_order_id
+        self.cancel_requested = False
+
+    @property
+    def live(self) -> bool:
+        """Whether anything of it can still trade."""
+        return self.open > 0 or self.reserved > 0
+
+    @property
+    def status(self) -> OrderStatus:
+        if self.live:
+            if self.cancel_requested:
+                return OrderStatus.PENDING_CANCEL
+            return OrderStatus.PARTIALLY_FILLED if self.filled else OrderStatus.OPEN
+        return OrderStatus.CANCELLED if self.cancelled else OrderStatus.FILLED
+
+    def __repr__(self) -> str:
+        return (
+            f"<Order {self.id} {self.side.value} {self.quantity}@{self.price} open={self.open} "
+            f"reserved={self.reserved} filled={self.filled} cancelled={self.cancelled}>"
+        )
+
+
+class Trade(NamedTuple):
+    """One fill between two orders, at the maker's price.
+
+    ``(match_id, maker_order_id)`` names it: a match with one peer may fill several of its resting orders.
+    Both peers of a cross-peer trade keep the same record. ``price`` is in ticks, ``quantity`` in lots,
+    ``time_ms`` is the maker's clock in milliseconds since the epoch.
+    """
+
+    match_id: str
+    market: str
+    price: int
+    quantity: int
+    maker_order_id: str
+    taker_order_id: str
+    maker_peer: str
+    taker_peer: str
+    time_ms: int
+
+    @property
+    def cross_peer(self) -> bool:
+        return self.maker_peer != self.taker_peer

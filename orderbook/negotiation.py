@@ -1,0 +1,295 @@
+"""The order book protocol as a state machine: messages and clock in, messages and effects out. No IO.
+
+A :class:`Negotiator` is one market at one peer: clients' orders come in by :meth:`~Negotiator.submit` and
+:meth:`~Negotiator.cancel`, other peers' requests by :meth:`~Negotiator.handle`, answers to our own requests
+by the methods that the effects name, and time by :meth:`~Negotiator.tick`. Each of them is one step: it reads
+and changes the book without waiting for anything, and returns what its caller is to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+from . import limits
+from .book import Match
+from .effects import Beat, Effect, Settled
+from .errors import (
+    BusyError,
+    DuplicateOrderError,
+    InvalidFieldError,
+    OrderBookError,
+    OrderClosedError,
+    ProtocolError,
+)
+from .maker import Maker
+from .market import Market
+from .messages import Envelope, Heartbeat, envelope, parse, plain
+from .model import Order, Side, check_name
+from .roster import Peer
+from .taker import Taker
+
+Reply = tuple[Any, list[Effect]]
+
+
+class NewOrder(NamedTuple):
+    """What a client submits, unchecked; price and quantity are decimal strings."""
+
+    side: object
+    price: object
+    quantity: object
+    owner: object
+    client_order_id: object = None
+
+
+class Negotiator:
+    """One market at one peer, in both of its roles."""
+
+    def __init__(self, market: Market):
+        self.market = market
+        self._maker = Maker(market)
+        self._taker = Taker(market)
+        self._heartbeats = 0
+        self.market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
+
+    # -- clients -----------------------------------------------------------------------------------------
+
+    def submit(self, new: NewOrder) -> tuple[Order, list[Effect]]:
+        """Take a client's limit order: steps 1 and 2 of the protocol.
+
+        Returns:
+            The order and what to do. It is on its way through the network until an effect ``Settled`` names
+            it, perhaps one of these. The same ``client_order_id`` again gives the order it named first.
+
+        Raises:
+            InvalidFieldError: A field breaks a rule.
+            DuplicateOrderError: The owner used this ``client_order_id`` for a different order.
+            BusyError: The book is full.
+        """
+        market, book = self.market, self.market.book
+        order = self._checked(new)
+        if order.client_order_id is not None:
+            known = market.ledger.order_of_client(order.owner, order.client_order_id)
+            if known is not None:
+                if (known.side, known.price, known.quantity) != (order.side, order.price, order.quantity):
+                    raise DuplicateOrderError(
+                        f"client_order_id {known.client_order_id} of {known.owner} names a different order: "
+                        "use a new one"
+                    )
+                return known, [] if known.id in self._taker.negotiations else [Settled(known.id)]
+        if len(book.orders) >= limits.OPEN_ORDERS:
+            raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
+
+        crossing = book.crossing(order.side, order.price, order.quantity, owner=order.owner)
+        market.ledger.add_order(order)
+        book.take(order, crossing)
+        book.add(order)
+        effects = market.executed([Match(fill.order, order, fill.quantity) for fill in crossing.fills])
+        if crossing.meets_itself:
+            book.cancel(order)  # nobody trades with themselves: the newer order gives way
+        effects += self._taker.announce(order)
+        if order.id not in self._taker.negotiations:
+            effects.append(Settled(order.id))
+        return order, self._end_step(effects)
+
+    def _checked(self, new: NewOrder) -> Order:
+        instrument = self.market.instrument
+        if new.side not in ("buy", "sell"):
+            raise InvalidFieldError("side", 'must be "buy" or "sell"')
+        client_order_id = new.client_order_id
+        if client_order_id is not None:
+            client_order_id = check_name(client_order_id, "client_order_id")
+        return Order(
+            owner=check_name(new.owner, "owner"),
+            side=Side(new.side),
+            price=instrument.price(new.price),
+            quantity=instrument.quantity(new.quantity),
+            client_order_id=client_order_id,
+            id=self.market.new_id(),
+            time_ms=self.market.clock.time_ms(),
+        )
+
+    def cancel(self, order_id: str) -> tuple[Order, list[Effect]]:
+        """Take an order back: what is open is cancelled now; what is reserved fills, or is cancelled when its
+        reservation ends.
+
+        Raises:
+            UnknownOrderError: No such order here.
+            OrderClosedError: It is filled or cancelled already.
+        """
+        order = self.market.ledger.order(order_id)
+        if not order.live:
+            raise OrderClosedError(f"order {order_id} is {order.status.value} already")
+        self.market.book.cancel(order)
+        return order, self._end_step([])
+
+    # -- other peers' requests ---------------------------------------------------------------------------
+
+    def handle(self, payload: object) -> Reply:
+        """Answer a request of another peer.
+
+        Args:
+            payload: The envelope, as decoded from JSON.
+
+        Returns:
+            The answer, ready for JSON, and what to do.
+
+        Raises:
+            OrderBookError: It is no valid request; nothing has changed.
+        """
+        request = parse(payload, Envelope)
+        handler = self._handlers.get(request.type)
+        if handler is None:
+            raise ProtocolError(f"type must be one of {', '.join(self._handlers)}")
+        if check_name(request.sender, "from") == self.market.peer:
+            return None, []  # our own broadcast
+        answer, effects = handler(self, request.sender, request.payload)
+        self.market.roster.called(request.sender, self.market.clock.monotonic())
+        return answer, self._end_step(effects)
+
+    def _handle_heartbeat(self, sender: str, payload: object) -> Reply:
+        message = parse(payload, Heartbeat)
+        self.market.check_instrument(message.instrument)
+        self._compare(self.market.roster.named(sender), message)
+        return plain(self._heartbeat()), []
+
+    _handlers: ClassVar[dict[str, Callable[[Negotiator, str, object], Reply]]] = {
+        "AnnounceOpenOrder": lambda self, sender, payload: self._maker.announce(sender, payload),
+        "CrossPeerMatch": lambda self, sender, payload: self._maker.match(sender, payload),
+        "ReleaseLock": lambda self, sender, payload: self._maker.release(sender, payload),
+        "Heartbeat": _handle_heartbeat,
+    }
+
+    # -- answers to our requests -------------------------------------------------------------------------
+
+    def offer_answered(self, order_id: str, round: int, destination: str, answer: object) -> list[Effect]:
+        """A peer has answered an ``Announce`` (``answer``: as decoded from JSON)."""
+        return self._end_step(self._taker.offer_answered(order_id, round, destination, answer))
+
+    def offer_failed(self, order_id: str, round: int, destination: str) -> list[Effect]:
+        """A peer could not be asked, or did not answer in time."""
+        return self._end_step(self._taker.offer_failed(order_id, round, destination))
+
+    def match_answered(self, match_id: str, answer: object) -> list[Effect]:
+        """A maker has answered a ``Confirm``."""
+        return self._end_step(self._taker.match_answered(match_id, answer))
+
+    def match_failed(self, match_id: str) -> list[Effect]:
+        """A ``Confirm`` has no answer, or one that is none: the maker will be asked again."""
+        return self._end_step(self._taker.match_failed(match_id))
+
+    def heartbeat_answered(self, destination: str, answer: object) -> list[Effect]:
+        """A peer has answered a ``Beat`` with its own heartbeat."""
+        try:
+            message = parse(answer, Heartbeat)
+            name = None if message.sender is None else check_name(message.sender, "from")
+        except OrderBookError:
+            self.market.roster.lost(destination)
+            return []
+        self._compare(self.market.roster.heard(destination, name, self.market.clock.monotonic()), message)
+        return []
+
+    def peer_refuses(self, destination: str, reason: str) -> list[Effect]:
+        """A peer has answered a ``Beat`` with an error: it is there, but does not trade with us."""
+        self.market.roster.refuses(destination, reason, self.market.clock.monotonic())
+        return []
+
+    def peer_lost(self, destination: str) -> list[Effect]:
+        """``destination`` refused or broke a connection."""
+        self.market.roster.lost(destination)
+        return []
+
+    # -- heartbeats --------------------------------------------------------------------------------------
+
+    def _beat(self) -> list[Effect]:
+        market, now = self.market, self.market.clock.monotonic()
+        market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
+        market.roster.drop_silent(now)
+        market.ledger.sweep(now)
+        # Of two peers only the one whose turn comes first asks: question and answer tell both.
+        stale = market.roster.not_heard_since(now - limits.HEARTBEAT_S / 2)
+        if not stale:
+            return []
+        payload = envelope(market.peer, self._heartbeat())
+        return [Beat(peer.destination, payload) for peer in stale]
+
+    def _heartbeat(self) -> Heartbeat:
+        market = self.market
+        bid, ask = market.book.best(Side.BUY), market.book.best(Side.SELL)
+        self._heartbeats += 1
+        return Heartbeat(
+            sequence=self._heartbeats,
+            best_bid=None if bid is None else market.instrument.price_text(bid),
+            best_ask=None if ask is None else market.instrument.price_text(ask),
+            instrument=market.instrument.fingerprint,
+            sender=market.peer,
+        )
+
+    def _compare(self, peer: Peer | None, message: Heartbeat) -> None:
+        """Announce again what the best prices of ``peer`` cross."""
+        instrument, book = self.market.instrument, self.market.book
+        if peer is None or message.sequence <= peer.sequence:
+            return  # unknown yet, or overtaken by a newer one
+        peer.sequence = message.sequence
+        try:
+            self.market.check_instrument(message.instrument)
+            bid = message.best_bid and instrument.price(message.best_bid, "best_bid")
+            ask = message.best_ask and instrument.price(message.best_ask, "best_ask")
+        except OrderBookError as error:
+            peer.refused = str(error)
+            return
+        peer.refused = None
+        for side, price in ((Side.BUY, bid), (Side.SELL, ask)):
+            if price:
+                for order in book.crossed_by(side, price, limits.REANNOUNCE_PER_HEARTBEAT):
+                    self._taker.announce_later(order)
+
+    # -- time --------------------------------------------------------------------------------------------
+
+    def tick(self) -> list[Effect]:
+        """Do what is due by now: free leases that have run out, ask again, send heartbeats."""
+        now = self.market.clock.monotonic()
+        effects = self._maker.expire(now)
+        for step in self.market.agenda.due(now):
+            effects += step()
+        return self._end_step(effects)
+
+    def next_due(self) -> float | None:
+        """When :meth:`tick` is next wanted, on the monotonic clock."""
+        times = (self.market.book.next_expiry(), self.market.agenda.next_due())
+        return min((time for time in times if time is not None), default=None)
+
+    def _end_step(self, effects: list[Effect]) -> list[Effect]:
+        self._taker.forget(self.market.file_closed())
+        return effects
+
+    # -- views -------------------------------------------------------------------------------------------
+
+    @property
+    def in_doubt(self) -> int:
+        """Confirmations that a maker did not answer in time and is asked again."""
+        return sum(1 for confirmation in self._taker.confirmations.values() if confirmation.silences)
+
+    @property
+    def under_way(self) -> int:
+        """Orders on their way through the network, and confirmations that are not answered."""
+        return len(self._taker.negotiations) + len(self._taker.confirmations)
+
+    def check(self) -> None:
+        """Verify every invariant of the book, and that each reserved lot has exactly one reason. O(orders).
+
+        Raises:
+            AssertionError: Naming what does not hold.
+        """
+        book = self.market.book
+        book.check()
+        unexplained = {order.id: order.reserved for order in book.orders.values()}
+        for reservation in book.reservations.values():
+            for order, quantity in reservation.fills:
+                unexplained[order.id] -= quantity
+        for negotiation in self._taker.negotiations.values():
+            unexplained[negotiation.order.id] -= negotiation.held
+        for confirmation in self._taker.confirmations.values():
+            unexplained[confirmation.order.id] -= confirmation.quantity
+        wrong = {id: quantity for id, quantity in unexplained.items() if quantity}
+        assert not wrong, f"reserved lots without a reason (or with two): {wrong}"

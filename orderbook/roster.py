@@ -1,0 +1,113 @@
+"""The other peers of a market: who they are, where they are, and when they were last heard.
+
+IO-free: the worker tells what look-ups return and the negotiation what peers say; time is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import limits
+
+
+class Peer:
+    """One other peer.
+
+    Attributes:
+        destination: Its address, ``"host:port"``.
+        name: What it calls itself, or None until it has said so.
+        heard: When it last spoke, on our monotonic clock; None: never.
+        sequence: Of its newest heartbeat.
+        refused: Why we do not trade with it (it disagrees on the instrument), or None.
+    """
+
+    __slots__ = ("destination", "heard", "name", "refused", "sequence")
+
+    def __init__(self, destination: str):
+        self.destination = destination
+        self.name: str | None = None
+        self.heard: float | None = None
+        self.sequence = 0
+        self.refused: str | None = None
+
+
+class Roster:
+    """Peers by destination and by name; bounded by :data:`limits.PEERS`."""
+
+    def __init__(self, own_name: str):
+        self._own_name = own_name
+        self._own_destinations: set[str] = set()
+        self._peers: dict[str, Peer] = {}
+        self._by_name: dict[str, Peer] = {}
+
+    def discovered(self, destinations: Iterable[str]) -> None:
+        """Add those that are new; the next heartbeat asks them who they are."""
+        for destination in destinations:
+            if len(self._peers) >= limits.PEERS:
+                return
+            if destination not in self._own_destinations and destination not in self._peers:
+                self._peers[destination] = Peer(destination)
+
+    def heard(self, destination: str, name: str | None, now: float) -> Peer | None:
+        """``destination`` has answered as ``name`` (None: it did not say). Returns its entry, if it has one.
+
+        Our own announcement is found by look-ups too: who answers with our name is ourselves.
+        """
+        if name == self._own_name:
+            self.lost(destination)
+            self._own_destinations.add(destination)
+            return None
+        peer = self._peers.get(destination)
+        if peer is None:
+            return None
+        if name is not None and name != peer.name:
+            before = self._by_name.get(name)
+            if before is not None:
+                self.lost(before.destination)  # it has moved here
+            if peer.name is not None:
+                del self._by_name[peer.name]
+            peer.name, peer.sequence = name, 0
+            self._by_name[name] = peer
+        peer.heard = now
+        return peer
+
+    def called(self, name: str, now: float) -> None:
+        """The peer ``name`` has called us."""
+        peer = self._by_name.get(name)
+        if peer is not None:
+            peer.heard = now
+
+    def refuses(self, destination: str, reason: str, now: float) -> None:
+        """``destination`` is there but does not trade with us."""
+        peer = self._peers.get(destination)
+        if peer is not None:
+            peer.refused, peer.heard = reason, now
+
+    def lost(self, destination: str) -> None:
+        """``destination`` refused or broke a connection; it comes back when it is discovered again."""
+        peer = self._peers.pop(destination, None)
+        if peer is not None and peer.name is not None:
+            del self._by_name[peer.name]
+
+    def drop_silent(self, now: float) -> None:
+        """Forget who has not been heard for :data:`limits.HEARTBEATS_MISSED` heartbeats."""
+        oldest = now - limits.HEARTBEATS_MISSED * limits.HEARTBEAT_S
+        for peer in self.all():
+            if peer.heard is not None and peer.heard < oldest:
+                self.lost(peer.destination)
+
+    def named(self, name: str) -> Peer | None:
+        """The peer called ``name``."""
+        return self._by_name.get(name)
+
+    def all(self) -> list[Peer]:
+        """Everyone, also those that have not said who they are."""
+        return list(self._peers.values())
+
+    def not_heard_since(self, time: float) -> list[Peer]:
+        """Whom to ask how they are."""
+        return [peer for peer in self._peers.values() if peer.heard is None or peer.heard < time]
+
+    def trading(self) -> list[Peer]:
+        """Those that orders are announced to."""
+        return [peer for peer in self._by_name.values() if peer.refused is None]

@@ -1,0 +1,110 @@
+"""Which offers a taker takes up.
+
+The best price always comes first; a *policy* decides among equals. A policy takes the offers and a random
+source and returns them in its order of preference. One's own function of that form works as well as ours:
+
+    full-first   who can fill all that was asked, then in order of arrival (the default)
+    fastest      in order of arrival
+    largest      the most quantity first
+    random       a fair shuffle
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import NamedTuple
+
+from .errors import InvalidFieldError
+from .model import Side
+
+
+class OfferFill(NamedTuple):
+    """Part of a maker's order: price in ticks, quantity in lots."""
+
+    order_id: str
+    price: int
+    quantity: int
+
+
+class PeerOffer(NamedTuple):
+    """A validated offer and who made it; offers are kept in order of arrival."""
+
+    peer: str
+    destination: str
+    lock_id: str
+    fills: tuple[OfferFill, ...]
+    quantity: int
+    fully_matched: bool
+
+
+class Choice(NamedTuple):
+    """What to confirm of one offer; the rest of it is freed by the confirmation."""
+
+    offer: PeerOffer
+    fills: tuple[OfferFill, ...]
+
+    @property
+    def quantity(self) -> int:
+        return sum(fill.quantity for fill in self.fills)
+
+
+Policy = Callable[[Sequence[PeerOffer], Random], Sequence[PeerOffer]]
+
+
+def full_first(offers: Sequence[PeerOffer], random: Random) -> Sequence[PeerOffer]:
+    return sorted(offers, key=lambda offer: not offer.fully_matched)
+
+
+def fastest(offers: Sequence[PeerOffer], random: Random) -> Sequence[PeerOffer]:
+    return offers
+
+
+def largest(offers: Sequence[PeerOffer], random: Random) -> Sequence[PeerOffer]:
+    return sorted(offers, key=lambda offer: -offer.quantity)
+
+
+def shuffled(offers: Sequence[PeerOffer], random: Random) -> Sequence[PeerOffer]:
+    return random.sample(offers, len(offers))
+
+
+POLICIES: Mapping[str, Policy] = {
+    "full-first": full_first,
+    "fastest": fastest,
+    "largest": largest,
+    "random": shuffled,
+}
+
+
+def policy_named(name: str) -> Policy:
+    """The policy called ``name``. Raises InvalidFieldError."""
+    try:
+        return POLICIES[name]
+    except KeyError:
+        raise InvalidFieldError("policy", f"must be one of {', '.join(POLICIES)}") from None
+
+
+def choose(
+    offers: Sequence[PeerOffer], side: Side, quantity: int, policy: Policy, random: Random
+) -> list[Choice]:
+    """Fill up to ``quantity`` lots for a taker of ``side`` from ``offers``, combining peers.
+
+    Within an offer the maker's own order (price, then time) is kept. Returns one choice per offer taken up;
+    offers not named in it are to be released.
+    """
+    ranked = list(policy(offers, random))
+    sign = 1 if side is Side.BUY else -1
+    candidates = [
+        (sign * fill.price, rank, place)
+        for rank, offer in enumerate(ranked)
+        for place, fill in enumerate(offer.fills)
+    ]
+    taken: dict[int, list[OfferFill]] = {}
+    for _, rank, place in sorted(candidates):
+        if not quantity:
+            break
+        fill = ranked[rank].fills[place]
+        part = min(fill.quantity, quantity)
+        quantity -= part
+        taken.setdefault(rank, []).append(fill._replace(quantity=part))
+    return [Choice(ranked[rank], tuple(fills)) for rank, fills in taken.items()]
