@@ -1,0 +1,33 @@
+"""Grenache for Python: find services on a DHT and call them.
+
+``Link`` talks to a Grape, ``PeerRPCServer`` serves requests, ``PeerRPCClient`` makes them;
+``grenache_py.aio`` has the same with asyncio, and ``Grape`` is a Grape in this process. What is not used is
+not imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import errors as errors
+    from .discovery import MapResult as MapResult
+    from .grape_api import Item as Item
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Item": "grape_api",
+    "MapResult": "discovery",
+}
+
+__all__ = ["Item", "MapResult", "__version__", "errors"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name in ("aio", "errors"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,252 @@
+"""``Link``: a client of the Grape's HTTP API, with asyncio. Mirrors grenache-nodejs-link 1.0.2 (index.js)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+import weakref
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from .. import limits
+from ..checks import check_count, check_destination, check_grape, check_name, check_port, check_seconds
+from ..discovery import LookupCache, announce_pause_s
+from ..errors import (
+    AnnounceError,
+    ClosedError,
+    GrapeReplyError,
+    GrapeUnreachableError,
+    GrenacheError,
+    LookupEmptyError,
+    PeerError,
+)
+from ..grape_api import (
+    HEADERS,
+    RENEWABLE,
+    Item,
+    announce_result,
+    decode_grape_reply,
+    encode_grape_request,
+    get_request,
+    get_result,
+    lookup_result,
+    put_request,
+    put_result,
+)
+from ..transports.aio_http import HttpClient
+
+log = logging.getLogger(__name__)
+
+
+class Stoppable(Protocol):
+    """What a Link stops with itself: the clients and services built on it."""
+
+    def stop(self) -> Awaitable[None]: ...
+
+
+class Link:
+    """A connection to one Grape: announce services, look them up, store and fetch values.
+
+    ``grape`` is the Grape's URL, ``timeout`` the seconds of one try, ``tries`` how often ``lookup`` and
+    ``announce`` are tried, ``cache_age`` for how many seconds look-ups are remembered.
+
+    Use it as an async context manager or call ``stop``; either ends its announcements, clients and services
+    too. All methods raise ``ClosedError`` after that, ``ArgumentError`` for arguments,
+    ``GrapeUnreachableError`` when the Grape does not answer, ``GrapeReplyError`` when it says no.
+    """
+
+    def __init__(
+        self,
+        grape: str = "http://127.0.0.1:30001",
+        *,
+        timeout: float = limits.GRAPE_TIMEOUT_S,
+        tries: int = limits.GRAPE_TRIES,
+        cache_age: float = limits.LOOKUP_CACHE_AGE_S,
+    ):
+        self.grape = check_grape(grape)
+        self._timeout_s = check_seconds(timeout)
+        self._tries = check_count(tries, "tries")
+        self._cache = LookupCache(time.monotonic, check_seconds(cache_age, "cache_age"))
+        self._http = HttpClient(limits.GRAPE_REPLY_BYTES_MAX)
+        self._in_flight: dict[bytes, asyncio.Task[Any]] = {}
+        self._announcing: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._peers: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+        self._stopped = False
+
+    async def __aenter__(self) -> Link:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def lookup(self, name: str, *, fresh: bool = False) -> list[str]:
+        """Where ``name`` is announced: ``["host:port", …]`` in random order, at most 100.
+
+        Answered from memory for ``cache_age`` seconds unless ``fresh``. Raises ``LookupEmptyError`` when
+        nobody announces it.
+        """
+        if not fresh and (known := self.known(check_name(name))):
+            return list(known)
+        value = await self._request("lookup", check_name(name), self._tries)
+        return list(self._cache.put(name, lookup_result(value, self.grape, name)))
+
+    def known(self, name: str) -> list[str] | None:
+        """What ``lookup`` would answer from memory, or ``None``."""
+        return self._cache.get(name)
+
+    def forget(self, name: str, destination: str) -> None:
+        """Say that ``destination`` does not work: it leaves the memory of ``name`` at once and is avoided a
+        while.
+
+        While others are announced, look-ups leave it out for ``cache_age`` seconds.
+        """
+        self._cache.forget(check_name(name), check_destination(destination))
+
+    async def announce(self, name: str, port: int) -> int:
+        """Announce once that ``name`` is served on ``port`` of this Grape's host; lasts about two minutes.
+
+        Returns how many Grapes took it. Raises ``AnnounceError`` when none did.
+        """
+        data = [check_name(name), check_port(port)]
+        try:
+            return announce_result(await self._request("announce", data, self._tries), self.grape)
+        except AnnounceError as error:
+            if error.text not in RENEWABLE:
+                raise
+        # The Grape may hold an empty or outdated list of nodes for this name, for up to five minutes. A
+        # look-up makes it ask around again.
+        try:
+            await self.lookup(name, fresh=True)
+        except LookupEmptyError:
+            pass
+        return announce_result(await self._request("announce", data, self._tries), self.grape)
+
+    async def put(
+        self,
+        value: str,
+        *,
+        k: bytes | None = None,
+        sig: bytes | None = None,
+        seq: int | None = None,
+        salt: bytes | None = None,
+        cas: int | None = None,
+    ) -> str:
+        """Store a text of at most 999 bytes; returns its key, 40 hex digits.
+
+        With ``k`` (public key, 32 bytes), ``sig`` (64 bytes) and ``seq`` it is a mutable item of BEP 44,
+        for which ``salt`` (1 to 64 bytes) and ``cas`` are optional. Raises ``GrapeReplyError`` when nobody
+        stored it.
+        """
+        data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
+        return put_result(await self._request("put", data, 1), self.grape)
+
+    async def get(self, hash: str, *, salt: bytes | None = None) -> Item | None:
+        """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found."""
+        return get_result(await self._request("get", get_request(hash, salt), 1), self.grape)
+
+    async def start_announcing(
+        self, name: str, port: int, *, interval: float = limits.ANNOUNCE_INTERVAL_S
+    ) -> bool:
+        """Announce now and again every 0.5 to 1.5 ``interval`` seconds, until ``stop_announcing``.
+
+        Returns after the first announcement: whether it was taken. Failures are logged and retried sooner;
+        they never end it. Starting the same again changes nothing.
+        """
+        place = (check_name(name), check_port(port))
+        check_seconds(interval, "interval")
+        if self._stopped:
+            raise ClosedError("the link is stopped")
+        if place in self._announcing:
+            return True
+        first: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._announcing[place] = asyncio.ensure_future(self._keep_announcing(name, port, interval, first))
+        return await first
+
+    async def _keep_announcing(
+        self, name: str, port: int, interval_s: float, first: asyncio.Future[bool]
+    ) -> None:
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self.announce(name, port)
+                    failures = 0
+                except GrenacheError as error:
+                    failures += 1
+                    log.warning("announcing %r on port %d failed: %s", name, port, error)
+                if not first.done():
+                    first.set_result(failures == 0)
+                await asyncio.sleep(announce_pause_s(interval_s, failures, random.uniform))
+        finally:
+            if not first.done():
+                first.set_result(False)
+
+    async def stop_announcing(self, name: str, port: int) -> bool:
+        """End what ``start_announcing`` began; returns whether there was anything to end.
+
+        The network forgets the last announcement by itself, within 160 s with the usual settings of Grapes.
+        """
+        task = self._announcing.pop((name, port), None)
+        if task is None:
+            return False
+        await _end(task)
+        return True
+
+    async def stop(self) -> None:
+        """End announcements, clients, services and connections. Doing it again changes nothing."""
+        self._stopped = True
+        while self._announcing:
+            _, task = self._announcing.popitem()
+            await _end(task)
+        for peer in list(self._peers):
+            await peer.stop()
+        await self._http.close()
+        for task in list(self._in_flight.values()):
+            await _end(task)
+        self._cache.clear()
+
+    def attach(self, peer: Stoppable) -> None:
+        """Have ``peer`` stopped with this Link; clients and services do so themselves."""
+        if self._stopped:
+            raise ClosedError("the link is stopped")
+        self._peers.add(peer)
+
+    async def _request(self, kind: str, data: Any, tries: int) -> Any:
+        """Ask the Grape; identical requests that are under way at the same time share one."""
+        if self._stopped:
+            raise ClosedError("the link is stopped")
+        same = encode_grape_request(kind, data)
+        task = self._in_flight.get(same)
+        if task is None:
+            task = asyncio.ensure_future(self._ask(kind, data, tries))
+            self._in_flight[same] = task
+            task.add_done_callback(lambda _: self._in_flight.pop(same))
+        try:
+            # Who shares a request may give up without taking it from the others.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise ClosedError("the link was stopped during the call") from None
+            raise
+
+    async def _ask(self, kind: str, data: Any, tries: int) -> Any:
+        for left in range(tries - 1, -1, -1):
+            body = encode_grape_request(str(uuid.uuid4()), data)
+            try:
+                reply = await self._http.call(f"{self.grape}/{kind}", HEADERS, body, self._timeout_s)
+                return decode_grape_reply(reply, self.grape, kind)
+            except PeerError as error:
+                if not left:
+                    raise GrapeUnreachableError(self.grape, f"{kind}: {error.message}", error.code) from error
+            except GrapeReplyError as error:
+                if not left or error.status < 500:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

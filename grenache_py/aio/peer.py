@@ -1,0 +1,320 @@
+"""``PeerRPCClient`` and ``PeerRPCServer`` with asyncio. Mirrors grenache-nodejs-base 1.1.0
+(lib/PeerRPCClient.js).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from .. import limits
+from ..checks import (
+    check_count,
+    check_destination,
+    check_event,
+    check_listen_port,
+    check_name,
+    check_seconds,
+    check_transport,
+)
+from ..codec import encode_json
+from ..discovery import MapResult, choose
+from ..errors import (
+    BadRequestError,
+    ConnectError,
+    ConnectionLost,
+    GrapeUnreachableError,
+    PeerError,
+    RemoteError,
+)
+from ..transports.aio_http import HttpClient
+from ..transports.rpc_server import Handler, RpcServer
+from ..wire import Request, decode_reply, encode_request
+from .link import Link
+
+log = logging.getLogger(__name__)
+
+Listener = TypeVar("Listener", bound=Callable[..., Any])
+
+
+class PeerRPCClient:
+    """Calls the peers that announce a name.
+
+    Use it as an async context manager or call ``stop``; stopping its Link does so too. ``timeout`` is
+    always the seconds that the whole call may take, look-up included; ``compress`` asks for gzip in both
+    directions; ``headers`` are further HTTP headers (values that are no text are sent as JSON).
+
+    The calls raise ``ArgumentError``, ``GrapeError`` when the look-up fails (``LookupEmptyError``: nobody
+    announces the name), ``PeerError`` when the peer does (``RemoteError``: its handler answered with an
+    error).
+    """
+
+    def __init__(self, link: Link):
+        self._link = link
+        self._http = HttpClient()
+        link.attach(self)
+
+    async def __aenter__(self) -> PeerRPCClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Close the connections; calls under way fail. Doing it again changes nothing."""
+        await self._http.close()
+
+    async def request(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        retry: int = 1,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call one of the peers that announce ``key``, chosen at random; returns the result.
+
+        ``retry`` is how many attempts are made in all (as with Node), each at another peer as long as there
+        is one; the time is divided among those that are left. Any failure but a ``RemoteError`` leads to
+        the next attempt, also one after which the first peer may have done the work.
+        """
+        ends = _ends(timeout)
+        check_count(retry, "retry")
+        tried: set[str] = set()
+        in_doubt = False
+        while True:
+            destination = choose(await self._lookup(key, ends), tried, random.choice)
+            try:
+                left_s = max(ends - time.monotonic(), 0.001) / retry
+                return await self._call(destination, key, payload, left_s, compress, headers)
+            except PeerError as error:
+                in_doubt = error.in_doubt = in_doubt or error.in_doubt
+                retry -= 1
+                if not retry or isinstance(error, RemoteError) or time.monotonic() >= ends:
+                    raise
+                tried.add(destination)
+
+    async def request_to(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
+        check_destination(destination)
+        return await self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+
+    async def map(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> list[MapResult]:
+        """Call all peers that announce ``key`` at once, or ``limit`` of them chosen at random.
+
+        Returns one ``MapResult`` for each peer called. A peer that fails is reported in its own result and
+        changes nothing for the others (in Node the first error fails all). Raises only what concerns the
+        call as a whole: ``LookupEmptyError`` when there are no peers.
+        """
+        ends = _ends(timeout)
+        if limit is not None:
+            check_count(limit, "limit")
+        # Encoded once for all.
+        encoded = msgspec.Raw(encode_json(payload))
+        destinations = await self._lookup(key, ends)
+        chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
+        left_s = max(ends - time.monotonic(), 0.001)
+
+        async def one(destination: str) -> MapResult:
+            started = time.monotonic()
+            result, failure = None, None
+            try:
+                result = await self._call(destination, key, encoded, left_s, compress, headers)
+            except PeerError as error:
+                failure = error
+            return MapResult(destination, result, failure, time.monotonic() - started)
+
+        return list(await asyncio.gather(*map(one, chosen)))
+
+    async def _lookup(self, key: str, ends: float) -> list[str]:
+        known = self._link.known(check_name(key, "key"))
+        if known is not None:
+            return known
+        try:
+            return await asyncio.wait_for(self._link.lookup(key), max(ends - time.monotonic(), 0.001))
+        except asyncio.TimeoutError as error:
+            raise GrapeUnreachableError(
+                self._link.grape, "lookup: no answer within the time limit of the call", "ERR_TIMEOUT"
+            ) from error
+
+    async def _call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
+        rid = str(uuid.uuid4())
+        head, body = encode_request(rid, key, payload, compress, headers)
+        try:
+            reply = await self._http.call(f"http://{destination}/", head, body, timeout_s)
+        except (ConnectError, ConnectionLost):
+            self._link.forget(key, destination)
+            raise
+        return decode_reply(reply, rid, destination, compress)
+
+
+def _ends(timeout: float) -> float:
+    return time.monotonic() + check_seconds(timeout)
+
+
+class PeerRPCServer:
+    """Serves requests. Mirrors grenache-nodejs-base (lib/PeerRPCServer.js).
+
+    ``timeout``: seconds until a request without a reply is answered ``ERR_TIMEOUT``; ``max_body``: bytes of
+    the largest request that is taken, also after decompression.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        timeout: float = limits.HANDLER_TIMEOUT_S,
+        max_body: int = limits.BODY_BYTES_MAX,
+    ):
+        self._link = link
+        self._timeout_s = check_seconds(timeout)
+        self._max_body = check_count(max_body, "max_body")
+        self._services: list[Service] = []
+        link.attach(self)
+
+    async def __aenter__(self) -> PeerRPCServer:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    def transport(self, name: str = "server") -> Service:
+        """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
+        check_transport(name)
+        service = Service(self._timeout_s, self._max_body)
+        self._services.append(service)
+        return service
+
+    async def stop(self) -> None:
+        """Stop all services."""
+        while self._services:
+            await self._services.pop().stop()
+
+
+class Service:
+    """One listening port whose requests go to a handler; made by ``PeerRPCServer.transport``.
+
+    Events: ``request`` calls ``handler(rid, key, payload, handler)``, ``request-error`` calls
+    ``listener(error)`` with a ``BadRequestError`` for a body that is no request (which was already
+    answered).
+    """
+
+    def __init__(self, timeout_s: float, max_body: int):
+        self._listeners: dict[str, Callable[..., Any]] = {}
+        self._tasks: dict[Handler, asyncio.Task[None]] = {}
+        self._server = RpcServer(
+            self._handle, self._bad_request, self._expired, timeout_s=timeout_s, max_body=max_body
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that listens; raises RuntimeError before ``listen``."""
+        return self._server.port
+
+    @overload
+    def on(self, event: str, listener: None = None) -> Callable[[Listener], Listener]: ...
+
+    @overload
+    def on(self, event: str, listener: Listener) -> Listener: ...
+
+    def on(self, event: str, listener: Any = None) -> Any:
+        """Set the listener of an event; without ``listener`` this is a decorator.
+
+        The one of ``request`` may be a coroutine function, which runs as a task, or a plain function, which
+        must not block. It answers by ``handler.reply(error, result)``, then or later. When it raises, the
+        caller is answered with the error's class and message. An event has one listener.
+        """
+        check_event(event, self._listeners)
+        if listener is None:
+            return partial(self.on, event)
+        self._listeners[event] = listener
+        return listener
+
+    async def listen(self, port: int = 0, host: str | None = None) -> Service:
+        """Listen on ``port`` (0: any free one) of ``host`` (``None``: all of them). Raises
+        ``ListenError``.
+        """
+        await self._server.listen(check_listen_port(port), host)
+        return self
+
+    async def stop(self, *, drain: float = limits.DRAIN_S) -> None:
+        """Accept no more; requests in hand have ``drain`` seconds to be answered, then they are dropped."""
+        await self._server.close(drain)
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _handle(self, request: Request, handler: Handler) -> None:
+        listener = self._listeners.get("request")
+        if listener is None:
+            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
+            return
+        try:
+            outcome = listener(request.rid, request.key, request.payload, handler)
+        except Exception as error:
+            handler.fail(error)
+            return
+        if inspect.isawaitable(outcome):
+            task = asyncio.ensure_future(self._finish(outcome, handler))
+            self._tasks[handler] = task
+            task.add_done_callback(lambda _: self._tasks.pop(handler))
+
+    async def _finish(self, outcome: Awaitable[Any], handler: Handler) -> None:
+        try:
+            await outcome
+        except Exception as error:
+            handler.fail(error)
+
+    def _expired(self, handler: Handler) -> None:
+        task = self._tasks.get(handler)
+        if task is not None:
+            task.cancel()
+
+    def _bad_request(self, error: BadRequestError) -> None:
+        listener = self._listeners.get("request-error")
+        if listener is None:
+            log.info("not a request: %s", error)
+            return
+        try:
+            listener(error)
+        except Exception:
+            log.exception("the listener of request-error raised")

@@ -1,0 +1,120 @@
+"""Rules for arguments, checked before anything is sent. Each function returns what it was given, or raises
+``ArgumentError`` naming the field and the rule."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Container
+from typing import Any, TypeGuard
+
+from . import limits
+from .errors import ArgumentError
+
+
+def check_name(name: str, field: str = "name") -> str:
+    """A service name: text, not empty (an empty one breaks Node Grapes), at most ``limits.NAME_BYTES_MAX``
+    bytes.
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentError(field, f"must be a text that is not empty, not {name!r}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ArgumentError(field, "must not contain half of a surrogate pair") from None
+    if size > limits.NAME_BYTES_MAX:
+        raise ArgumentError(field, f"must be at most {limits.NAME_BYTES_MAX} bytes of UTF-8, not {size}")
+    return name
+
+
+def check_port(port: int, field: str = "port") -> int:
+    """A TCP port that can be announced: an integer from 1 to 65535 (others make a Node Grape exit)."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
+        raise ArgumentError(field, f"must be an integer from 1 to 65535, not {port!r}")
+    return port
+
+
+_HASH = re.compile(r"[0-9a-fA-F]{40}")
+
+
+def is_hash(text: Any) -> TypeGuard[str]:
+    """Whether this is the key of a stored value: 40 hexadecimal digits."""
+    return isinstance(text, str) and _HASH.fullmatch(text) is not None
+
+
+def check_hash(hash: str, field: str = "hash") -> str:
+    """The key of a stored value: 40 hexadecimal digits (others make a Node Grape exit)."""
+    if not is_hash(hash):
+        raise ArgumentError(field, f"must be 40 hexadecimal digits, not {hash!r}")
+    return hash.lower()
+
+
+_DESTINATION = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})")
+
+
+def is_destination(text: Any) -> TypeGuard[str]:
+    """Whether this is ``host:port`` with a port from 1 to 65535."""
+    if not isinstance(text, str):
+        return False
+    match = _DESTINATION.fullmatch(text)
+    return match is not None and 1 <= int(match["port"]) <= 65535
+
+
+def check_destination(destination: str, field: str = "destination") -> str:
+    """Where a peer listens, ``host:port``; an IPv6 host stands in brackets."""
+    if not is_destination(destination):
+        raise ArgumentError(field, f"must be host:port, not {destination!r}")
+    return destination
+
+
+_GRAPE = re.compile(r"https?://[^/?#\s@]+", re.ASCII)
+
+
+def check_grape(grape: str, field: str = "grape") -> str:
+    """A Grape's URL without a path: ``http://127.0.0.1:30001``."""
+    url = grape[:-1] if isinstance(grape, str) and grape.endswith("/") else grape
+    if not isinstance(url, str) or not _GRAPE.fullmatch(url):
+        raise ArgumentError(field, f"must be a URL such as http://127.0.0.1:30001, not {grape!r}")
+    return url
+
+
+def check_seconds(seconds: float, field: str = "timeout") -> float:
+    """A time: a finite number of seconds greater than 0."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise ArgumentError(field, f"must be a number of seconds, not {seconds!r}")
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise ArgumentError(field, f"must be greater than 0 and finite, not {seconds!r}")
+    return float(seconds)
+
+
+def check_count(count: int, field: str) -> int:
+    """A count: an integer from 1."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ArgumentError(field, f"must be an integer from 1, not {count!r}")
+    return count
+
+
+def check_listen_port(port: int) -> int:
+    """A port to listen on: an integer from 0 (any free one) to 65535."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+        raise ArgumentError("port", f"must be an integer from 0 to 65535, not {port!r}")
+    return port
+
+
+def check_transport(name: str) -> str:
+    """The kind of a server's transport."""
+    if name != "server":
+        raise ArgumentError("name", f"must be 'server', not {name!r}")
+    return name
+
+
+EVENTS = ("request", "request-error")
+
+
+def check_event(event: str, taken: Container[str]) -> str:
+    """An event of a service that has no listener yet."""
+    if event not in EVENTS:
+        raise ArgumentError("event", f"must be one of {', '.join(EVENTS)}, not {event!r}")
+    if event in taken:
+        raise ArgumentError("event", f"{event} already has a listener")
+    return event

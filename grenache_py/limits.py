@@ -1,0 +1,77 @@
+"""Every bound and default time of Link and RPC, with its reason. Times are seconds, sizes bytes."""
+
+from __future__ import annotations
+
+# --- Link; the values of grenache-nodejs-link 1.0.2 (its conf in index.js) unless said otherwise
+
+GRAPE_TIMEOUT_S = 2.5
+"""One try of a request to the Grape. A Grape's own queries give up after 2 to 2.5 s."""
+
+GRAPE_TRIES = 3
+"""Tries of ``lookup`` and ``announce``, without a pause. ``put`` and ``get`` are tried once."""
+
+LOOKUP_CACHE_AGE_S = 10.0
+"""How long a look-up is answered from memory, and how long a destination that failed is avoided."""
+
+LOOKUP_CACHE_SIZE = 2500
+"""Names (and, apart from them, failed destinations) remembered; the oldest goes first."""
+
+DESTINATIONS_MAX = 100
+"""Destinations kept per name. A Node Grape returns no more (grenache-grape/lib/Grape.js)."""
+
+ANNOUNCE_INTERVAL_S = 120.0
+"""Mean pause between announcements; each is drawn from 0.5 to 1.5 times this, so that services that started
+together do not stay together. Grapes keep a record for 80 to 160 s."""
+
+ANNOUNCE_RETRY_S = 1.0
+"""Mean pause after the first failed announcement; it doubles with each further failure up to the interval."""
+
+GRAPE_REPLY_BYTES_MAX = 256 * 1024
+"""Ours: a look-up of 100 destinations takes 2 kB, a stored value at most 6 kB."""
+
+NAME_BYTES_MAX = 1000
+"""Ours: a service name travels in every DHT datagram, which should fit one packet."""
+
+VALUE_BYTES_MAX = 999
+"""BEP 44 allows 1000 bytes of bencoded value; Node refuses ``v.length >= 1000`` before sending."""
+
+# --- RPC
+
+REQUEST_TIMEOUT_S = 10.0
+"""The default limit of a whole call. Node 1.0.2 waits for ever unless told otherwise."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""A host that does not take a connection by then is taken for dead."""
+
+IDLE_CONNECTION_S = 4.0
+"""An unused client connection is not used again after this: Node servers close theirs after 5 s, and a
+request that crosses such a close would be in doubt.
+"""
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+"""Ours: the largest request or reply, also after decompression. Node has no limit."""
+
+ERROR_TEXT_MAX = 500
+"""Characters kept of a text that only appears in an error message."""
+
+CONNECTIONS_PER_DESTINATION = 100
+"""Idle connections kept to one destination by the synchronous client."""
+
+CONNECTIONS_MAX = 1000
+"""Open connections of one asynchronous client; further calls wait, within their time limit."""
+
+DESTINATION_POOLS = 256
+"""Destinations to which the synchronous client keeps connections; the least recently used goes first."""
+
+HANDLER_TIMEOUT_S = 300.0
+"""A request whose handler has not replied by then is answered with ``ERR_TIMEOUT``."""
+
+REQUESTS_IN_FLIGHT_MAX = 1024
+"""Requests of one service that wait for their reply; further ones are answered ``ERR_SERVER_BUSY`` at once.
+"""
+
+HANDLER_THREADS = 32
+"""Threads that run the handlers of one synchronous service."""
+
+DRAIN_S = 1.0
+"""How long a service that stops waits for the replies to the requests it has taken."""

@@ -1,0 +1,182 @@
+"""The RPC server over HTTP, one for both flavours: it runs on an asyncio loop and hands requests to a
+function.
+
+Mirrors grenache-nodejs-http 1.0.2 (lib/TransportRPCServer.js). Ours: every request is answered. Node leaves
+a bad body without a reply, dies of a handler that throws or replies twice, and waits for a reply without
+limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import limits
+from ..errors import BadRequestError, ListenError
+from ..wire import Request, decode_request, encode_bad_request_reply, encode_reply, error_text
+from .http1 import Exchange, HttpServer
+
+log = logging.getLogger(__name__)
+
+
+class Handler:
+    """What a request handler replies with; safe to use from any thread, also after the handler returned."""
+
+    __slots__ = ("_exchange", "_loop", "_rid", "_server", "_thread_id", "gzipped")
+
+    def __init__(self, server: RpcServer, exchange: Exchange, request: Request):
+        self._server = server
+        self._exchange = exchange
+        self._rid = request.rid
+        self.gzipped = request.gzipped
+        self._loop = server.loop
+        self._thread_id = server.thread_id
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """The address and port that the request came from."""
+        return self._exchange.peer
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The HTTP headers of the request, names in lower case."""
+        return self._exchange.headers
+
+    @property
+    def replied(self) -> bool:
+        """Whether a reply was given, by the handler or in its place when its time was over."""
+        return self._exchange.replied
+
+    def reply(self, error: BaseException | str | None = None, result: Any = None) -> None:
+        """Answer the request, once; later replies are logged and ignored.
+
+        ``error`` is ``None``, a text or an exception (of which the message is sent); ``result`` may
+        accompany an error. Raises ``ArgumentError`` when ``result`` has no JSON form; the request is then
+        still unanswered.
+        """
+        self.send(200, encode_reply(self._rid, error_text(error), result, self.gzipped))
+
+    def refuse(self, status: int, code: str) -> None:
+        """Answer with an error of the transport's own."""
+        self.send(status, encode_reply(self._rid, code, None, self.gzipped))
+
+    def fail(self, error: BaseException) -> None:
+        """Answer for a handler that raised: the error's class and message; the trace goes to the log."""
+        log.error("the handler of a request raised %s", type(error).__name__, exc_info=error)
+        if not self.replied:
+            self.send(200, encode_reply(self._rid, _describe(error), None, self.gzipped))
+
+    def send(self, status: int, body: bytes) -> None:
+        if threading.get_ident() == self._thread_id:
+            self._server.deliver(self, self._exchange, status, body)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._server.deliver, self, self._exchange, status, body)
+        except RuntimeError:
+            log.debug("a reply came after the service had stopped")
+
+
+def _describe(error: BaseException) -> str:
+    message = str(error).encode("utf-8", "replace").decode()
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+class RpcServer:
+    """Listens, decodes, and calls ``on_request(request, handler)`` or ``on_bad_request(error)`` on the loop.
+
+    A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504, and
+    ``on_expired(handler)`` is called; beyond ``max_in_flight`` unanswered ones, further requests are answered
+    ``ERR_SERVER_BUSY`` with status 503.
+    """
+
+    def __init__(
+        self,
+        on_request: Callable[[Request, Handler], None],
+        on_bad_request: Callable[[BadRequestError], None],
+        on_expired: Callable[[Handler], None],
+        *,
+        timeout_s: float,
+        max_body: int,
+        max_in_flight: int = limits.REQUESTS_IN_FLIGHT_MAX,
+    ):
+        self._on_request = on_request
+        self._on_bad_request = on_bad_request
+        self._on_expired = on_expired
+        self._timeout_s = timeout_s
+        self._max_body = max_body
+        self._max_in_flight = max_in_flight
+        too_large = BadRequestError("ERR_REQUEST_PAYLOAD_SIZE", 413, "the body is too large")
+        self._http = HttpServer(
+            self._receive,
+            max_body=max_body,
+            on_too_large=(413, encode_bad_request_reply(too_large)),
+            on_handler_error=(500, b'[null, "ERR_SERVER", null]'),
+        )
+        # Unanswered requests and when they expire; the time limit is the same for all, so the first one is
+        # next.
+        self._unanswered: dict[Handler, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.thread_id = 0
+
+    @property
+    def port(self) -> int:
+        """The port that listens; raises RuntimeError before ``listen``."""
+        return self._http.port
+
+    async def listen(self, port: int, host: str | None) -> None:
+        """Listen on ``port`` (0: any free one) of ``host`` (``None``: all of them). Raises
+        ``ListenError``.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.thread_id = threading.get_ident()
+        try:
+            await self._http.listen(port, host)
+        except OSError as error:
+            raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
+
+    async def close(self, drain_s: float) -> None:
+        """Accept no more; requests in hand have ``drain_s`` seconds to be answered, then are dropped."""
+        await self._http.close(drain_s)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._unanswered.clear()
+
+    def _receive(self, exchange: Exchange) -> None:
+        try:
+            request = decode_request(exchange.headers, exchange.body, self._max_body)
+        except BadRequestError as error:
+            exchange.reply(error.status, encode_bad_request_reply(error))
+            self._on_bad_request(error)
+            return
+        handler = Handler(self, exchange, request)
+        if len(self._unanswered) >= self._max_in_flight:
+            handler.refuse(503, "ERR_SERVER_BUSY")
+            return
+        self._unanswered[handler] = self.loop.time() + self._timeout_s
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._timeout_s, self._expire)
+        self._on_request(request, handler)
+
+    def deliver(self, handler: Handler, exchange: Exchange, status: int, body: bytes) -> None:
+        """Send a reply; on the loop."""
+        self._unanswered.pop(handler, None)
+        if exchange.replied:
+            log.warning("a second reply to one request was ignored")
+            return
+        exchange.reply(status, body)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        for handler, ends in list(self._unanswered.items()):
+            if ends > now:
+                self._timer = self.loop.call_at(ends, self._expire)
+                break
+            log.warning("a request was not answered within %g s", self._timeout_s)
+            handler.refuse(504, "ERR_TIMEOUT")
+            self._on_expired(handler)

@@ -1,0 +1,226 @@
+"""RPC frames, without any IO: what a client sends and accepts, what a server accepts and sends.
+
+A request is ``[rid, key, payload]``, a reply ``[rid, error, result]``, each the JSON body of an HTTP
+message. Mirrors grenache-nodejs-http 1.0.2 (lib/TransportRPCClient.js, lib/TransportRPCServer.js); where
+this is stricter, it says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import limits
+from .checks import check_name
+from .codec import TooLargeError, compress, decode_json, decompress, encode_json
+from .errors import (
+    ArgumentError,
+    BadRequestError,
+    RemoteError,
+    ReplyEncodingError,
+    ReplyError,
+    ReplySizeError,
+    StatusError,
+    code_of,
+)
+
+# --- RPC, the client's side
+
+
+@dataclass(frozen=True)
+class HttpReply:
+    """A whole HTTP response: status, the ``Content-Encoding`` header (lower case, may be empty), raw body."""
+
+    status: int
+    content_encoding: str
+    body: bytes
+
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What the transport sets itself, or must not be told to do.
+_RESERVED = frozenset(
+    {"_gr", "grc-compress", "host", "connection", "keep-alive", "upgrade", "expect", "te", "trailer"}
+    | {"accept-encoding", "content-encoding", "content-length", "content-type", "transfer-encoding"}
+)
+
+
+def encode_request(
+    rid: str, key: str, payload: Any, gzipped: bool = False, extra: Mapping[str, Any] | None = None
+) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of one request.
+
+    Body: ``[rid, key, payload]`` as JSON, gzip if asked. ``extra`` headers that are no text are sent as
+    JSON, as Node does. Raises ``ArgumentError``.
+    """
+    body = encode_json([rid, check_name(key, "key"), payload])
+    if gzipped:
+        # Node sends no Content-Type with a compressed body.
+        headers = {"grc-compress": "gzip"}
+        body = compress(body)
+    else:
+        headers = {"grc-compress": "none", "Content-Type": "text/plain;charset=UTF-8"}
+    if extra:
+        headers.update(_extra_headers(extra))
+    return headers, body
+
+
+def _extra_headers(extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for name, value in extra.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ArgumentError("headers", f"{name!r} is no header name")
+        if name.lower() in _RESERVED:
+            raise ArgumentError("headers", f"{name} is set by the transport")
+        text = value if isinstance(value, str) else encode_json(value, "headers").decode()
+        if not text.isprintable() or not text.isascii():
+            raise ArgumentError("headers", f"{name} must be printable ASCII")
+        yield name, text
+
+
+def decode_reply(reply: HttpReply, rid: str, destination: str, gzipped: bool = False) -> Any:
+    """The result in a reply ``[rid, error, result]``.
+
+    Raises ``RemoteError`` when ``error`` is truthy in the sense of JavaScript, otherwise ``ReplyError`` and
+    its subclasses. Ours: a reply that is no array, or has another ``rid``, is an error at once; Node ends
+    its process for the former and waits for the time limit with the latter.
+    """
+    try:
+        body = plain_body(reply, gzipped)
+    except TooLargeError as error:
+        raise ReplySizeError(destination, str(error)) from None
+    except ValueError as error:
+        raise ReplyEncodingError(destination, str(error)) from None
+    if not 200 <= reply.status < 300:
+        raise _status_error(reply.status, body, destination)
+    try:
+        frame = decode_json(body)
+    except ValueError as error:
+        raise ReplyError(destination, f"the reply is not JSON: {error}") from None
+    if not isinstance(frame, list) or not frame:
+        raise ReplyError(destination, "the reply is not an array [rid, error, result]")
+    if frame[0] != rid:
+        raise ReplyError(destination, "the reply belongs to another request (its rid differs)")
+    remote_error = frame[1] if len(frame) > 1 else None
+    result = frame[2] if len(frame) > 2 else None
+    if _truthy(remote_error):
+        text = remote_error if isinstance(remote_error, str) else encode_json(remote_error).decode()
+        raise RemoteError(destination, text, result)
+    return result
+
+
+def plain_body(reply: HttpReply, gzipped: bool = False) -> bytes:
+    """The body without ``Content-Encoding: gzip`` and, if ``gzipped``, without Grenache's own gzip.
+
+    Raises ``ValueError`` or ``TooLargeError``. Error replies (not 2xx) need not be gzip.
+    """
+    body = reply.body
+    if reply.content_encoding in ("gzip", "x-gzip"):
+        body = decompress(body)
+    if gzipped:
+        try:
+            body = decompress(body)
+        except TooLargeError:
+            raise
+        except ValueError:
+            if 200 <= reply.status < 300:
+                raise
+    return body
+
+
+def _status_error(status: int, body: bytes, destination: str) -> StatusError:
+    text = body[: 4 * limits.ERROR_TEXT_MAX].decode("utf-8", "replace")[: limits.ERROR_TEXT_MAX]
+    error = StatusError(destination, status, text)
+    # Our own server puts its reason into a frame.
+    try:
+        frame = decode_json(body)
+    except ValueError:
+        return error
+    if isinstance(frame, list) and len(frame) > 1 and isinstance(frame[1], str):
+        error.code = code_of(frame[1], error.code)
+    return error
+
+
+def _truthy(value: Any) -> bool:
+    """Whether JavaScript takes it for true: arrays and objects always are."""
+    return isinstance(value, (list, dict)) or bool(value)
+
+
+# --- RPC, the server's side
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as received. ``rid``, ``key`` and ``payload`` may be any JSON value: the sender decides."""
+
+    rid: Any
+    key: Any
+    payload: Any
+    gzipped: bool
+
+
+def decode_request(
+    headers: Mapping[str, str], body: bytes, max_bytes: int = limits.BODY_BYTES_MAX
+) -> Request:
+    """Read a request from its headers (names in lower case) and body.
+
+    As Node does: the header ``_gr``, JSON ``[rid, key]``, wins over the body where it is truthy;
+    ``grc-compress`` containing ``gzip`` means a gzip body (used as it is when it is not) and a gzip reply;
+    missing elements are ``None`` and further ones ignored; JSON that is no array is a request without rid,
+    key and payload.
+
+    Raises ``BadRequestError`` for a body that is no JSON or a falsy one, where Node never replies at all,
+    for a broken ``_gr``, and for a body larger than ``max_bytes`` after decompression.
+    """
+    rid, key = _gr(headers.get("_gr"))
+    gzipped = "gzip" in headers.get("grc-compress", "")
+    if gzipped:
+        try:
+            body = decompress(body, max_bytes)
+        except TooLargeError as error:
+            raise BadRequestError("ERR_REQUEST_PAYLOAD_SIZE", 413, str(error)) from None
+        except ValueError:
+            pass  # Node goes on with the body as it came
+    try:
+        frame = decode_json(body)
+    except ValueError as error:
+        raise BadRequestError("ERR_REQUEST_PAYLOAD_INVALID", 400, f"the body is not JSON: {error}") from None
+    if not _truthy(frame):
+        raise BadRequestError("ERR_REQUEST_PAYLOAD_INVALID", 400, f"the body is {body[:5].decode('ascii')}")
+    fields = list(frame[:3]) if isinstance(frame, (list, str)) else []
+    fields += [None] * (3 - len(fields))
+    return Request(rid or fields[0], key or fields[1], fields[2], gzipped)
+
+
+def _gr(header: str | None) -> tuple[Any, Any]:
+    if not header:
+        return None, None
+    try:
+        value = decode_json(header.encode("utf-8", "replace"))
+    except ValueError as error:
+        raise BadRequestError("ERR_HEADER_PARSE_GR", 500, f"the header _gr is not JSON: {error}") from None
+    fields = value if isinstance(value, list) else []
+    return (fields[0] if fields else None), (fields[1] if len(fields) > 1 else None)
+
+
+def encode_reply(rid: Any, error: str | None, result: Any, gzipped: bool = False) -> bytes:
+    """The body of a reply, ``[rid, error, result]``, gzip exactly when the request was. Raises
+    ``ArgumentError``.
+    """
+    body = encode_json([rid, error, result], "result")
+    return compress(body) if gzipped else body
+
+
+def encode_bad_request_reply(error: BadRequestError) -> bytes:
+    """The body that answers a ``BadRequestError``; the one for ``_gr`` is Node's to the byte."""
+    return f'[null, "{error.code}", null]'.encode()
+
+
+def error_text(error: BaseException | str | None) -> str | None:
+    """What ``reply(error, …)`` sends: an exception's message, or its class name when it has none.
+
+    Ours: a text is sent as it is. Node sends null for a text, which its callers take for success.
+    """
+    if error is None or isinstance(error, str):
+        return error or None
+    return str(error) or type(error).__name__
