@@ -11,18 +11,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import aio as aio
     from . import errors as errors
     from .discovery import MapResult as MapResult
     from .grape_api import Item as Item
+    from .link import Link as Link
+    from .peer import PeerRPCClient as PeerRPCClient
+    from .peer import PeerRPCServer as PeerRPCServer
+    from .peer import Service as Service
+    from .transports.rpc_server import Handler as Handler
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Handler": "transports.rpc_server",
     "Item": "grape_api",
+    "Link": "link",
     "MapResult": "discovery",
+    "PeerRPCClient": "peer",
+    "PeerRPCServer": "peer",
+    "Service": "peer",
 }
 
-__all__ = ["Item", "MapResult", "__version__", "errors"]
+__all__ = [
+    "Handler",
+    "Item",
+    "Link",
+    "MapResult",
+    "PeerRPCClient",
+    "PeerRPCServer",
+    "Service",
+    "__version__",
+    "aio",
+    "errors",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,9 @@ class HttpReply:
     body: bytes
 
 
+CLIENT_HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "grenache-py"}
+"""The headers that go with every request of a client, to peers and to Grapes."""
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What the transport sets itself, or must not be told to do.
 _RESERVED = frozenset(

@@ -82,20 +82,30 @@ class Link:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
 
-    async def lookup(self, name: str, *, fresh: bool = False) -> list[str]:
+    async def lookup(self, name: str, *, fresh: bool = False, timeout: float | None = None) -> list[str]:
         """Where ``name`` is announced: ``["host:port", …]`` in random order, at most 100.
 
-        Answered from memory for ``cache_age`` seconds unless ``fresh``. Raises ``LookupEmptyError`` when
-        nobody announces it.
+        Answered from memory for ``cache_age`` seconds unless ``fresh``. ``timeout`` limits the seconds of all
+        tries together. Raises ``LookupEmptyError`` when nobody announces it.
         """
         if not fresh and (known := self.known(check_name(name))):
-            return list(known)
-        value = await self._request("lookup", check_name(name), self._tries)
+            return known
+        asking = self._request("lookup", check_name(name), self._tries)
+        if timeout is None:
+            value = await asking
+        else:
+            try:
+                value = await asyncio.wait_for(asking, check_seconds(timeout))
+            except asyncio.TimeoutError as error:
+                raise GrapeUnreachableError(
+                    self.grape, "lookup: no answer within the time limit", "ERR_TIMEOUT"
+                ) from error
         return list(self._cache.put(name, lookup_result(value, self.grape, name)))
 
     def known(self, name: str) -> list[str] | None:
         """What ``lookup`` would answer from memory, or ``None``."""
-        return self._cache.get(name)
+        known = self._cache.get(name)
+        return None if known is None else list(known)
 
     def forget(self, name: str, destination: str) -> None:
         """Say that ``destination`` does not work: it leaves the memory of ``name`` at once and is avoided a

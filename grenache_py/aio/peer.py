@@ -32,7 +32,6 @@ from ..errors import (
     BadRequestError,
     ConnectError,
     ConnectionLost,
-    GrapeUnreachableError,
     PeerError,
     RemoteError,
 )
@@ -96,7 +95,7 @@ class PeerRPCClient:
         while True:
             destination = choose(await self._lookup(key, ends), tried, random.choice)
             try:
-                left_s = max(ends - time.monotonic(), 0.001) / retry
+                left_s = _left_s(ends) / retry
                 return await self._call(destination, key, payload, left_s, compress, headers)
             except PeerError as error:
                 in_doubt = error.in_doubt = in_doubt or error.in_doubt
@@ -142,7 +141,7 @@ class PeerRPCClient:
         encoded = msgspec.Raw(encode_json(payload))
         destinations = await self._lookup(key, ends)
         chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
-        left_s = max(ends - time.monotonic(), 0.001)
+        left_s = _left_s(ends)
 
         async def one(destination: str) -> MapResult:
             started = time.monotonic()
@@ -156,15 +155,9 @@ class PeerRPCClient:
         return list(await asyncio.gather(*map(one, chosen)))
 
     async def _lookup(self, key: str, ends: float) -> list[str]:
+        # Straight from memory in the usual case.
         known = self._link.known(check_name(key, "key"))
-        if known is not None:
-            return known
-        try:
-            return await asyncio.wait_for(self._link.lookup(key), max(ends - time.monotonic(), 0.001))
-        except asyncio.TimeoutError as error:
-            raise GrapeUnreachableError(
-                self._link.grape, "lookup: no answer within the time limit of the call", "ERR_TIMEOUT"
-            ) from error
+        return known or await self._link.lookup(key, timeout=_left_s(ends))
 
     async def _call(
         self,
@@ -183,10 +176,6 @@ class PeerRPCClient:
             self._link.forget(key, destination)
             raise
         return decode_reply(reply, rid, destination, compress)
-
-
-def _ends(timeout: float) -> float:
-    return time.monotonic() + check_seconds(timeout)
 
 
 class PeerRPCServer:
@@ -318,3 +307,11 @@ class Service:
             listener(error)
         except Exception:
             log.exception("the listener of request-error raised")
+
+
+def _ends(timeout: float) -> float:
+    return time.monotonic() + check_seconds(timeout)
+
+
+def _left_s(ends: float) -> float:
+    return max(ends - time.monotonic(), 0.001)

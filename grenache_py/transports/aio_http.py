@@ -9,22 +9,16 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Mapping
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
 
 from .. import limits
 from ..errors import ClosedError, ConnectError, ConnectionLost, ConnectTimeout, ReplySizeError, RequestTimeout
-from ..wire import HttpReply
-
-HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "grenache-py"}
+from ..wire import CLIENT_HEADERS, HttpReply
 
 # aiohttp warns about larger ones given as bytes: it would write them in one piece.
 _WHOLE_BODY_BYTES = 256 * 1024
-
-_url = lru_cache(maxsize=4096)(URL)
 
 
 class HttpClient:
@@ -53,7 +47,7 @@ class HttpClient:
         data = body if len(body) <= _WHOLE_BODY_BYTES else io.BytesIO(body)
         try:
             async with session.post(
-                _url(url), data=data, headers=headers, timeout=timeout, allow_redirects=False
+                url, data=data, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 encoding = response.headers.get("Content-Encoding", "").lower()
                 return HttpReply(response.status, encoding, await self._read(response, url))
@@ -87,7 +81,7 @@ class HttpClient:
                 connector=aiohttp.TCPConnector(
                     limit=limits.CONNECTIONS_MAX, keepalive_timeout=limits.IDLE_CONNECTION_S
                 ),
-                headers=HEADERS,
+                headers=CLIENT_HEADERS,
                 skip_auto_headers=["Content-Type"],
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,

@@ -96,7 +96,7 @@ class RpcServer:
         self,
         on_request: Callable[[Request, Handler], None],
         on_bad_request: Callable[[BadRequestError], None],
-        on_expired: Callable[[Handler], None],
+        on_expired: Callable[[Handler], None] = lambda handler: None,
         *,
         timeout_s: float,
         max_body: int,

@@ -1,0 +1,315 @@
+"""``Link``: a client of the Grape's HTTP API. Mirrors grenache-nodejs-link 1.0.2 (index.js)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+import uuid
+import weakref
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from . import limits
+from .checks import check_count, check_destination, check_grape, check_name, check_port, check_seconds
+from .discovery import LookupCache, announce_pause_s
+from .errors import (
+    AnnounceError,
+    ClosedError,
+    GrapeReplyError,
+    GrapeUnreachableError,
+    GrenacheError,
+    LookupEmptyError,
+    PeerError,
+)
+from .grape_api import (
+    HEADERS,
+    RENEWABLE,
+    Item,
+    announce_result,
+    decode_grape_reply,
+    encode_grape_request,
+    get_request,
+    get_result,
+    lookup_result,
+    put_request,
+    put_result,
+)
+from .transports.http import HttpClient
+
+log = logging.getLogger(__name__)
+
+# What those who share a request find in it when they should ask themselves.
+_ASK_YOURSELF = object()
+
+
+class Stoppable(Protocol):
+    """What a Link stops with itself: the clients and services built on it."""
+
+    def stop(self) -> None: ...
+
+
+@dataclass
+class _Announcement:
+    interval_s: float
+    failures: int = 0
+    due: float = math.inf  # while it is being announced
+
+
+class Link:
+    """A connection to one Grape: announce services, look them up, store and fetch values. Thread-safe.
+
+    ``grape`` is the Grape's URL, ``timeout`` the seconds of one try, ``tries`` how often ``lookup`` and
+    ``announce`` are tried, ``cache_age`` for how many seconds look-ups are remembered.
+
+    Use it as a context manager or call ``stop``; either ends its announcements, clients and services too.
+    All methods raise ``ClosedError`` after that, ``ArgumentError`` for arguments, ``GrapeUnreachableError``
+    when the Grape does not answer, ``GrapeReplyError`` when it says no.
+    """
+
+    def __init__(
+        self,
+        grape: str = "http://127.0.0.1:30001",
+        *,
+        timeout: float = limits.GRAPE_TIMEOUT_S,
+        tries: int = limits.GRAPE_TRIES,
+        cache_age: float = limits.LOOKUP_CACHE_AGE_S,
+    ):
+        self.grape = check_grape(grape)
+        self._timeout_s = check_seconds(timeout)
+        self._tries = check_count(tries, "tries")
+        self._cache = LookupCache(time.monotonic, check_seconds(cache_age, "cache_age"))
+        self._http = HttpClient(limits.GRAPE_REPLY_BYTES_MAX)
+        self._in_flight: dict[bytes, Future[Any]] = {}
+        self._announcing: dict[tuple[str, int], _Announcement] = {}
+        self._announcer: threading.Thread | None = None
+        self._peers: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+        self._stopped = False
+        # Guards everything above; the announcer sleeps on it.
+        self._wake = threading.Condition()
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def lookup(self, name: str, *, fresh: bool = False, timeout: float | None = None) -> list[str]:
+        """Where ``name`` is announced: ``["host:port", …]`` in random order, at most 100.
+
+        Answered from memory for ``cache_age`` seconds unless ``fresh``. ``timeout`` limits the seconds of
+        all tries together. Raises ``LookupEmptyError`` when nobody announces it.
+        """
+        if not fresh and (known := self.known(check_name(name))):
+            return known
+        ends = math.inf if timeout is None else time.monotonic() + check_seconds(timeout)
+        value = self._request("lookup", check_name(name), self._tries, ends)
+        destinations = lookup_result(value, self.grape, name)
+        with self._wake:
+            return list(self._cache.put(name, destinations))
+
+    def known(self, name: str) -> list[str] | None:
+        """What ``lookup`` would answer from memory, or ``None``."""
+        with self._wake:
+            known = self._cache.get(name)
+        return None if known is None else list(known)
+
+    def forget(self, name: str, destination: str) -> None:
+        """Say that ``destination`` does not work: it leaves the memory of ``name`` at once and is avoided a
+        while.
+
+        While others are announced, look-ups leave it out for ``cache_age`` seconds.
+        """
+        with self._wake:
+            self._cache.forget(check_name(name), check_destination(destination))
+
+    def announce(self, name: str, port: int) -> int:
+        """Announce once that ``name`` is served on ``port`` of this Grape's host; lasts about two minutes.
+
+        Returns how many Grapes took it. Raises ``AnnounceError`` when none did.
+        """
+        data = [check_name(name), check_port(port)]
+        try:
+            return announce_result(self._request("announce", data, self._tries), self.grape)
+        except AnnounceError as error:
+            if error.text not in RENEWABLE:
+                raise
+        # The Grape may hold an empty or outdated list of nodes for this name, for up to five minutes. A
+        # look-up makes it ask around again.
+        try:
+            self.lookup(name, fresh=True)
+        except LookupEmptyError:
+            pass
+        return announce_result(self._request("announce", data, self._tries), self.grape)
+
+    def put(
+        self,
+        value: str,
+        *,
+        k: bytes | None = None,
+        sig: bytes | None = None,
+        seq: int | None = None,
+        salt: bytes | None = None,
+        cas: int | None = None,
+    ) -> str:
+        """Store a text of at most 999 bytes; returns its key, 40 hex digits.
+
+        With ``k`` (public key, 32 bytes), ``sig`` (64 bytes) and ``seq`` it is a mutable item of BEP 44,
+        for which ``salt`` (1 to 64 bytes) and ``cas`` are optional. Raises ``GrapeReplyError`` when nobody
+        stored it.
+        """
+        data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
+        return put_result(self._request("put", data, 1), self.grape)
+
+    def get(self, hash: str, *, salt: bytes | None = None) -> Item | None:
+        """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found."""
+        return get_result(self._request("get", get_request(hash, salt), 1), self.grape)
+
+    def start_announcing(self, name: str, port: int, *, interval: float = limits.ANNOUNCE_INTERVAL_S) -> bool:
+        """Announce now and again every 0.5 to 1.5 ``interval`` seconds, until ``stop_announcing``.
+
+        Returns after the first announcement: whether it was taken. Failures are logged and retried sooner;
+        they never end it. Starting the same again changes nothing.
+        """
+        place = (check_name(name), check_port(port))
+        announcement = _Announcement(check_seconds(interval, "interval"))
+        with self._wake:
+            self._check_open()
+            if place in self._announcing:
+                return True
+            self._announcing[place] = announcement
+            if self._announcer is None:
+                self._announcer = threading.Thread(
+                    target=self._keep_announcing, name="grenache-announcer", daemon=True
+                )
+                self._announcer.start()
+        return self._announce_once(place, announcement)
+
+    def _keep_announcing(self) -> None:
+        """The announcer's thread: announce what is due, one after the other."""
+        while True:
+            with self._wake:
+                if self._stopped:
+                    return
+                now = time.monotonic()
+                place, next_one = min(
+                    self._announcing.items(), key=lambda item: item[1].due, default=(None, None)
+                )
+                if place is None or next_one is None or next_one.due > now:
+                    due = math.inf if next_one is None else next_one.due
+                    self._wake.wait(None if due == math.inf else due - now)
+                    continue
+                next_one.due = math.inf
+            self._announce_once(place, next_one)
+
+    def _announce_once(self, place: tuple[str, int], announcement: _Announcement) -> bool:
+        name, port = place
+        try:
+            self.announce(name, port)
+            failures = 0
+        except ClosedError:
+            return False
+        except GrenacheError as error:
+            failures = announcement.failures + 1
+            log.warning("announcing %r on port %d failed: %s", name, port, error)
+        with self._wake:
+            announcement.failures = failures
+            announcement.due = time.monotonic() + announce_pause_s(
+                announcement.interval_s, failures, random.uniform
+            )
+            self._wake.notify_all()
+        return failures == 0
+
+    def stop_announcing(self, name: str, port: int) -> bool:
+        """End what ``start_announcing`` began; returns whether there was anything to end.
+
+        The network forgets the last announcement by itself, within 160 s with the usual settings of Grapes.
+        """
+        with self._wake:
+            return self._announcing.pop((name, port), None) is not None
+
+    def stop(self) -> None:
+        """End announcements, clients, services and connections. Doing it again changes nothing."""
+        with self._wake:
+            self._stopped = True
+            self._announcing.clear()
+            self._wake.notify_all()
+            announcer, peers = self._announcer, list(self._peers)
+        for peer in peers:
+            peer.stop()
+        self._http.close()
+        if announcer is not None and announcer is not threading.current_thread():
+            announcer.join()
+        with self._wake:
+            self._cache.clear()
+
+    def attach(self, peer: Stoppable) -> None:
+        """Have ``peer`` stopped with this Link; clients and services do so themselves."""
+        with self._wake:
+            self._check_open()
+            self._peers.add(peer)
+
+    def _check_open(self) -> None:
+        if self._stopped:
+            raise ClosedError("the link is stopped")
+
+    def _request(self, kind: str, data: Any, tries: int, ends: float = math.inf) -> Any:
+        """Ask the Grape; identical requests that are under way at the same time share one."""
+        same = encode_grape_request(kind, data)
+        while True:
+            with self._wake:
+                self._check_open()
+                shared = self._in_flight.get(same)
+                if shared is None:
+                    mine = self._in_flight[same] = Future()
+            if shared is None:
+                return self._ask_for_all(same, mine, kind, data, tries, ends)
+            try:
+                value = shared.result(None if ends == math.inf else max(0.0, ends - time.monotonic()))
+            except FutureTimeout:
+                raise self._too_late(kind) from None
+            if value is not _ASK_YOURSELF:
+                return value
+
+    def _ask_for_all(
+        self, same: bytes, mine: Future[Any], kind: str, data: Any, tries: int, ends: float
+    ) -> Any:
+        try:
+            value = self._ask(kind, data, tries, ends)
+        except BaseException as error:
+            with self._wake:
+                del self._in_flight[same]
+            # What ended this caller only (its own time limit, an interrupt) is no answer for the others.
+            if isinstance(error, GrenacheError) and time.monotonic() < ends:
+                mine.set_exception(error)
+            else:
+                mine.set_result(_ASK_YOURSELF)
+            raise
+        with self._wake:
+            del self._in_flight[same]
+        mine.set_result(value)
+        return value
+
+    def _ask(self, kind: str, data: Any, tries: int, ends: float) -> Any:
+        for left in range(tries - 1, -1, -1):
+            body = encode_grape_request(str(uuid.uuid4()), data)
+            timeout_s = min(self._timeout_s, ends - time.monotonic())
+            if timeout_s <= 0:
+                raise self._too_late(kind)
+            try:
+                reply = self._http.call(f"{self.grape}/{kind}", HEADERS, body, timeout_s)
+                return decode_grape_reply(reply, self.grape, kind)
+            except PeerError as error:
+                if not left:
+                    raise GrapeUnreachableError(self.grape, f"{kind}: {error.message}", error.code) from error
+            except GrapeReplyError as error:
+                if not left or error.status < 500:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _too_late(self, kind: str) -> GrapeUnreachableError:
+        return GrapeUnreachableError(self.grape, f"{kind}: no answer within the time limit", "ERR_TIMEOUT")

@@ -1,0 +1,335 @@
+"""``PeerRPCClient`` and ``PeerRPCServer``. Mirrors grenache-nodejs-base 1.1.0 (lib/PeerRPCClient.js)."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from . import limits
+from .checks import (
+    check_count,
+    check_destination,
+    check_event,
+    check_listen_port,
+    check_name,
+    check_seconds,
+    check_transport,
+)
+from .codec import encode_json
+from .discovery import MapResult, choose
+from .errors import (
+    ArgumentError,
+    BadRequestError,
+    ClosedError,
+    ConnectError,
+    ConnectionLost,
+    PeerError,
+    RemoteError,
+)
+from .link import Link
+from .transports.http import HttpClient
+from .transports.loop import LoopThread
+from .transports.rpc_server import Handler, RpcServer
+from .wire import Request, decode_reply, encode_request
+
+log = logging.getLogger(__name__)
+
+Listener = TypeVar("Listener", bound=Callable[..., Any])
+
+
+class PeerRPCClient:
+    """Calls the peers that announce a name. Thread-safe.
+
+    Use it as a context manager or call ``stop``; stopping its Link does so too. ``timeout`` is always the
+    seconds that the whole call may take, look-up included; ``compress`` asks for gzip in both directions;
+    ``headers`` are further HTTP headers (values that are no text are sent as JSON).
+
+    The calls raise ``ArgumentError``, ``GrapeError`` when the look-up fails (``LookupEmptyError``: nobody
+    announces the name), ``PeerError`` when the peer does (``RemoteError``: its handler answered with an
+    error).
+    """
+
+    def __init__(self, link: Link):
+        self._link = link
+        self._http = HttpClient()
+        # Threads for ``map``, started as they are needed.
+        self._pool = ThreadPoolExecutor(limits.DESTINATIONS_MAX, "grenache-map")
+        link.attach(self)
+
+    def __enter__(self) -> PeerRPCClient:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Refuse further calls and close idle connections; calls under way end within their limits."""
+        self._http.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def request(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        retry: int = 1,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call one of the peers that announce ``key``, chosen at random; returns the result.
+
+        ``retry`` is how many attempts are made in all (as with Node), each at another peer as long as there
+        is one; the time is divided among those that are left. Any failure but a ``RemoteError`` leads to
+        the next attempt, also one after which the first peer may have done the work.
+        """
+        ends = _ends(timeout)
+        check_count(retry, "retry")
+        tried: set[str] = set()
+        in_doubt = False
+        while True:
+            destination = choose(self._lookup(key, ends), tried, random.choice)
+            try:
+                left_s = _left_s(ends) / retry
+                return self._call(destination, key, payload, left_s, compress, headers)
+            except PeerError as error:
+                in_doubt = error.in_doubt = in_doubt or error.in_doubt
+                retry -= 1
+                if not retry or isinstance(error, RemoteError) or time.monotonic() >= ends:
+                    raise
+                tried.add(destination)
+
+    def request_to(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
+        check_destination(destination)
+        return self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+
+    def map(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> list[MapResult]:
+        """Call all peers that announce ``key`` at once, or ``limit`` of them chosen at random.
+
+        Returns one ``MapResult`` for each peer called. A peer that fails is reported in its own result and
+        changes nothing for the others (in Node the first error fails all). Raises only what concerns the
+        call as a whole: ``LookupEmptyError`` when there are no peers.
+        """
+        ends = _ends(timeout)
+        if limit is not None:
+            check_count(limit, "limit")
+        # Encoded once for all.
+        encoded = msgspec.Raw(encode_json(payload))
+        destinations = self._lookup(key, ends)
+        chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
+
+        def one(destination: str) -> MapResult:
+            started = time.monotonic()
+            result, failure = None, None
+            try:
+                result = self._call(destination, key, encoded, _left_s(ends), compress, headers)
+            except PeerError as error:
+                failure = error
+            return MapResult(destination, result, failure, time.monotonic() - started)
+
+        try:
+            return list(self._pool.map(one, chosen))
+        except (CancelledError, RuntimeError) as error:  # the pool was shut down
+            raise ClosedError("stopped during the call") from error
+
+    def _lookup(self, key: str, ends: float) -> list[str]:
+        # Straight from memory in the usual case.
+        known = self._link.known(check_name(key, "key"))
+        return known or self._link.lookup(key, timeout=_left_s(ends))
+
+    def _call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
+        rid = str(uuid.uuid4())
+        head, body = encode_request(rid, key, payload, compress, headers)
+        try:
+            reply = self._http.call(f"http://{destination}/", head, body, timeout_s)
+        except (ConnectError, ConnectionLost):
+            self._link.forget(key, destination)
+            raise
+        return decode_reply(reply, rid, destination, compress)
+
+
+class PeerRPCServer:
+    """Serves requests. Mirrors grenache-nodejs-base (lib/PeerRPCServer.js).
+
+    ``timeout``: seconds until a request without a reply is answered ``ERR_TIMEOUT``; ``max_body``: bytes of
+    the largest request that is taken, also after decompression; ``threads``: how many handlers of a service
+    run at the same time.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        timeout: float = limits.HANDLER_TIMEOUT_S,
+        max_body: int = limits.BODY_BYTES_MAX,
+        threads: int = limits.HANDLER_THREADS,
+    ):
+        self._link = link
+        self._timeout_s = check_seconds(timeout)
+        self._max_body = check_count(max_body, "max_body")
+        self._threads = check_count(threads, "threads")
+        self._services: list[Service] = []
+        link.attach(self)
+
+    def __enter__(self) -> PeerRPCServer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def transport(self, name: str = "server") -> Service:
+        """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
+        check_transport(name)
+        service = Service(self._timeout_s, self._max_body, self._threads)
+        self._services.append(service)
+        return service
+
+    def stop(self) -> None:
+        """Stop all services."""
+        while self._services:
+            self._services.pop().stop()
+
+
+class Service:
+    """One listening port whose requests go to a handler; made by ``PeerRPCServer.transport``.
+
+    Events: ``request`` calls ``handler(rid, key, payload, handler)``, ``request-error`` calls
+    ``listener(error)`` with a ``BadRequestError`` for a body that is no request (which was already
+    answered). Connections are served on a background loop, which all services of the process share;
+    listeners run in threads.
+    """
+
+    def __init__(self, timeout_s: float, max_body: int, threads: int):
+        self._listeners: dict[str, Callable[..., Any]] = {}
+        self._pool = ThreadPoolExecutor(threads, "grenache-handler")
+        # Handlers that run or wait for a thread.
+        self._room = threading.BoundedSemaphore(limits.REQUESTS_IN_FLIGHT_MAX)
+        self._thread: LoopThread | None = None
+        self._server = RpcServer(self._handle, self._bad_request, timeout_s=timeout_s, max_body=max_body)
+
+    @property
+    def port(self) -> int:
+        """The port that listens; raises RuntimeError before ``listen``."""
+        return self._server.port
+
+    @overload
+    def on(self, event: str, listener: None = None) -> Callable[[Listener], Listener]: ...
+
+    @overload
+    def on(self, event: str, listener: Listener) -> Listener: ...
+
+    def on(self, event: str, listener: Any = None) -> Any:
+        """Set the listener of an event; without ``listener`` this is a decorator.
+
+        The one of ``request`` is a plain function, called in one of the service's threads. It answers by
+        ``handler.reply(error, result)``, then or later. When it raises, the caller is answered with the
+        error's class and message. An event has one listener.
+        """
+        check_event(event, self._listeners)
+        if listener is None:
+            return partial(self.on, event)
+        if inspect.iscoroutinefunction(listener):
+            raise ArgumentError("listener", "must be a plain function; coroutines need grenache_py.aio")
+        self._listeners[event] = listener
+        return listener
+
+    def listen(self, port: int = 0, host: str | None = None) -> Service:
+        """Listen on ``port`` (0: any free one) of ``host`` (``None``: all). Raises ``ListenError``."""
+        check_listen_port(port)
+        thread = LoopThread.borrow()
+        try:
+            thread.run(self._server.listen(port, host))
+        except BaseException:
+            LoopThread.give_back()
+            raise
+        self._thread = thread
+        return self
+
+    def stop(self, *, drain: float = limits.DRAIN_S) -> None:
+        """Accept no more; requests in hand have ``drain`` seconds to be answered, then they are dropped.
+
+        Handlers that run go on to their end, their replies go nowhere.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.run(self._server.close(drain))
+            LoopThread.give_back()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _handle(self, request: Request, handler: Handler) -> None:
+        listener = self._listeners.get("request")
+        if listener is None:
+            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
+        elif self._room.acquire(blocking=False):
+            self._pool.submit(self._run, listener, request, handler)
+        else:
+            handler.refuse(503, "ERR_SERVER_BUSY")
+
+    def _run(self, listener: Callable[..., Any], request: Request, handler: Handler) -> None:
+        try:
+            if not handler.replied:  # its time may have passed while it waited for a thread
+                listener(request.rid, request.key, request.payload, handler)
+        except Exception as error:
+            handler.fail(error)
+        finally:
+            self._room.release()
+
+    def _bad_request(self, error: BadRequestError) -> None:
+        listener = self._listeners.get("request-error")
+        if listener is None:
+            log.info("not a request: %s", error)
+        elif self._room.acquire(blocking=False):
+            self._pool.submit(self._report, listener, error)
+
+    def _report(self, listener: Callable[..., Any], error: BadRequestError) -> None:
+        try:
+            listener(error)
+        except Exception:
+            log.exception("the listener of request-error raised")
+        finally:
+            self._room.release()
+
+
+def _ends(timeout: float) -> float:
+    return time.monotonic() + check_seconds(timeout)
+
+
+def _left_s(ends: float) -> float:
+    return max(ends - time.monotonic(), 0.001)

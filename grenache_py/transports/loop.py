@@ -1,0 +1,78 @@
+"""One event loop in a thread of its own, shared by all synchronous services of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class LoopThread:
+    """A running loop. ``borrow`` the shared one, and ``give_back`` it: it ends with its last borrower."""
+
+    _lock = threading.Lock()
+    _shared: LoopThread | None = None
+    _borrowers = 0
+
+    def __init__(self) -> None:
+        self.loop = _new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="grenache-loop", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def borrow(cls) -> LoopThread:
+        """The shared loop, started if need be."""
+        with cls._lock:
+            if cls._shared is None:
+                cls._shared = cls()
+            cls._borrowers += 1
+            return cls._shared
+
+    @classmethod
+    def give_back(cls) -> None:
+        """One borrower less; with the last one the thread ends. Not to be called on the loop."""
+        with cls._lock:
+            cls._borrowers -= 1
+            if cls._borrowers:
+                return
+            shared, cls._shared = cls._shared, None
+        assert shared is not None
+        shared.loop.call_soon_threadsafe(shared.loop.stop)
+        shared._thread.join()
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        # Threads do not survive a fork; the child starts its own loop.
+        cls._lock = threading.Lock()
+        cls._shared = None
+        cls._borrowers = 0
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run ``coroutine`` on the loop; returns its result or raises its exception. Not to be called on the
+        loop.
+        """
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not on this platform
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LoopThread._after_fork)
