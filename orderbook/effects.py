@@ -44,6 +44,10 @@ class Beat(NamedTuple):
     payload: Any
 
 
+class Discover(NamedTuple):
+    """Look the market up soon: somebody has called whom we do not know yet."""
+
+
 class Settled(NamedTuple):
     """The order's way through the network is over for now: it is closed, or rests."""
 
@@ -56,7 +60,7 @@ class Traded(NamedTuple):
     trades: Sequence[Trade]
 
 
-Effect = Announce | Confirm | Release | Beat | Settled | Traded
+Effect = Announce | Confirm | Release | Beat | Discover | Settled | Traded
 
 
 class Clock(Protocol):

@@ -34,6 +34,9 @@ class Ledger:
         if order.client_order_id is not None:
             self._by_client_id[order.owner, order.client_order_id] = order.id
 
+    def knows(self, id: str) -> bool:
+        return id in self._orders
+
     def order(self, id: str) -> Order:
         """Raises UnknownOrderError."""
         try:
@@ -105,6 +108,11 @@ class Ledger:
         page = self._trades[after : after + limit]
         end = after + len(page)
         return page, end if end < len(self._trades) else None
+
+    @property
+    def order_count(self) -> int:
+        """Orders that can be asked for."""
+        return len(self._orders)
 
     @property
     def trade_count(self) -> int:

@@ -54,9 +54,13 @@ HEARTBEAT_S = 1.0
 HEARTBEATS_MISSED = 5
 """A peer not heard of for this many heartbeats leaves the roster."""
 DISCOVERY_S = 2.0
-"""Pause between look-ups of a market's shared name."""
+"""Longest pause between look-ups of a market's shared name."""
+DISCOVERY_WANTED_S = 0.1
+"""Pause before a look-up that is wanted at once, so that many who want it share one."""
 REANNOUNCE_PER_HEARTBEAT = 32
 """Crossing orders announced again on one heartbeat; the next one continues."""
+STOP_S = 3.0
+"""How long a peer that stops waits for its clients' orders that are under way."""
 
 # The client API.
 PAGE_DEFAULT = 1_000

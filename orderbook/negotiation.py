@@ -8,12 +8,12 @@ and changes the book without waiting for anything, and returns what its caller i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from . import limits
 from .book import Match
-from .effects import Beat, Effect, Settled
+from .effects import Beat, Discover, Effect, Settled
 from .errors import (
     BusyError,
     DuplicateOrderError,
@@ -144,7 +144,8 @@ class Negotiator:
         if check_name(request.sender, "from") == self.market.peer:
             return None, []  # our own broadcast
         answer, effects = handler(self, request.sender, request.payload)
-        self.market.roster.called(request.sender, self.market.clock.monotonic())
+        if not self.market.roster.called(request.sender, self.market.clock.monotonic()):
+            effects.append(Discover())
         return answer, self._end_step(effects)
 
     def _handle_heartbeat(self, sender: str, payload: object) -> Reply:
@@ -199,7 +200,11 @@ class Negotiator:
         self.market.roster.lost(destination)
         return []
 
-    # -- heartbeats --------------------------------------------------------------------------------------
+    # -- discovery and heartbeats ------------------------------------------------------------------------
+
+    def discovered(self, destinations: Sequence[str]) -> list[Effect]:
+        """A look-up has found ``destinations`` (``host:port``); those that are new are asked who they are."""
+        return self._beats(self.market.roster.discovered(destinations))
 
     def _beat(self) -> list[Effect]:
         market, now = self.market, self.market.clock.monotonic()
@@ -207,11 +212,13 @@ class Negotiator:
         market.roster.drop_silent(now)
         market.ledger.sweep(now)
         # Of two peers only the one whose turn comes first asks: question and answer tell both.
-        stale = market.roster.not_heard_since(now - limits.HEARTBEAT_S / 2)
-        if not stale:
+        return self._beats(market.roster.not_heard_since(now - limits.HEARTBEAT_S / 2))
+
+    def _beats(self, peers: Sequence[Peer]) -> list[Effect]:
+        if not peers:
             return []
-        payload = envelope(market.peer, self._heartbeat())
-        return [Beat(peer.destination, payload) for peer in stale]
+        payload = envelope(self.market.peer, self._heartbeat())
+        return [Beat(peer.destination, payload) for peer in peers]
 
     def _heartbeat(self) -> Heartbeat:
         market = self.market

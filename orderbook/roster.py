@@ -40,13 +40,15 @@ class Roster:
         self._peers: dict[str, Peer] = {}
         self._by_name: dict[str, Peer] = {}
 
-    def discovered(self, destinations: Iterable[str]) -> None:
-        """Add those that are new; the next heartbeat asks them who they are."""
+    def discovered(self, destinations: Iterable[str]) -> list[Peer]:
+        """Add those that are new. Returns them; they have yet to be asked who they are."""
+        new: list[Peer] = []
         for destination in destinations:
-            if len(self._peers) >= limits.PEERS:
-                return
-            if destination not in self._own_destinations and destination not in self._peers:
+            known = destination in self._own_destinations or destination in self._peers
+            if not known and len(self._peers) < limits.PEERS:
                 self._peers[destination] = Peer(destination)
+                new.append(self._peers[destination])
+        return new
 
     def heard(self, destination: str, name: str | None, now: float) -> Peer | None:
         """``destination`` has answered as ``name`` (None: it did not say). Returns its entry, if it has one.
@@ -71,11 +73,12 @@ class Roster:
         peer.heard = now
         return peer
 
-    def called(self, name: str, now: float) -> None:
-        """The peer ``name`` has called us."""
+    def called(self, name: str, now: float) -> bool:
+        """The peer ``name`` has called us. Returns whether we know it."""
         peer = self._by_name.get(name)
         if peer is not None:
             peer.heard = now
+        return peer is not None
 
     def refuses(self, destination: str, reason: str, now: float) -> None:
         """``destination`` is there but does not trade with us."""

@@ -6,6 +6,7 @@ object per line, the first of which is ``{"ready": …}`` with the ports they we
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -129,7 +130,7 @@ class Process:
 
 
 def need_node() -> str:
-    """The path of ``node``; skips the test where Node or its packages are missing, fails there with CI=true."""
+    """The path of ``node``; skips the test where Node or its packages are missing, fails it with CI=true."""
     node = shutil.which("node")
     missing = None
     if node is None:
@@ -145,7 +146,7 @@ def need_node() -> str:
 
 
 def start_node(script: str, conf: Any = None) -> tuple[Process, Any]:
-    """Run ``interop/js/<script>`` with ``conf`` as its JSON argument; returns it and what it said when ready."""
+    """Run ``interop/js/<script>`` with ``conf`` as its JSON argument; returns it and what it said first."""
     process = Process([need_node(), str(NODE_SCRIPTS / script), json.dumps(conf or {})])
     try:
         return process, process.next_json()["ready"]
@@ -162,8 +163,18 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
         return port
 
 
+async def until(check: Callable[[], Any], timeout_s: float = 10.0, what: str = "") -> Any:
+    """As :func:`eventually`, for code on an event loop."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := check()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what or check}")
+        await asyncio.sleep(0.01)
+    return result
+
+
 def eventually(check: Callable[[], Any], timeout_s: float = 10.0, what: str = "") -> Any:
-    """Call ``check`` until it returns something true; returns that. Fails with ``what`` after ``timeout_s``."""
+    """Call ``check`` until what it returns is true, and return that. Fails with ``what`` after a while."""
     deadline = time.monotonic() + timeout_s
     pause_s = 0.005
     while True:

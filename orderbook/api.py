@@ -1,0 +1,297 @@
+"""The client API of a peer: JSON over HTTP, meant for loopback.
+
+    POST   /orders           {market, side, quantity, price, owner, client_order_id?}
+                                                          -> 201 {order, trades}
+    GET    /orders           ?market= status= after= limit=   -> {orders, next}
+    GET    /orders/{id}                                       -> {order, trades}
+    DELETE /orders/{id}                                       -> {order}
+    GET    /book/{market}    ?levels=                         -> {market, bids, asks}
+    GET    /trades           ?market= after= limit=           -> {trades, next}
+    GET    /peers                                             -> {peers}
+    GET    /healthz                                           -> {status, peer, markets}
+
+Prices and quantities are decimal strings, times are milliseconds since the epoch. ``next`` is what to pass
+as ``after`` for the next page, or null. An error is ``{"error": {"code", "message", "field"?}}`` with a
+status of 400 or more, and has changed nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+
+from . import limits
+from .errors import InvalidFieldError, OrderBookError
+from .market import Market
+from .model import Order, OrderStatus, Side
+from .negotiation import NewOrder
+from .worker import HostedMarket, Worker
+
+log = logging.getLogger(__name__)
+
+STATUS_OF_CODE = {
+    "unknown_market": 404,
+    "unknown_order": 404,
+    "order_closed": 409,
+    "duplicate_order": 409,
+    "busy": 503,
+}
+"""HTTP status by the ``code`` of an OrderBookError; 400 for the others."""
+
+ORDER_FIELDS = ("market", "side", "quantity", "price", "owner")
+OPTIONAL_ORDER_FIELDS = ("client_order_id",)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Api:
+    """Serves the client API of ``worker`` on one address.
+
+    Args:
+        worker: The peer.
+        host: Where to listen; a loopback address unless whoever reaches it may trade.
+        port: 0: any free one.
+    """
+
+    def __init__(self, worker: Worker, host: str = "127.0.0.1", port: int = 0):
+        self._worker = worker
+        self._host = host
+        self._port = port
+        app = web.Application(client_max_size=limits.API_BODY_BYTES, middlewares=[answer_errors, same_origin])
+        app.add_routes(
+            [
+                web.post("/orders", self._submit),
+                web.get("/orders", self._orders),
+                web.get("/orders/{id}", self._order),
+                web.delete("/orders/{id}", self._cancel),
+                web.get("/book/{market}", self._book),
+                web.get("/trades", self._trades),
+                web.get("/peers", self._peers),
+                web.get("/healthz", self._healthz),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=limits.STOP_S)
+
+    async def __aenter__(self) -> Api:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, such as ``"http://127.0.0.1:8081"``."""
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    # -- orders ------------------------------------------------------------------------------------------
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        fields = order_fields(await request.read())
+        new = NewOrder(*(fields.get(name) for name in NewOrder._fields))
+        order = await self._worker.submit(fields["market"], new)
+        market = self._worker.market_of(order.id)
+        return answer({"order": order_view(market, order), "trades": trades_view(market, order)}, 201)
+
+    async def _order(self, request: web.Request) -> web.Response:
+        market = self._worker.market_of(request.match_info["id"])
+        order = market.ledger.order(request.match_info["id"])
+        return answer({"order": order_view(market, order), "trades": trades_view(market, order)})
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        order = self._worker.cancel(request.match_info["id"])
+        return answer({"order": order_view(self._worker.market_of(order.id), order)})
+
+    async def _orders(self, request: web.Request) -> web.Response:
+        market = self._one_market(request)
+        status = None
+        if "status" in request.query:
+            try:
+                status = OrderStatus(request.query["status"])
+            except ValueError:
+                raise InvalidFieldError(
+                    "status", f"must be one of {', '.join(s.value for s in OrderStatus)}"
+                ) from None
+        rows, next_after = market.ledger.orders(status, *page_of(request))
+        return answer({"orders": [order_view(market, order) for order in rows], "next": next_after})
+
+    async def _trades(self, request: web.Request) -> web.Response:
+        market = self._one_market(request)
+        rows, next_after = market.ledger.trades(*page_of(request))
+        return answer({"trades": [market.record(trade) for trade in rows], "next": next_after})
+
+    def _one_market(self, request: web.Request) -> Market:
+        """The market asked for; a peer of a single one needs no asking."""
+        name = request.query.get("market")
+        if name is None and len(self._worker.markets) > 1:
+            raise InvalidFieldError("market", f"must be one of {', '.join(self._worker.markets)}")
+        return self._worker.market(name or next(iter(self._worker.markets)))
+
+    # -- views -------------------------------------------------------------------------------------------
+
+    async def _book(self, request: web.Request) -> web.Response:
+        market = self._worker.market(request.match_info["market"])
+        levels = number(request, "levels", limits.BOOK_LEVELS, 1, limits.PAGE_MAX)
+        sides = {
+            name: [
+                (market.instrument.price_text(price), market.instrument.quantity_text(quantity))
+                for price, quantity in market.book.depth(side, levels)
+            ]
+            for name, side in (("bids", Side.BUY), ("asks", Side.SELL))
+        }
+        return answer({"market": market.instrument.market, **sides})
+
+    async def _peers(self, request: web.Request) -> web.Response:
+        rows = []
+        for name, hosted in self._worker.markets.items():
+            now = hosted.market.clock.monotonic()
+            rows += [
+                {
+                    "name": peer.name,
+                    "destination": peer.destination,
+                    "market": name,
+                    "heard_s_ago": None if peer.heard is None else round(now - peer.heard, 3),
+                    "refused": peer.refused,
+                }
+                for peer in hosted.market.roster.all()
+            ]
+        return answer({"peers": rows})
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        markets = {name: market_view(hosted) for name, hosted in self._worker.markets.items()}
+        return answer({"status": "ok", "peer": self._worker.name, "markets": markets})
+
+
+def order_fields(body: bytes) -> dict[str, Any]:
+    """The fields of a submitted order. Raises OrderBookError."""
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidFieldError("body", f"must be a JSON object: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidFieldError("body", "must be a JSON object")
+    for name in ORDER_FIELDS:
+        if name not in fields:
+            raise InvalidFieldError(name, "is required")
+    for name in fields:
+        if name not in ORDER_FIELDS and name not in OPTIONAL_ORDER_FIELDS:
+            known = ", ".join(ORDER_FIELDS + OPTIONAL_ORDER_FIELDS)
+            raise InvalidFieldError(name[: limits.NAME_LENGTH], f"is no field of an order; they are {known}")
+    return fields
+
+
+def page_of(request: web.Request) -> tuple[int, int]:
+    """``after`` and ``limit``. Raises InvalidFieldError."""
+    after = number(request, "after", 0, 0, 2**63)
+    return after, number(request, "limit", limits.PAGE_DEFAULT, 1, limits.PAGE_MAX)
+
+
+def number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
+        return int(text)
+    raise InvalidFieldError(name, f"must be a whole number from {least} to {most}")
+
+
+def order_view(market: Market, order: Order) -> dict[str, Any]:
+    """An order as clients see it."""
+    quantity_text = market.instrument.quantity_text
+    return {
+        "id": order.id,
+        "market": market.instrument.market,
+        "side": order.side.value,
+        "price": market.instrument.price_text(order.price),
+        "quantity": quantity_text(order.quantity),
+        "filled": quantity_text(order.filled),
+        "open": quantity_text(order.open),
+        "reserved": quantity_text(order.reserved),
+        "cancelled": quantity_text(order.cancelled),
+        "status": order.status.value,
+        "owner": order.owner,
+        "client_order_id": order.client_order_id,
+        "time": order.time_ms,
+    }
+
+
+def trades_view(market: Market, order: Order) -> list[Any]:
+    return [market.record(trade) for trade in market.ledger.trades_of_order(order.id)]
+
+
+def market_view(hosted: HostedMarket) -> dict[str, Any]:
+    """The figures of one market that an operator watches."""
+    market, negotiator = hosted.market, hosted.negotiator
+    best: dict[str, str | None] = {}
+    for name, side in (("best_bid", Side.BUY), ("best_ask", Side.SELL)):
+        price = market.book.best(side)
+        best[name] = None if price is None else market.instrument.price_text(price)
+    return {
+        "open_orders": len(market.book.orders),
+        "reservations": len(market.book.reservations),
+        "under_way": negotiator.under_way,
+        "in_doubt": negotiator.in_doubt,
+        "orders": market.ledger.order_count,
+        "trades": market.ledger.trade_count,
+        "cross_peer_trades": market.ledger.cross_peer_trades,
+        "peers": len(market.roster.trading()),
+        **best,
+    }
+
+
+def answer(content: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
+
+
+def error_answer(status: int, code: str, message: str, field: str | None = None) -> web.Response:
+    error = {"code": code, "message": message}
+    if field is not None:
+        error["field"] = field
+    return answer({"error": error}, status)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every failure is a JSON error; what we did not foresee is logged and told apart as ``internal``."""
+    try:
+        return await handler(request)
+    except InvalidFieldError as error:
+        return error_answer(400, error.code, str(error), error.field)
+    except OrderBookError as error:
+        return error_answer(STATUS_OF_CODE.get(error.code, 400), error.code, str(error))
+    except web.HTTPRequestEntityTooLarge:
+        return error_answer(413, "too_large", f"the body must be at most {limits.API_BODY_BYTES} bytes")
+    except web.HTTPNotFound:
+        return error_answer(
+            404, "not_found", "no such path; see /orders, /book/{market}, /trades, /peers, /healthz"
+        )
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = error_answer(405, "method_not_allowed", f"{request.path} takes {allowed}")
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPException as error:
+        return error_answer(error.status, "http", error.reason)
+    except Exception:
+        log.exception("%s %s", request.method, request.path)
+        return error_answer(500, "internal", "this is a fault of the peer; its log says more")
+
+
+@web.middleware
+async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Keep web pages of other origins from trading through the browser of someone who runs a peer."""
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        return error_answer(403, "foreign_origin", "pages of another origin may not use this API")
+    return await handler(request)

@@ -1,0 +1,68 @@
+"""Run one peer: a worker on a Grenache network and its client API, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from grenache_py.aio import Link
+
+from .api import Api
+from .model import Instrument
+from .selection import POLICIES, Policy
+from .worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    """What a peer is started with.
+
+    Attributes:
+        name: Unique in the network.
+        grape: URL of a Grape's HTTP API.
+        instruments: One for each market.
+        api_host: Where the client API listens.
+        api_port: 0: any free one.
+        host: Where other peers reach it; None: on all addresses.
+        port: 0: any free one.
+        policy: Chooses among offers of equal price.
+    """
+
+    name: str
+    grape: str
+    instruments: Sequence[Instrument]
+    api_host: str = "127.0.0.1"
+    api_port: int = 0
+    host: str | None = None
+    port: int = 0
+    policy: Policy = POLICIES["full-first"]
+
+
+async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None]) -> None:
+    """Run until SIGINT or SIGTERM; ``ready`` is called once peers and clients can reach it.
+
+    Raises:
+        OSError: An address can't be listened on.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with Link(settings.grape) as link:
+        worker = Worker(
+            link,
+            settings.name,
+            settings.instruments,
+            policy=settings.policy,
+            host=settings.host,
+            port=settings.port,
+        )
+        async with worker, Api(worker, settings.api_host, settings.api_port) as api:
+            ready(worker, api)
+            await stop.wait()
+            log.info("stopping")

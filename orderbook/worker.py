@@ -1,0 +1,366 @@
+"""A peer on a Grenache network: it announces its markets, serves other peers, and carries out the effects.
+
+All IO of the protocol is here. Each market is one :class:`~orderbook.negotiation.Negotiator`; this runs on
+one event loop and no step of it waits, so its steps follow each other: nothing changes the book in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Coroutine, Sequence
+from random import Random
+from typing import Any
+
+from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
+from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
+
+from . import limits
+from .effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled
+from .errors import OrderBookError, UnknownMarketError, UnknownOrderError
+from .market import Market
+from .model import Instrument, Order, check_name
+from .negotiation import Negotiator, NewOrder
+from .selection import POLICIES, Policy
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_INTERVAL_S = 45.0
+"""As Bitfinex's own workers: well within the 80 s after which a Grape may forget."""
+
+
+def shared_name(market: str) -> str:
+    """The service that all peers of a market announce."""
+    return f"orderbook:{market}"
+
+
+def own_name(market: str, peer: str) -> str:
+    """The service that one peer of a market announces, to be addressed alone."""
+    return f"orderbook:{market}:{peer}"
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def time_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class Worker:
+    """One peer and its markets.
+
+    Use it as an async context manager::
+
+        async with Link(grape) as link, Worker(link, "alice", [Instrument("BTC-USD")]) as worker:
+            order = await worker.submit("BTC-USD", NewOrder("buy", "78318.00", "0.5", "bob"))
+
+    Args:
+        link: To a Grape of the network.
+        name: This peer's name, unique in the network.
+        instruments: What it trades, one market each.
+        policy: Chooses among offers of equal price.
+        port: Where other peers reach it; 0: any free one.
+        host: The address it listens on; None: all. Peers find it under its Grape's address.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        name: str,
+        instruments: Sequence[Instrument],
+        *,
+        policy: Policy = POLICIES["full-first"],
+        port: int = 0,
+        host: str | None = None,
+    ):
+        self.name = check_name(name, "name")
+        self._link = link
+        self._port = port
+        self._host = host
+        self._client = PeerRPCClient(link)
+        self._server = PeerRPCServer(link)
+        self._service = self._server.transport("server")
+        self._service.on("request", self._serve)
+        ids = IdSource()
+        self.markets = {
+            instrument.market: HostedMarket(
+                Market(
+                    name,
+                    instrument,
+                    clock=SystemClock(),
+                    new_id=ids.next,
+                    random=Random(secrets.randbits(64)),
+                    policy=policy,
+                ),
+                link,
+                self._client,
+            )
+            for instrument in instruments
+        }
+
+    @property
+    def port(self) -> int:
+        """Where other peers reach this one."""
+        return self._service.port
+
+    async def __aenter__(self) -> Worker:
+        try:
+            await self._service.listen(self._port, self._host)
+            for market, hosted in self.markets.items():
+                for name in (shared_name(market), own_name(market, self.name)):
+                    await self._link.start_announcing(name, self.port, interval=ANNOUNCE_INTERVAL_S)
+                await hosted.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop announcing, let what is in hand end, close the connections."""
+        for market, hosted in self.markets.items():
+            for name in (shared_name(market), own_name(market, self.name)):
+                await self._link.stop_announcing(name, self.port)
+            await hosted.stop()
+        await self._server.stop()
+        await self._client.stop()
+
+    # -- clients -----------------------------------------------------------------------------------------
+
+    def market(self, name: object) -> Market:
+        """Raises UnknownMarketError."""
+        return self._hosted(name).market
+
+    def market_of(self, order_id: str) -> Market:
+        """The market that ``order_id`` was submitted to. Raises UnknownOrderError."""
+        for hosted in self.markets.values():
+            if hosted.market.ledger.knows(order_id):
+                return hosted.market
+        raise UnknownOrderError(f"no order {order_id[: limits.NAME_LENGTH]!r} at {self.name}")
+
+    async def submit(self, market: object, new: NewOrder) -> Order:
+        """Submit a limit order; returns when its way through the network is over for now.
+
+        Raises:
+            OrderBookError: It was refused; nothing has changed.
+        """
+        return await self._hosted(market).submit(new)
+
+    def cancel(self, order_id: str) -> Order:
+        """Take an order back. Raises UnknownOrderError, OrderClosedError."""
+        market = self.market_of(order_id)
+        return self.markets[market.instrument.market].cancel(order_id)
+
+    def _hosted(self, name: object) -> HostedMarket:
+        hosted = self.markets.get(name) if isinstance(name, str) else None
+        if hosted is None:
+            raise UnknownMarketError(f"market must be one of {', '.join(self.markets)} at {self.name}")
+        return hosted
+
+    # -- other peers -------------------------------------------------------------------------------------
+
+    def _serve(self, rid: Any, key: Any, payload: Any, handler: Any) -> None:
+        market = key.split(":")[1] if isinstance(key, str) and key.startswith("orderbook:") else None
+        try:
+            hosted = self._hosted(market)
+            answer, effects = hosted.negotiator.handle(payload)
+        except OrderBookError as error:
+            handler.reply(PeerRefusal(error))
+            return
+        handler.reply(None, answer)
+        hosted.carry_out(effects)
+
+
+class PeerRefusal(Exception):
+    """What a peer is told of an OrderBookError: ``ERR_ORDERBOOK_<CODE>: <text>``."""
+
+    def __init__(self, error: OrderBookError):
+        super().__init__(f"ERR_ORDERBOOK_{error.code.upper()}: {error}")
+
+
+class IdSource:
+    """Ids that are unique in the network and over restarts: a random start-up part and a count."""
+
+    def __init__(self) -> None:
+        self._start = secrets.token_hex(8)
+        self._count = itertools.count(1)
+
+    def next(self) -> str:
+        return f"{self._start}-{next(self._count)}"
+
+
+class HostedMarket:
+    """One market of a worker: its negotiator, its timer, and its calls to other peers."""
+
+    def __init__(self, market: Market, link: Link, client: PeerRPCClient):
+        self.market = market
+        self.negotiator = Negotiator(market)
+        self._key = shared_name(market.instrument.market)
+        self._link = link
+        self._client = client
+        self._settling: dict[str, list[asyncio.Future[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._discovery_wanted = asyncio.Event()
+
+    async def start(self) -> None:
+        await self._look_up()
+        self._spawn(self._discover())
+        self._tick()
+
+    async def stop(self) -> None:
+        """Wait a while for orders that are under way, then end."""
+        if self._settling:
+            await asyncio.wait(
+                list(itertools.chain.from_iterable(self._settling.values())), timeout=limits.STOP_S
+            )
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for future in itertools.chain.from_iterable(self._settling.values()):
+            future.cancel()
+
+    # -- clients -----------------------------------------------------------------------------------------
+
+    async def submit(self, new: NewOrder) -> Order:
+        order, effects = self.negotiator.submit(new)
+        if Settled(order.id) in effects:
+            self.carry_out(effects)
+            return order
+        settled = asyncio.get_running_loop().create_future()
+        self._settling.setdefault(order.id, []).append(settled)
+        self.carry_out(effects)
+        await settled
+        return order
+
+    def cancel(self, order_id: str) -> Order:
+        order, effects = self.negotiator.cancel(order_id)
+        self.carry_out(effects)
+        return order
+
+    # -- effects -----------------------------------------------------------------------------------------
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Start what a step asks for, and be woken when the next one is due."""
+        for effect in effects:
+            if isinstance(effect, Announce):
+                self._spawn(self._announce(effect))
+            elif isinstance(effect, Confirm):
+                self._spawn(self._confirm(effect))
+            elif isinstance(effect, Release):
+                self._spawn(self._release(effect))
+            elif isinstance(effect, Beat):
+                self._spawn(self._beat(effect))
+            elif isinstance(effect, Discover):
+                self._discovery_wanted.set()
+            elif isinstance(effect, Settled):
+                for settled in self._settling.pop(effect.order_id, ()):
+                    if not settled.done():
+                        settled.set_result(None)
+        self._set_timer()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a step of %s failed", self._key, exc_info=task.exception())
+
+    def _set_timer(self) -> None:
+        due = self.negotiator.next_due()
+        if self._timer is not None:
+            if due is None or self._timer.when() <= due:
+                return  # it wakes early enough, and sets the next one then
+            self._timer.cancel()
+        if due is not None:
+            self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.carry_out(self.negotiator.tick())
+
+    # -- calls -------------------------------------------------------------------------------------------
+
+    async def _call(self, destination: str, payload: Any, timeout_s: float) -> Any:
+        """Call a peer. Raises PeerError; one that cannot be reached leaves the roster."""
+        try:
+            return await self._client.request_to(destination, self._key, payload, timeout=timeout_s)
+        except ConnectError:
+            self.carry_out(self.negotiator.peer_lost(destination))
+            raise
+
+    async def _announce(self, effect: Announce) -> None:
+        where = (effect.order_id, effect.round, effect.destination)
+        try:
+            answer = await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
+        except PeerError as error:
+            log.info("announcing %s: %s", effect.order_id, error)
+            self.carry_out(self.negotiator.offer_failed(*where))
+        else:
+            self.carry_out(self.negotiator.offer_answered(*where, answer))
+
+    async def _confirm(self, effect: Confirm) -> None:
+        try:
+            answer = await self._call(effect.destination, effect.payload, limits.CONFIRM_TIMEOUT_S)
+        except PeerError as error:
+            log.warning("confirming %s, now in doubt: %s", effect.match_id, error)
+            self._discovery_wanted.set()  # the maker may have moved
+            self.carry_out(self.negotiator.match_failed(effect.match_id))
+        else:
+            self.carry_out(self.negotiator.match_answered(effect.match_id, answer))
+
+    async def _release(self, effect: Release) -> None:
+        try:
+            await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
+        except PeerError as error:
+            log.info("releasing, its lease will: %s", error)
+
+    async def _beat(self, effect: Beat) -> None:
+        try:
+            answer = await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
+        except RemoteError as error:
+            log.warning("%s does not trade with us: %s", effect.destination, error)
+            self.carry_out(self.negotiator.peer_refuses(effect.destination, error.message))
+        except PeerError as error:
+            log.info("no heartbeat: %s", error)
+        else:
+            self.carry_out(self.negotiator.heartbeat_answered(effect.destination, answer))
+
+    # -- discovery ---------------------------------------------------------------------------------------
+
+    async def _discover(self) -> None:
+        """Keep the roster up to date with what is announced."""
+        while True:
+            try:
+                await asyncio.wait_for(self._discovery_wanted.wait(), limits.DISCOVERY_S)
+                await asyncio.sleep(limits.DISCOVERY_WANTED_S)
+            except asyncio.TimeoutError:
+                pass
+            self._discovery_wanted.clear()
+            await self._look_up()
+
+    async def _look_up(self) -> None:
+        try:
+            destinations = await self._link.lookup(self._key, fresh=True)
+        except LookupEmptyError:
+            return
+        except GrenacheError as error:
+            log.warning("looking up %s: %s", self._key, error)
+            return
+        self.carry_out(self.negotiator.discovered(destinations))

@@ -1,0 +1,188 @@
+"""Order book workers over a real Node Grape, in one process: placed at one peer, filled at another."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from grenache_py.aio import Link
+from orderbook.api import Api
+from orderbook.errors import UnknownMarketError
+from orderbook.model import Instrument, Order, OrderStatus
+from orderbook.negotiation import NewOrder
+from orderbook.worker import Worker
+from tests.harness import until
+
+MARKET = "BTC-USD"
+
+
+@pytest.fixture
+async def start_worker(node_grapes: Any) -> AsyncIterator[Callable[..., Any]]:
+    """``await start_worker("alice")``: a worker on the network of two Node Grapes."""
+    async with AsyncExitStack() as stack:
+        grapes = iter(node_grapes * 10)
+
+        async def start(name: str, instrument: Instrument | None = None) -> Worker:
+            link = await stack.enter_async_context(Link(next(grapes).url))
+            worker = Worker(link, name, [instrument or Instrument(MARKET)], host="127.0.0.1")
+            return await stack.enter_async_context(worker)
+
+        yield start
+
+
+async def meet(*workers: Worker) -> None:
+    """Wait until each knows all others."""
+    for worker in workers:
+        roster = worker.market(MARKET).roster
+        await until(
+            lambda roster=roster: len(roster.trading()) == len(workers) - 1, 20.0, "the peers to meet"
+        )
+
+
+async def submit(worker: Worker, side: str, price: str, quantity: str, owner: str = "owner") -> Order:
+    return await worker.submit(MARKET, NewOrder(side, price, quantity, owner))
+
+
+async def test_an_order_placed_at_one_peer_fills_at_another(start_worker: Callable[..., Any]) -> None:
+    alice, bob = await start_worker("alice"), await start_worker("bob")
+    await meet(alice, bob)
+    resting = await submit(alice, "sell", "78318.00", "0.5")
+    assert resting.status is OrderStatus.OPEN
+    taking = await submit(bob, "buy", "78320.00", "0.2")
+    assert taking.status is OrderStatus.FILLED
+    assert resting.status is OrderStatus.PARTIALLY_FILLED
+    theirs = bob.market(MARKET).ledger.trades_of_order(taking.id)
+    assert theirs == alice.market(MARKET).ledger.trades_of_order(resting.id)
+    (trade,) = theirs
+    assert (trade.maker_peer, trade.taker_peer) == ("alice", "bob")
+    assert alice.market(MARKET).record(trade).price == "78318.00"
+    assert alice.market(MARKET).record(trade).quantity == "0.2"
+
+
+async def test_one_order_combines_several_peers_best_price_first(start_worker: Callable[..., Any]) -> None:
+    alice, bob, carol = [await start_worker(name) for name in ("alice", "bob", "carol")]
+    await meet(alice, bob, carol)
+    dear = await submit(alice, "sell", "102", "1")
+    cheap = await submit(bob, "sell", "101", "1")
+    taking = await submit(carol, "buy", "103", "1.5")
+    assert taking.status is OrderStatus.FILLED
+    assert cheap.status is OrderStatus.FILLED
+    assert (dear.filled, dear.open) == (50_000_000, 50_000_000)
+    assert dear.reserved == 0, "the confirmation of less frees the rest"
+
+
+async def test_orders_that_rest_apart_find_each_other(start_worker: Callable[..., Any]) -> None:
+    """A late joiner: neither order was announced to the other's peer, the heartbeat tells."""
+    alice = await start_worker("alice")
+    resting = await submit(alice, "sell", "100", "1")
+    bob = await start_worker("bob")
+    late = bob.market(MARKET)
+    late.roster._peers.clear()  # as if the look-up had not found anyone yet
+    late.roster._by_name.clear()
+    taking = await submit(bob, "buy", "100", "1")
+    await until(lambda: not resting.live and not taking.live, 20.0, "the orders to meet")
+    assert resting.status is taking.status is OrderStatus.FILLED
+
+
+async def test_peers_that_disagree_on_the_instrument_do_not_trade(start_worker: Callable[..., Any]) -> None:
+    alice = await start_worker("alice")
+    bob = await start_worker("bob", Instrument(MARKET, tick="0.5"))
+    roster = bob.market(MARKET).roster
+    await until(lambda: any(peer.refused for peer in roster.all()), 20.0, "the refusal")
+    (peer,) = roster.all()
+    assert peer.refused is not None
+    assert "disagree on what they trade" in peer.refused
+    await submit(alice, "sell", "100", "1")
+    taking = await submit(bob, "buy", "100", "1")
+    assert taking.status is OrderStatus.OPEN
+
+
+async def test_a_market_nobody_trades_here(start_worker: Callable[..., Any]) -> None:
+    alice = await start_worker("alice")
+    with pytest.raises(UnknownMarketError, match="BTC-USD"):
+        await alice.submit("ETH-USD", NewOrder("buy", "1", "1", "bob"))
+
+
+async def test_the_client_api(start_worker: Callable[..., Any]) -> None:
+    alice = await start_worker("alice")
+    order = {"market": MARKET, "side": "sell", "quantity": "0.5", "price": "78318.00", "owner": "ann"}
+    async with Api(alice) as api, aiohttp.ClientSession(api.url) as http:
+
+        async def call(method: str, path: str, **options: Any) -> tuple[int, Any]:
+            async with http.request(method, path, **options) as response:
+                return response.status, await response.json()
+
+        status, placed = await call("POST", "/orders", json=order)
+        assert status == 201
+        assert placed["trades"] == []
+        rest = {"filled": "0", "open": "0.5", "reserved": "0", "cancelled": "0", "status": "open"}
+        assert {**order, **rest}.items() <= placed["order"].items()
+        id = placed["order"]["id"]
+
+        status, crossing = await call("POST", "/orders", json={**order, "side": "buy", "owner": "bea"})
+        assert crossing["order"]["status"] == "filled"
+        (trade,) = crossing["trades"]
+        assert (trade["maker_order_id"], trade["quantity"], trade["price"]) == (id, "0.5", "78318.00")
+        assert (await call("GET", f"/orders/{id}"))[1]["trades"] == [trade]
+        assert (await call("GET", "/trades"))[1] == {"trades": [trade], "next": None}
+        assert (await call("GET", "/orders?status=filled&limit=1"))[1]["next"] is not None
+
+        status, resting = await call("POST", "/orders", json={**order, "price": "78319.5"})
+        assert (await call("GET", f"/book/{MARKET}"))[1]["asks"] == [["78319.50", "0.5"]]
+        status, cancelled = await call("DELETE", f"/orders/{resting['order']['id']}")
+        assert (status, cancelled["order"]["status"]) == (200, "cancelled")
+        assert (await call("DELETE", f"/orders/{resting['order']['id']}"))[0] == 409
+        assert (await call("GET", "/orders/none"))[0] == 404
+        assert (await call("GET", "/nowhere"))[1]["error"]["code"] == "not_found"
+        assert (await call("PUT", "/orders"))[0] == 405
+        health = (await call("GET", "/healthz"))[1]
+        assert (health["peer"], health["markets"][MARKET]["trades"]) == ("alice", 1)
+
+
+WRONG = [
+    ({"price": 78318.0}, "price", "decimal string"),
+    ({"price": "78318.001"}, "price", "multiple of 0.01"),
+    ({"quantity": "0"}, "quantity", "more than zero"),
+    ({"quantity": "1e3"}, "quantity", "plain decimal"),
+    ({"quantity": "-1"}, "quantity", "plain decimal"),
+    ({"side": "hold"}, "side", '"buy" or "sell"'),
+    ({"owner": ""}, "owner", "letters"),
+    ({"owner": None}, "owner", "letters"),
+    ({"qty": "1"}, "qty", "no field"),
+    ({"client_order_id": "a b"}, "client_order_id", "letters"),
+]
+
+
+async def test_bad_orders_name_the_field_and_the_rule(start_worker: Callable[..., Any]) -> None:
+    alice = await start_worker("alice")
+    order = {"market": MARKET, "side": "sell", "quantity": "0.5", "price": "78318.00", "owner": "ann"}
+    async with Api(alice) as api, aiohttp.ClientSession(api.url) as http:
+        for change, field, rule in WRONG:
+            async with http.post("/orders", json={**order, **change}) as response:
+                error = (await response.json())["error"]
+                assert (response.status, error["code"], error["field"]) == (400, "invalid_field", field)
+                assert rule in error["message"]
+        for body in (b"", b"[]", b"{", b"\xff", b'{"market": "BTC-USD"}'):
+            async with http.post("/orders", data=body) as response:
+                assert response.status == 400
+        async with http.post("/orders", data=b"x" * 20_000) as response:
+            assert response.status == 413
+        async with http.post("/orders", json=order, headers={"Origin": "http://evil.example"}) as response:
+            assert response.status == 403
+        assert alice.market(MARKET).ledger.order_count == 0
+
+
+async def test_a_repeated_client_order_id_is_one_order(start_worker: Callable[..., Any]) -> None:
+    alice = await start_worker("alice")
+    first = await alice.submit(MARKET, NewOrder("buy", "1", "1", "ann", "mine"))
+    again = await alice.submit(MARKET, NewOrder("buy", "1", "1", "ann", "mine"))
+    assert again is first
+    async with Api(alice) as api, aiohttp.ClientSession(api.url) as http:
+        order = {"market": MARKET, "side": "buy", "quantity": "2", "price": "1", "owner": "ann"}
+        async with http.post("/orders", json={**order, "client_order_id": "mine"}) as response:
+            assert response.status == 409
+            assert (await response.json())["error"]["code"] == "duplicate_order"
