@@ -1,0 +1,576 @@
+"""The protocol, message by message: two peers, a clock set by hand, and every answer under our control."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+from typing import Any, TypeVar
+
+import pytest
+
+from orderbook import limits
+from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled, Traded
+from orderbook.errors import (
+    BusyError,
+    DuplicateOrderError,
+    OrderBookError,
+    OrderClosedError,
+    ProtocolError,
+    UnknownOrderError,
+)
+from orderbook.market import Market
+from orderbook.model import Instrument, Order, OrderStatus
+from orderbook.negotiation import Negotiator, NewOrder
+
+INSTRUMENT = Instrument("SIM", tick="1", lot="1")
+Kind = TypeVar("Kind", bound=Effect)
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time_ms(self) -> int:
+        return int(self.now * 1000)
+
+
+def only(effects: list[Effect], kind: type[Kind]) -> Kind:
+    (effect,) = [effect for effect in effects if isinstance(effect, kind)]
+    return effect
+
+
+def kinds(effects: list[Effect]) -> list[type[Effect]]:
+    return [type(effect) for effect in effects]
+
+
+class Peer(Negotiator):
+    """A negotiator that knows the peers ``named`` at destinations of the same names."""
+
+    def __init__(self, name: str, clock: Clock, *named: str):
+        ids = itertools.count()
+        market = Market(name, INSTRUMENT, clock=clock, new_id=lambda: f"{name}-{next(ids)}", random=Random(1))
+        super().__init__(market)
+        market.roster.discovered(named)
+        for other in named:
+            market.roster.heard(other, other, clock.now)
+
+    def place(self, side: str, price: int, quantity: int, owner: str = "ann") -> tuple[Order, list[Effect]]:
+        result = self.submit(NewOrder(side, str(price), str(quantity), owner))
+        self.check()
+        return result
+
+    def answer(self, effect: Announce | Confirm | Release | Beat) -> Any:
+        """The answer to another's request; a step that breaks an invariant fails the test."""
+        answer, _ = self.handle(effect.payload)
+        self.check()
+        return answer
+
+    def envelope(self, kind: str, sender: str, **payload: Any) -> Any:
+        return {"type": kind, "from": sender, "payload": payload}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def maker(clock: Clock) -> Peer:
+    return Peer("maker", clock)
+
+
+@pytest.fixture
+def taker(clock: Clock) -> Peer:
+    return Peer("taker", clock, "maker")
+
+
+def offered(taker: Peer, maker: Peer, side: str, price: int, quantity: int) -> tuple[Order, Announce, Any]:
+    """``taker`` announces an order and ``maker`` answers; the answer has not arrived yet."""
+    order, effects = taker.place(side, price, quantity)
+    announce = only(effects, Announce)
+    return order, announce, maker.answer(announce)
+
+
+def confirmed(taker: Peer, announce: Announce, offer: Any) -> Confirm:
+    effects = taker.offer_answered(announce.order_id, announce.round, announce.destination, offer)
+    taker.check()
+    return only(effects, Confirm)
+
+
+# -- the happy path -------------------------------------------------------------------------------------
+
+
+def test_announce_reserve_confirm_fill(taker: Peer, maker: Peer) -> None:
+    resting, effects = maker.place("sell", 100, 10)
+    assert kinds(effects) == [Settled]
+    order, announce, offer = offered(taker, maker, "buy", 105, 4)
+    assert announce.payload["type"] == "AnnounceOpenOrder"
+    assert announce.payload["from"] == "taker"
+    assert announce.payload["payload"]["order"] == {
+        "id": order.id,
+        "market": "SIM",
+        "side": "buy",
+        "price": "105",
+        "quantity": "4",
+    }
+    assert order.reserved == 4, "self-reserved while it is under way"
+    assert (resting.open, resting.reserved) == (6, 4)
+    assert offer["fills"] == [{"order_id": resting.id, "price": "100", "quantity": "4"}]
+    assert (offer["quantity"], offer["fully_matched"], offer["lease"]) == ("4", True, limits.LEASE_S)
+
+    confirm = confirmed(taker, announce, offer)
+    answer = maker.answer(confirm)
+    assert answer["status"] == "committed"
+    effects = taker.match_answered(confirm.match_id, answer)
+    assert kinds(effects) == [Traded, Settled]
+    assert order.status is OrderStatus.FILLED
+    assert (resting.open, resting.reserved, resting.filled) == (6, 0, 4)
+    (trade,) = taker.market.ledger.trades_of_order(order.id)
+    assert maker.market.ledger.trades_of_order(resting.id) == [trade]
+    assert answer["trades"] == [
+        {
+            "match_id": confirm.match_id,
+            "market": "SIM",
+            "price": "100",
+            "quantity": "4",
+            "maker_order_id": resting.id,
+            "taker_order_id": order.id,
+            "maker_peer": "maker",
+            "taker_peer": "taker",
+            "time": 100_000,
+        }
+    ]
+
+
+def test_local_orders_match_first_and_only_the_rest_is_announced(taker: Peer) -> None:
+    taker.market.roster.lost("maker")
+    taker.place("sell", 101, 3, owner="bob")
+    taker.place("sell", 100, 2, owner="bob")
+    taker.market.roster.discovered(["maker"])
+    taker.market.roster.heard("maker", "maker", 100.0)
+    order, effects = taker.place("buy", 101, 10)
+    assert (order.filled, order.reserved) == (5, 5)
+    assert only(effects, Announce).payload["payload"]["order"]["quantity"] == "5"
+    assert [trade.price for trade in only(effects, Traded).trades] == [100, 101]
+
+
+def test_nobody_to_ask_means_it_rests_at_once(maker: Peer) -> None:
+    order, effects = maker.place("buy", 100, 1)
+    assert kinds(effects) == [Settled]
+    assert (order.open, order.reserved) == (1, 0)
+
+
+def test_several_peers_fill_one_order_and_who_is_not_chosen_is_released(clock: Clock) -> None:
+    makers = {name: Peer(name, clock) for name in ("m1", "m2", "m3")}
+    taker = Peer("taker", clock, *makers)
+    orders = {n: makers[n].place("sell", price, 5)[0] for n, price in (("m1", 101), ("m2", 100), ("m3", 102))}
+    order, effects = taker.place("buy", 105, 8)
+    announces = [effect for effect in effects if isinstance(effect, Announce)]
+    for announce in announces:
+        offer = makers[announce.destination].answer(announce)
+        effects = taker.offer_answered(announce.order_id, announce.round, announce.destination, offer)
+    assert sorted(kinds(effects), key=str) == [Confirm, Confirm, Release]
+    assert makers["m3"].answer(only(effects, Release)) == {"released": True}
+    for confirm in [effect for effect in effects if isinstance(effect, Confirm)]:
+        taker.match_answered(confirm.match_id, makers[confirm.destination].answer(confirm))
+    assert order.status is OrderStatus.FILLED
+    assert (orders["m2"].filled, orders["m1"].filled, orders["m3"].open) == (5, 3, 5)
+    assert orders["m1"].open == 2, "confirming less than was reserved frees the rest"
+
+
+# -- the maker ------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_offer_is_null_and_reserved_only_is_contended(
+    taker: Peer, maker: Peer, clock: Clock
+) -> None:
+    _, _, offer = offered(taker, maker, "buy", 100, 1)
+    assert offer is None
+    maker.place("sell", 100, 5)
+    _, _, first = offered(Peer("first", clock, "maker"), maker, "buy", 100, 5)
+    assert first["quantity"] == "5"
+    _, _, second = offered(Peer("second", clock, "maker"), maker, "buy", 100, 5)
+    assert second == {"contended": True, "from": "maker"}
+    _, _, outside = offered(Peer("third", clock, "maker"), maker, "buy", 99, 5)
+    assert outside is None
+
+
+def test_a_repeated_announcement_is_one_reservation(taker: Peer, maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    _, announce, offer = offered(taker, maker, "buy", 100, 4)
+    assert maker.answer(announce) == offer
+    assert resting.reserved == 4
+
+
+def test_a_repeated_confirmation_has_the_same_answer_and_one_fill(taker: Peer, maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    _, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    answer = maker.answer(confirm)
+    assert maker.answer(confirm) == answer
+    assert resting.filled == 4
+    assert maker.market.ledger.trade_count == 1
+
+
+def test_a_lease_that_has_run_out_frees_the_order_and_refuses_for_good(
+    taker: Peer, maker: Peer, clock: Clock
+) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    clock.now += limits.LEASE_S
+    assert maker.answer(confirm)["status"] == "rejected", "refused even before the sweep"
+    assert (resting.open, resting.reserved) == (10, 0)
+    assert maker.answer(confirm)["status"] == "rejected"
+    effects = taker.match_answered(confirm.match_id, maker.answer(confirm))
+    again = only(effects, Announce)
+    assert again.round == 2, "what was refused is looked for again"
+    assert order.reserved == 4
+
+
+def test_the_sweep_frees_what_nobody_confirmed(taker: Peer, maker: Peer, clock: Clock) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    offered(taker, maker, "buy", 100, 4)
+    due = maker.next_due()
+    assert due is not None
+    clock.now += limits.LEASE_S
+    maker.tick()
+    assert (resting.open, resting.reserved) == (10, 0)
+    assert not maker.market.book.reservations
+
+
+def test_only_the_counterparty_can_use_a_lock(taker: Peer, maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    _, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    stolen = {**confirm.payload, "from": "thief"}
+    assert maker.handle(stolen)[0]["status"] == "rejected"
+    release = maker.envelope("ReleaseLock", "thief", lock_id=offer["lock_id"])
+    assert maker.handle(release)[0] == {"released": False}
+    assert resting.reserved == 4
+    assert maker.answer(confirm)["status"] == "committed"
+    with pytest.raises(ProtocolError, match="another match"):
+        maker.handle(stolen)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantity": "5"},
+        {"price": "99"},
+        {"order_id": "another"},
+        {"quantity": "0"},
+        {"price": "x"},
+    ],
+)
+def test_confirming_what_was_not_offered_is_refused_and_ends_the_lock(
+    taker: Peer, maker: Peer, change: dict[str, str]
+) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    _, _, offer = offered(taker, maker, "buy", 100, 4)
+    fills = [{**offer["fills"][0], **change}]
+    wrong = maker.envelope("CrossPeerMatch", "taker", match_id="m", lock_id=offer["lock_id"], fills=fills)
+    answer, _ = maker.handle(wrong)
+    assert answer["status"] == "rejected"
+    right = maker.envelope(
+        "CrossPeerMatch", "taker", match_id="m", lock_id=offer["lock_id"], fills=offer["fills"]
+    )
+    assert maker.handle(right)[0]["status"] == "rejected", "a refusal never changes"
+    assert (resting.open, resting.filled) == (10, 0)
+    maker.check()
+
+
+def test_one_counterparty_cannot_lock_everything(
+    maker: Peer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RESERVATIONS_PER_COUNTERPARTY", 2)
+    maker.place("sell", 100, 10)
+    greedy = Peer("greedy", clock, "maker")
+    answers = [offered(greedy, maker, "buy", 100, 1)[2] for _ in range(3)]
+    assert "lock_id" in answers[1]
+    assert answers[2] == {"contended": True, "from": "maker"}
+    assert "lock_id" in offered(Peer("modest", clock, "maker"), maker, "buy", 100, 1)[2]
+
+
+def test_own_broadcasts_are_ignored_and_nonsense_is_refused(maker: Peer) -> None:
+    order = {"id": "1", "market": "SIM", "side": "buy", "price": "1", "quantity": "1"}
+    assert maker.handle(maker.envelope("AnnounceOpenOrder", "maker", order=order)) == (None, [])
+    nonsense = [
+        None,
+        5,
+        "x",
+        [],
+        {},
+        {"type": "AnnounceOpenOrder", "from": "x"},
+        maker.envelope("Nothing", "x"),
+        maker.envelope("AnnounceOpenOrder", "x"),
+        maker.envelope("AnnounceOpenOrder", "a b", order=order),
+        maker.envelope("AnnounceOpenOrder", "x", order={**order, "market": "OTHER"}),
+        maker.envelope("AnnounceOpenOrder", "x", order={**order, "price": 1}),
+        maker.envelope("AnnounceOpenOrder", "x", order={**order, "price": "-1"}),
+        maker.envelope("AnnounceOpenOrder", "x", order={**order, "side": "hold"}),
+        maker.envelope("AnnounceOpenOrder", "x", order={**order, "id": "x" * 100}),
+        maker.envelope("AnnounceOpenOrder", "x", order=order, instrument="other"),
+        maker.envelope("CrossPeerMatch", "x", match_id="m", lock_id="l", fills=[]),
+        maker.envelope("CrossPeerMatch", "x", match_id="m", lock_id="l", fills=[order] * 300),
+        maker.envelope("ReleaseLock", "x", lock_id=["l"]),
+        maker.envelope("Heartbeat", "x", sequence=-1),
+    ]
+    for payload in nonsense:
+        with pytest.raises(OrderBookError):
+            maker.handle(payload)
+    maker.check()
+
+
+# -- the taker ------------------------------------------------------------------------------------------
+
+
+def test_an_unanswered_confirmation_is_in_doubt_until_the_maker_has_answered(
+    taker: Peer, maker: Peer, clock: Clock
+) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    answer = maker.answer(confirm)  # committed, but the answer is lost
+    effects = taker.match_failed(confirm.match_id)
+    assert Settled(order.id) in effects
+    assert (order.open, order.reserved, taker.in_doubt) == (0, 4, 1)
+    clock.now += 1.0
+    repeated = only(taker.tick(), Confirm)
+    assert repeated.payload == confirm.payload
+    taker.match_failed(confirm.match_id)
+    clock.now += 60.0
+    repeated = only(taker.tick(), Confirm)
+    assert maker.answer(repeated) == answer
+    taker.match_answered(confirm.match_id, answer)
+    assert order.status is OrderStatus.FILLED
+    assert resting.filled == 4
+    assert taker.in_doubt == taker.under_way == 0
+
+
+def test_an_in_doubt_quantity_that_was_refused_opens_again(taker: Peer, maker: Peer) -> None:
+    maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    taker.match_failed(confirm.match_id)
+    taker.match_answered(confirm.match_id, {"status": "rejected", "reason": "restarted"})
+    taker.check()
+    assert (order.open, order.reserved) == (4, 0)
+    assert taker.match_answered(confirm.match_id, {"status": "committed"}) == [], "answered once and for all"
+    assert order.open == 4
+
+
+@pytest.mark.parametrize("answer", [None, 5, {}, {"status": "maybe"}, {"status": "committed", "trades": 5}])
+def test_an_answer_that_is_none_leaves_the_doubt(taker: Peer, maker: Peer, answer: object) -> None:
+    maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    taker.match_answered(confirm.match_id, answer)
+    taker.check()
+    assert (order.reserved, taker.in_doubt) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fills": [{"order_id": "x", "price": "106", "quantity": "4"}]},
+        {"fills": [{"order_id": "x", "price": "100", "quantity": "5"}]},
+        {"fills": [{"order_id": "x", "price": "100", "quantity": "2"}] * 2},
+        {"fills": []},
+        {"fills": None},
+        {"lease": "soon"},
+        {"from": 5},
+    ],
+)
+def test_an_offer_that_lies_is_released_and_costs_nothing(
+    taker: Peer, maker: Peer, change: dict[str, Any]
+) -> None:
+    maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 105, 4)
+    effects = taker.offer_answered(order.id, announce.round, "maker", {**offer, **change})
+    taker.check()
+    assert kinds(effects) == [Release, Settled]
+    assert maker.answer(only(effects, Release)) == {"released": True}
+    assert (order.open, order.filled) == (4, 0)
+
+
+def test_an_offer_that_comes_too_late_or_twice_is_released(taker: Peer, maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 105, 4)
+    taker.offer_failed(order.id, announce.round, "maker")
+    effects = taker.offer_answered(order.id, announce.round, "maker", offer)
+    maker.answer(only(effects, Release))
+    assert (resting.open, order.open) == (10, 4)
+
+
+def test_a_cancelled_order_under_way_confirms_nothing_more(taker: Peer, maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 105, 4)
+    taker.cancel(order.id)
+    assert order.status is OrderStatus.PENDING_CANCEL
+    effects = taker.offer_answered(order.id, announce.round, "maker", offer)
+    maker.answer(only(effects, Release))
+    assert order.status is OrderStatus.CANCELLED
+    assert resting.open == 10
+
+
+def test_a_cancel_loses_against_a_confirmation_and_wins_against_the_rest(taker: Peer, maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    _, announce, offer = offered(taker, maker, "buy", 105, 4)
+    maker.cancel(resting.id)
+    assert (resting.cancelled, resting.reserved) == (6, 4)
+    assert resting.status is OrderStatus.PENDING_CANCEL
+    confirm = confirmed(taker, announce, offer)
+    assert maker.answer(confirm)["status"] == "committed"
+    assert (resting.filled, resting.cancelled) == (4, 6)
+    with pytest.raises(OrderClosedError):
+        maker.cancel(resting.id)
+
+
+def test_a_released_reservation_of_a_cancelled_order_is_cancelled(taker: Peer, maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    _, _, offer = offered(taker, maker, "buy", 105, 4)
+    maker.cancel(resting.id)
+    maker.handle(maker.envelope("ReleaseLock", "taker", lock_id=offer["lock_id"]))
+    maker.check()
+    assert resting.status is OrderStatus.CANCELLED
+    assert resting.cancelled == 10
+
+
+def test_contended_orders_are_announced_again_after_a_pause(taker: Peer, clock: Clock) -> None:
+    order, effects = taker.place("buy", 100, 4)
+    announce = only(effects, Announce)
+    effects = taker.offer_answered(order.id, 1, announce.destination, {"contended": True})
+    assert kinds(effects) == [Settled]
+    clock.now += 2 * limits.CONTENDED_RETRY_S[0]
+    again = only([e for e in taker.tick() if not isinstance(e, Beat)], Announce)
+    assert again.order_id == order.id
+    assert order.reserved == 4
+
+
+def test_a_peer_that_could_not_be_asked_is_not_a_peer_without_orders(taker: Peer, clock: Clock) -> None:
+    order, effects = taker.place("buy", 100, 4)
+    announce = only(effects, Announce)
+    taker.offer_failed(order.id, announce.round, announce.destination)
+    clock.now += 2 * limits.CONTENDED_RETRY_S[0]
+    assert only([e for e in taker.tick() if not isinstance(e, Beat)], Announce).order_id == order.id
+
+
+def test_what_arrived_meanwhile_meets_what_is_released(taker: Peer) -> None:
+    order, effects = taker.place("buy", 100, 4)
+    first = only(effects, Announce)
+    other, effects = taker.place("sell", 100, 4, owner="bob")
+    second = only(effects, Announce)
+    assert other.reserved == 4, "the buy order is held and can't be taken"
+    taker.offer_answered(order.id, first.round, "maker", None)
+    assert (order.open, other.reserved) == (4, 4)
+    effects = taker.offer_answered(other.id, second.round, "maker", None)
+    taker.check()
+    assert order.status is other.status is OrderStatus.FILLED
+    (trade,) = only(effects, Traded).trades
+    assert (trade.maker_order_id, trade.price) == (order.id, 100)
+
+
+# -- clients --------------------------------------------------------------------------------------------
+
+
+def test_nobody_trades_with_themselves(maker: Peer) -> None:
+    resting, _ = maker.place("sell", 100, 5)
+    maker.place("sell", 100, 5, owner="bob")
+    order, _ = maker.place("buy", 100, 8)
+    assert order.status is OrderStatus.CANCELLED
+    assert (order.filled, resting.open) == (0, 5)
+
+
+def test_an_unknown_order_cannot_be_cancelled(maker: Peer) -> None:
+    with pytest.raises(UnknownOrderError):
+        maker.cancel("nothing")
+
+
+def test_a_full_book_says_so(maker: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "OPEN_ORDERS", 1)
+    maker.place("sell", 100, 5)
+    with pytest.raises(BusyError):
+        maker.place("sell", 100, 5)
+    assert maker.market.ledger.order_count == 1
+
+
+def test_client_order_ids_make_submitting_repeatable(maker: Peer) -> None:
+    new = NewOrder("buy", "100", "5", "ann", "mine")
+    order, _ = maker.submit(new)
+    assert maker.submit(new) == (order, [Settled(order.id)])
+    with pytest.raises(DuplicateOrderError):
+        maker.submit(new._replace(price="101"))
+    other, _ = maker.submit(new._replace(owner="bob"))
+    assert other is not order
+
+
+def test_closed_orders_are_swept_after_a_while(maker: Peer, clock: Clock) -> None:
+    closed, _ = maker.place("buy", 100, 5)
+    resting, _ = maker.place("buy", 100, 5)
+    maker.cancel(closed.id)
+    clock.now += limits.CLOSED_ORDER_AGE_S
+    maker.tick()
+    with pytest.raises(UnknownOrderError):
+        maker.market.ledger.order(closed.id)
+    assert maker.market.ledger.order(resting.id) is resting
+
+
+# -- heartbeats -----------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_that_crosses_makes_the_crossing_orders_announce(taker: Peer, clock: Clock) -> None:
+    order, effects = taker.place("buy", 100, 4)
+    taker.offer_answered(order.id, 1, "maker", None)
+    low, effects = taker.place("buy", 98, 4)
+    taker.offer_answered(low.id, 1, "maker", None)
+    beat = {"sequence": 1, "best_bid": None, "best_ask": "99", "instrument": INSTRUMENT.fingerprint}
+    taker.heartbeat_answered("maker", {**beat, "from": "maker"})
+    clock.now += 1.0
+    announced = [effect.order_id for effect in taker.tick() if isinstance(effect, Announce)]
+    assert announced == [order.id]
+
+
+def test_an_overtaken_heartbeat_changes_nothing(taker: Peer, clock: Clock) -> None:
+    order, _ = taker.place("buy", 100, 4)
+    taker.offer_answered(order.id, 1, "maker", None)
+    beat = {"sequence": 7, "from": "maker"}
+    taker.heartbeat_answered("maker", beat)
+    taker.heartbeat_answered("maker", {**beat, "sequence": 6, "best_ask": "99"})
+    clock.now += 0.5
+    assert not [effect for effect in taker.tick() if isinstance(effect, Announce)]
+
+
+def test_silent_peers_leave_the_roster_and_strangers_are_looked_up(taker: Peer, clock: Clock) -> None:
+    assert [peer.name for peer in taker.market.roster.trading()] == ["maker"]
+    clock.now += (limits.HEARTBEATS_MISSED + 2) * limits.HEARTBEAT_S
+    taker.tick()
+    assert taker.market.roster.all() == []
+    answer, effects = taker.handle(taker.envelope("Heartbeat", "stranger", sequence=1))
+    assert kinds(effects) == [Discover]
+    assert answer["sequence"] > 0
+    assert [
+        effect.destination for effect in taker.discovered(["stranger:1"]) if isinstance(effect, Beat)
+    ] == ["stranger:1"]
+
+
+def test_we_are_found_by_our_own_look_ups_and_ignore_ourselves(taker: Peer) -> None:
+    (beat,) = taker.discovered(["me:1"])
+    assert isinstance(beat, Beat)
+    taker.heartbeat_answered("me:1", {"sequence": 1, "from": "taker"})
+    assert taker.discovered(["me:1"]) == []
+    assert [peer.name for peer in taker.market.roster.all()] == ["maker"]
+
+
+def test_a_peer_that_has_moved_is_asked_at_its_new_place(taker: Peer, maker: Peer, clock: Clock) -> None:
+    maker.place("sell", 100, 10)
+    _, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    taker.match_failed(confirm.match_id)
+    taker.peer_lost("maker")
+    taker.discovered(["elsewhere"])
+    taker.heartbeat_answered("elsewhere", {"sequence": 1, "from": "maker"})
+    clock.now += 1.0
+    assert only(taker.tick(), Confirm).destination == "elsewhere"
