@@ -524,7 +524,7 @@ def test_closed_orders_are_swept_after_a_while(maker: Peer, clock: Clock) -> Non
 def test_a_heartbeat_that_crosses_makes_the_crossing_orders_announce(taker: Peer, clock: Clock) -> None:
     order, effects = taker.place("buy", 100, 4)
     taker.offer_answered(order.id, 1, "maker", None)
-    low, effects = taker.place("buy", 98, 4)
+    low, _ = taker.place("buy", 98, 4)
     taker.offer_answered(low.id, 1, "maker", None)
     beat = {"sequence": 1, "best_bid": None, "best_ask": "99", "instrument": INSTRUMENT.fingerprint}
     taker.heartbeat_answered("maker", {**beat, "from": "maker"})
@@ -551,9 +551,7 @@ def test_silent_peers_leave_the_roster_and_strangers_are_looked_up(taker: Peer, 
     answer, effects = taker.handle(taker.envelope("Heartbeat", "stranger", sequence=1))
     assert kinds(effects) == [Discover]
     assert answer["sequence"] > 0
-    assert [
-        effect.destination for effect in taker.discovered(["stranger:1"]) if isinstance(effect, Beat)
-    ] == ["stranger:1"]
+    assert only(taker.discovered(["stranger:1"]), Beat).destination == "stranger:1"
 
 
 def test_we_are_found_by_our_own_look_ups_and_ignore_ourselves(taker: Peer) -> None:
