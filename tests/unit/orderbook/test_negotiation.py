@@ -522,7 +522,7 @@ def test_closed_orders_are_swept_after_a_while(maker: Peer, clock: Clock) -> Non
 
 
 def test_a_heartbeat_that_crosses_makes_the_crossing_orders_announce(taker: Peer, clock: Clock) -> None:
-    order, effects = taker.place("buy", 100, 4)
+    order, _ = taker.place("buy", 100, 4)
     taker.offer_answered(order.id, 1, "maker", None)
     low, _ = taker.place("buy", 98, 4)
     taker.offer_answered(low.id, 1, "maker", None)
