@@ -1,0 +1,373 @@
+"""The client API of a peer (``orderbook/api.py``), spoken over HTTP with aiohttp.
+
+    async with Client("http://127.0.0.1:8081") as client:
+        placed = await client.submit("BTC-USD", "buy", "0.5", "78318.00", owner="bob")
+        async for order in client.orders(status="live"):
+            ...
+
+Prices and quantities are decimal strings, as everywhere outside a peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from . import limits
+from .errors import InvalidFieldError
+from .messages import TradeRecord
+
+TIMEOUT_S = 30.0
+"""Time limit of one call. An order's way through the network takes a few seconds at the worst."""
+CONNECTIONS = 100
+"""Open connections of one client; further calls wait for one, within their time limit."""
+ANSWER_BYTES = 64 * 1024 * 1024
+"""Largest answer read: several times that of the longest page."""
+ERROR_TEXT = 300
+"""Characters kept of an answer that we do not understand."""
+
+Cursor = int | str
+"""What a page says to pass as ``after`` for the next one."""
+
+
+class OrderRecord(Struct, frozen=True):
+    """An order as its peer shows it; at every instant ``quantity == open + reserved + filled + cancelled``.
+
+    ``time`` is when the peer accepted it, in milliseconds since the epoch.
+    """
+
+    id: str
+    market: str
+    side: str
+    price: str
+    quantity: str
+    filled: str
+    open: str
+    reserved: str
+    cancelled: str
+    status: str
+    owner: str
+    client_order_id: str | None
+    time: int
+
+
+class Placed(Struct, frozen=True):
+    """An order and the trades it has had so far."""
+
+    order: OrderRecord
+    trades: list[TradeRecord]
+
+
+class OrderPage(Struct, frozen=True):
+    orders: list[OrderRecord]
+    next: Cursor | None
+
+
+class TradePage(Struct, frozen=True):
+    trades: list[TradeRecord]
+    next: Cursor | None
+
+
+class BookRecord(Struct, frozen=True):
+    """Open quantity by price, best price first: ``[(price, quantity), …]``."""
+
+    market: str
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
+
+
+class PeerRecord(Struct, frozen=True):
+    """Another peer, as the one asked sees it; ``refused`` says why they do not trade."""
+
+    name: str | None
+    destination: str
+    market: str
+    heard_s_ago: float | None
+    refused: str | None
+
+
+class MarketHealth(Struct, frozen=True):
+    """One market at one peer in figures. ``reservations``, ``under_way`` and ``in_doubt`` are 0 at rest."""
+
+    open_orders: int
+    reservations: int
+    under_way: int
+    in_doubt: int
+    orders: int
+    trades: int
+    cross_peer_trades: int
+    peers: int
+    best_bid: str | None
+    best_ask: str | None
+
+
+class Health(Struct, frozen=True):
+    status: str
+    peer: str
+    markets: dict[str, MarketHealth]
+
+
+class _Cancelled(Struct):
+    order: OrderRecord
+
+
+class _Peers(Struct):
+    peers: list[PeerRecord]
+
+
+class _Error(Struct):
+    code: str
+    message: str
+    field: str | None = None
+
+
+class _ErrorAnswer(Struct):
+    error: _Error
+
+
+class ClientError(Exception):
+    """The common base: a call to a peer's client API did not do what it should.
+
+    Attributes:
+        api: URL of the peer's client API.
+    """
+
+    def __init__(self, api: str, text: str):
+        super().__init__(text)
+        self.api = api
+
+
+class RefusedError(ClientError):
+    """The peer said no, and has changed nothing.
+
+    Attributes:
+        code: Why, for programs: ``invalid_field``, ``unknown_order``, ``order_closed``, ``busy``, …
+        field: The field that broke a rule, or None.
+    """
+
+    def __init__(self, api: str, code: str, message: str, field: str | None = None):
+        super().__init__(api, message)
+        self.code = code
+        self.field = field
+
+
+class PeerFailedError(ClientError):
+    """The peer cannot be reached, does not answer in time, or not as this API does.
+
+    Attributes:
+        sent: Whether the request may have reached the peer: if so, what it asked for may have been done.
+    """
+
+    def __init__(self, api: str, reason: str, *, sent: bool):
+        super().__init__(api, f"{api}: {reason}")
+        self.sent = sent
+
+
+Answer = TypeVar("Answer", bound=Struct)
+
+
+class Client:
+    """Calls the client API of one peer. Use it as an async context manager, or call :meth:`close`.
+
+    All methods raise :class:`RefusedError` when the peer says no, and :class:`PeerFailedError` when it does
+    not answer within ``timeout_s`` seconds, or not as it should.
+    """
+
+    def __init__(self, api: str, *, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS):
+        """``api``: a URL such as ``"http://127.0.0.1:8081"``; ``http://`` may be left out.
+
+        Raises:
+            InvalidFieldError: It is no such URL.
+        """
+        self.api = check_api(api)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    # -- orders ------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        market: str,
+        side: str,
+        quantity: str,
+        price: str,
+        owner: str,
+        client_order_id: str | None = None,
+    ) -> Placed:
+        """Place a limit order; returns when its way through the network is over for now.
+
+        Args:
+            side: ``"buy"`` or ``"sell"``.
+            quantity: A decimal such as ``"0.5"``.
+            price: A decimal such as ``"78318.00"``.
+            owner: Whose it is. Orders of one owner at one peer never trade with each other.
+            client_order_id: The owner's own name for it. Submitting it again gives the same order, so that
+                it is safe to ask again after a :class:`PeerFailedError`.
+        """
+        order = {"market": market, "side": side, "quantity": quantity, "price": price, "owner": owner}
+        if client_order_id is not None:
+            order["client_order_id"] = client_order_id
+        return await self._call("POST", "/orders", Placed, body=msgspec.json.encode(order))
+
+    async def cancel(self, order_id: str) -> OrderRecord:
+        """Take an order back. What is reserved of it may still trade; then it is ``pending_cancel``."""
+        return (await self._call("DELETE", f"/orders/{quote(order_id, safe='')}", _Cancelled)).order
+
+    async def order(self, order_id: str) -> Placed:
+        """An order and its trades."""
+        return await self._call("GET", f"/orders/{quote(order_id, safe='')}", Placed)
+
+    async def orders_page(
+        self,
+        *,
+        status: str | None = None,
+        market: str | None = None,
+        after: Cursor | None = None,
+        limit: int | None = None,
+    ) -> OrderPage:
+        """One page of orders, in order of arrival; ``status`` may also be ``"live"`` or ``"closed"``."""
+        query = {"status": status, "market": market, "after": after, "limit": limit}
+        return await self._call("GET", "/orders", OrderPage, query)
+
+    async def orders(
+        self, *, status: str | None = None, market: str | None = None
+    ) -> AsyncIterator[OrderRecord]:
+        """All orders, page by page."""
+        after: Cursor | None = None
+        while True:
+            page = await self.orders_page(
+                status=status, market=market, after=after, limit=limits.PAGE_DEFAULT
+            )
+            for order in page.orders:
+                yield order
+            after = self._next(page.next, after, len(page.orders))
+            if after is None:
+                return
+
+    # -- trades and views --------------------------------------------------------------------------------
+
+    async def trades_page(
+        self, *, market: str | None = None, after: Cursor | None = None, limit: int | None = None
+    ) -> TradePage:
+        """One page of trades, in order of execution."""
+        return await self._call(
+            "GET", "/trades", TradePage, {"market": market, "after": after, "limit": limit}
+        )
+
+    async def trades(self, *, market: str | None = None) -> AsyncIterator[TradeRecord]:
+        """All trades, page by page."""
+        after: Cursor | None = None
+        while True:
+            page = await self.trades_page(market=market, after=after, limit=limits.PAGE_DEFAULT)
+            for trade in page.trades:
+                yield trade
+            after = self._next(page.next, after, len(page.trades))
+            if after is None:
+                return
+
+    async def book(self, market: str, levels: int | None = None) -> BookRecord:
+        """The best ``levels`` prices of both sides and what is open there."""
+        return await self._call("GET", f"/book/{quote(market, safe='')}", BookRecord, {"levels": levels})
+
+    async def peers(self) -> list[PeerRecord]:
+        """The other peers that this one knows."""
+        return (await self._call("GET", "/peers", _Peers)).peers
+
+    async def health(self) -> Health:
+        """The figures of all markets of the peer."""
+        return await self._call("GET", "/healthz", Health)
+
+    # -- calls -------------------------------------------------------------------------------------------
+
+    def _next(self, following: Cursor | None, after: Cursor | None, rows: int) -> Cursor | None:
+        """The cursor of the next page; a peer whose pages lead nowhere is not followed for ever."""
+        if following is not None and (not rows or following == after):
+            raise PeerFailedError(self.api, "its pages do not end", sent=True)
+        return following
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        kind: type[Answer],
+        query: Mapping[str, str | int | None] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        if self._session is None:  # made here, because aiohttp wants a running loop
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+            )
+        try:
+            async with self._session.request(
+                method,
+                self.api + path,
+                params={name: value for name, value in (query or {}).items() if value is not None},
+                data=body,
+                headers={"Content-Type": "application/json"} if body is not None else None,
+                allow_redirects=False,
+            ) as response:
+                content = await self._read(response)
+        except aiohttp.ClientConnectorError as error:
+            reason = f"cannot be reached: {error.os_error.strerror or error.os_error}"
+            raise PeerFailedError(self.api, reason, sent=False) from error
+        except asyncio.TimeoutError as error:
+            limit_s = self._timeout.total
+            raise PeerFailedError(self.api, f"no answer within {limit_s:g} s", sent=True) from error
+        except (aiohttp.ClientError, OSError) as error:
+            reason = f"the connection broke: {error or type(error).__name__}"
+            raise PeerFailedError(self.api, reason, sent=True) from error
+        return self._understand(response.status, content, kind)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        content = bytearray()
+        while part := await response.content.readany():
+            content += part
+            if len(content) > ANSWER_BYTES:
+                raise PeerFailedError(self.api, f"an answer of more than {ANSWER_BYTES} bytes", sent=True)
+        return bytes(content)
+
+    def _understand(self, status: int, content: bytes, kind: type[Answer]) -> Answer:
+        try:
+            if status < 300:
+                return msgspec.json.decode(content, type=kind)
+            error = msgspec.json.decode(content, type=_ErrorAnswer).error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            said = content[:ERROR_TEXT].decode(errors="replace")
+            reason = f"is this the client API of a peer? Status {status}, {said!r}"
+            raise PeerFailedError(self.api, reason, sent=True) from None
+        if status == 500:
+            raise PeerFailedError(self.api, error.message, sent=True)
+        raise RefusedError(self.api, error.code, error.message, error.field)
+
+
+def check_api(api: str) -> str:
+    """``api`` as a URL without a path: ``http://127.0.0.1:8081``. Raises InvalidFieldError."""
+    url = api if "://" in api else f"http://{api}"
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.path not in ("", "/") or parts.query or parts.fragment or not url.isprintable():
+        raise InvalidFieldError("api", "must be a URL such as http://127.0.0.1:8081")
+    return f"{parts.scheme}://{parts.netloc}"
