@@ -30,6 +30,7 @@ Errors of sockets and HTTP libraries never pass a transport: they are the ``__ca
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -40,6 +41,13 @@ def code_of(text: str, default: str) -> str:
     """The ``ERR_…`` word that a message begins with, or ``default``."""
     match = _CODE.match(text)
     return match.group() if match else default
+
+
+def reason(error: BaseException) -> str:
+    """What an error of the system means, in the system's own short words: ``Connection refused``."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 class GrenacheError(Exception):
@@ -77,6 +85,12 @@ class ListenError(GrenacheError, OSError):
 
     code = "ERR_LISTEN"
 
+    def __init__(self, errno: int | None, message: str):
+        super().__init__(errno, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
 
 class GrapeError(GrenacheError):
     """Base of what can go wrong between a Link and its Grape. ``grape`` is the Grape's URL."""
@@ -103,6 +117,7 @@ class GrapeReplyError(GrapeError):
 
     def __init__(self, grape: str, kind: str, text: str, status: int):
         super().__init__(grape, f"{kind}: {text}")
+        self.args = (grape, kind, text, status)
         self.kind = kind
         self.text = text
         self.status = status
@@ -188,6 +203,7 @@ class StatusError(ReplyError):
 
     def __init__(self, destination: str, status: int, text: str):
         super().__init__(destination, f"HTTP {status}: {text}")
+        self.args = (destination, status, text)
         self.status = status
         self.text = text
         self.code = "ERR_REQUEST_GENERIC"

@@ -14,7 +14,15 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from .. import limits
-from ..errors import ClosedError, ConnectError, ConnectionLost, ConnectTimeout, ReplySizeError, RequestTimeout
+from ..errors import (
+    ClosedError,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    ReplySizeError,
+    RequestTimeout,
+    reason,
+)
 from ..wire import CLIENT_HEADERS, HttpReply
 
 # aiohttp warns about larger ones given as bytes: it would write them in one piece.
@@ -54,13 +62,13 @@ class HttpClient:
         except aiohttp.ConnectionTimeoutError as error:
             raise ConnectTimeout(_place(url), "no connection within the time limit") from error
         except aiohttp.ClientConnectorError as error:
-            raise ConnectError(_place(url), f"no connection: {error.os_error}") from error
+            raise ConnectError(_place(url), f"no connection: {reason(error.os_error)}") from error
         except asyncio.TimeoutError as error:
             raise RequestTimeout(_place(url), f"no whole reply within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             if self._closed:
                 raise ClosedError("stopped during the call") from error
-            raise ConnectionLost(_place(url), _describe(error)) from error
+            raise ConnectionLost(_place(url), f"connection lost: {reason(error)}") from error
 
     async def _read(self, response: aiohttp.ClientResponse, url: str) -> bytes:
         parts = []
@@ -97,7 +105,3 @@ class HttpClient:
 
 def _place(url: str) -> str:
     return urlsplit(url).netloc
-
-
-def _describe(error: BaseException) -> str:
-    return f"connection lost: {error or type(error).__name__}"

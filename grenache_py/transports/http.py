@@ -21,7 +21,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from .. import limits
-from ..errors import ClosedError, ConnectError, ConnectionLost, ConnectTimeout, ReplySizeError, RequestTimeout
+from ..errors import (
+    ClosedError,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    ReplySizeError,
+    RequestTimeout,
+    reason,
+)
 from ..wire import CLIENT_HEADERS, HttpReply
 
 
@@ -61,7 +69,8 @@ class HttpClient:
                 request, stream=True, timeout=timeouts, allow_redirects=False, proxies={}
             )
             try:
-                data = response.raw.read(self._max_reply_bytes + 1, decode_content=False)
+                data: bytes = response.raw.read(self._max_reply_bytes + 1, decode_content=False)
+                missing = response.raw.length_remaining
             finally:
                 # Back to the pool when it was read to its end, closed otherwise.
                 response.close()
@@ -70,13 +79,16 @@ class HttpClient:
         except (requests.RequestException, HTTPError, OSError) as error:
             cause = _cause(error)
             if isinstance(cause, NewConnectionError):
-                reason = cause.__cause__ or cause
-                raise ConnectError(_place(url), f"no connection: {reason}") from error
+                raise ConnectError(
+                    _place(url), f"no connection: {reason(cause.__cause__ or cause)}"
+                ) from error
             if time.monotonic() >= ends or isinstance(error, (requests.ReadTimeout, TimeoutError)):
                 raise RequestTimeout(_place(url), f"no whole reply within {timeout_s:g} s") from error
-            raise ConnectionLost(_place(url), f"connection lost: {cause}") from error
+            raise ConnectionLost(_place(url), f"connection lost: {_innermost(cause)}") from error
         if len(data) > self._max_reply_bytes:
             raise ReplySizeError(_place(url), f"a reply of more than {self._max_reply_bytes} bytes")
+        if missing:
+            raise ConnectionLost(_place(url), f"connection lost: {missing} bytes of the reply are missing")
         return HttpReply(response.status_code, response.headers.get("Content-Encoding", "").lower(), data)
 
     def close(self) -> None:
@@ -160,6 +172,12 @@ def _cause(error: BaseException) -> BaseException:
     if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
         error = error.reason
     return error
+
+
+def _innermost(error: BaseException) -> str:
+    """``ProtocolError("Connection aborted.", ConnectionResetError(…))`` → ``Connection reset by peer``."""
+    inner = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], Exception) else error
+    return reason(inner)
 
 
 def _place(url: str) -> str:

@@ -1,0 +1,118 @@
+"""Both flavours behind one face, so that one test runs on either.
+
+``Sync`` is ``grenache_py`` itself. ``Aio`` is ``grenache_py.aio`` on a loop in a thread: its objects are
+wrapped so that what they return to ``await`` is awaited there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import grenache_py
+import grenache_py.aio
+
+
+class Sync:
+    name = "sync"
+    module = grenache_py
+
+    def __init__(self) -> None:
+        self._made: list[Any] = []
+
+    def make(self, cls_name: str, *args: Any, **options: Any) -> Any:
+        made = getattr(self.module, cls_name)(*args, **options)
+        self._made.append(made)
+        return made
+
+    def link(self, grape: str, **options: Any) -> Any:
+        return self.make("Link", grape, **options)
+
+    def client(self, link: Any) -> Any:
+        return self.make("PeerRPCClient", link)
+
+    def server(self, link: Any, **options: Any) -> Any:
+        return self.make("PeerRPCServer", link, **options)
+
+    def service(self, handler: Callable[..., Any], link: Any = None, **options: Any) -> Any:
+        """A service that listens on loopback."""
+        if link is None:
+            link = self.link("http://127.0.0.1:1")
+        service = self.server(link, **options).transport("server")
+        service.on("request", handler)
+        service.listen(0, "127.0.0.1")
+        return service
+
+    def close(self) -> None:
+        while self._made:
+            self._made.pop().stop()
+
+
+class Aio(Sync):
+    name = "aio"
+    module = grenache_py.aio
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    def make(self, cls_name: str, *args: Any, **options: Any) -> Any:
+        made = Awaited(
+            getattr(self.module, cls_name)(*[unwrap(argument) for argument in args], **options), self.loop
+        )
+        self._made.append(made)
+        return made
+
+    def close(self) -> None:
+        try:
+            super().close()
+            # aiohttp closes its transports in callbacks that are still to run.
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop).result(10)
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+            self.loop.close()
+
+
+class Awaited:
+    """An object of the asyncio flavour whose methods are called on its loop, and awaited."""
+
+    def __init__(self, inner: Any, loop: asyncio.AbstractEventLoop):
+        self.inner = inner
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.inner, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **options: Any) -> Any:
+            async def run() -> Any:
+                result = value(*args, **options)
+                return await result if inspect.isawaitable(result) else result
+
+            result = asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
+            if type(result).__module__.startswith("grenache_py.aio"):
+                return self if result is self.inner else Awaited(result, self._loop)
+            return result
+
+        return call
+
+
+def unwrap(thing: Any) -> Any:
+    return thing.inner if isinstance(thing, Awaited) else thing
+
+
+@pytest.fixture(params=[Sync, Aio], ids=lambda cls: cls.name)
+def flavour(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Either flavour; what it made is stopped after the test."""
+    made = request.param()
+    yield made
+    made.close()
