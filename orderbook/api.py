@@ -110,7 +110,7 @@ class Api:
         return answer({"order": order_view(market, order), "trades": trades_view(market, order)})
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        order = self._worker.cancel(request.match_info["id"])
+        order = await self._worker.cancel(request.match_info["id"])
         return answer({"order": order_view(self._worker.market_of(order.id), order)})
 
     async def _orders(self, request: web.Request) -> web.Response:

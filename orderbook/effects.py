@@ -60,6 +60,9 @@ class Traded(NamedTuple):
     trades: Sequence[Trade]
 
 
+PROMISES = (Confirm, Settled, Traded)
+"""Effects that others may only see once the events of their step are durable."""
+
 Effect = Announce | Confirm | Release | Beat | Discover | Settled | Traded
 
 

@@ -7,7 +7,8 @@
     ├── OrderClosedError           order_closed      it is filled or cancelled already
     ├── DuplicateOrderError        duplicate_order   the client order id was used for a different order
     ├── BusyError                  busy              a bound is reached; try again later
-    └── ProtocolError              protocol          a peer said something that the protocol does not allow
+    ├── ProtocolError              protocol          a peer said what the protocol does not allow
+    └── JournalError               journal           the journal can't be read or written; see its text
 
 Every one changes nothing: what raised it left the book as it was.
 """
@@ -59,3 +60,7 @@ class BusyError(OrderBookError):
 
 class ProtocolError(OrderBookError):
     code = "protocol"
+
+
+class JournalError(OrderBookError):
+    code = "journal"

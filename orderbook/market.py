@@ -10,6 +10,7 @@ from sortedcontainers import SortedKeyList
 from .book import Book, Match
 from .effects import Clock, Effect, Traded
 from .errors import ProtocolError
+from .events import Event, trade_event
 from .ledger import Ledger
 from .messages import TradeRecord
 from .model import Instrument, Order, Trade, check_name
@@ -80,6 +81,7 @@ class Market:
         self.ledger = Ledger()
         self.roster = Roster(peer)
         self.agenda = Agenda(clock, random)
+        self._events: list[Event] = []
 
     def rematch(self, orders: Sequence[Order]) -> list[Effect]:
         """Match what resting ``orders`` were given back against the other side of our own book."""
@@ -109,7 +111,18 @@ class Market:
 
     def traded(self, trades: Sequence[Trade]) -> list[Effect]:
         self.ledger.add_trades(trades)
+        for trade in trades:
+            self.note(trade_event(trade))
         return [Traded(trades)]
+
+    def note(self, event: Event) -> None:
+        """This has happened and must not be forgotten."""
+        self._events.append(event)
+
+    def take_events(self) -> list[Event]:
+        """What has been noted since this was last called, to be journaled before its effects are seen."""
+        events, self._events = self._events, []
+        return events
 
     def file_closed(self) -> list[Order]:
         """Tell the ledger which orders have closed; returns them."""

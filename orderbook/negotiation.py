@@ -22,14 +22,30 @@ from .errors import (
     OrderClosedError,
     ProtocolError,
 )
+from .events import Cancelled, accepted_event
 from .maker import Maker
 from .market import Market
-from .messages import Envelope, Heartbeat, envelope, parse, plain
+from .messages import CrossPeerMatch, Envelope, Heartbeat, envelope, parse, plain
 from .model import Order, Side, check_name
+from .recovery import Recovered
 from .roster import Peer
 from .taker import Taker
 
 Reply = tuple[Any, list[Effect]]
+
+
+class Answer(NamedTuple):
+    """What another peer is to be told.
+
+    Attributes:
+        content: The answer, ready for JSON.
+        promise: It may only be told once the events of this step are durable.
+        effects: What else is to be done.
+    """
+
+    content: Any
+    promise: bool
+    effects: list[Effect]
 
 
 class NewOrder(NamedTuple):
@@ -51,6 +67,30 @@ class Negotiator:
         self._taker = Taker(market)
         self._heartbeats = 0
         self.market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
+
+    def resume(self, recovered: Recovered) -> list[Effect]:
+        """Go on, with a new market, where the journal of an earlier process ends.
+
+        Open orders rest in their old order, and meet what they had not met when it ended; makers are asked
+        about what is in-doubt.
+        """
+        market, book = self.market, self.market.book
+        resting: list[tuple[Order, int]] = []
+        for order in recovered.orders.values():
+            market.ledger.add_order(order)
+            open = order.open
+            order.open, order.reserved = 0, order.reserved + open  # held, since orders of a past may cross
+            book.add(order)
+            resting.append((order, open))
+        market.ledger.add_trades(recovered.trades)
+        for match_id, confirmation in recovered.confirmations.items():
+            self._taker.resume(match_id, confirmation)
+        effects: list[Effect] = []
+        for order, open in resting:
+            if open:
+                book.release_held(order, open)
+                effects += market.rematch([order])
+        return self._end_step(effects)
 
     # -- clients -----------------------------------------------------------------------------------------
 
@@ -82,11 +122,12 @@ class Negotiator:
 
         crossing = book.crossing(order.side, order.price, order.quantity, owner=order.owner)
         market.ledger.add_order(order)
+        market.note(accepted_event(order))
         book.take(order, crossing)
         book.add(order)
         effects = market.executed([Match(fill.order, order, fill.quantity) for fill in crossing.fills])
         if crossing.meets_itself:
-            book.cancel(order)  # nobody trades with themselves: the newer order gives way
+            self._cancel(order)  # nobody trades with themselves: the newer order gives way
         effects += self._taker.announce(order)
         if order.id not in self._taker.negotiations:
             effects.append(Settled(order.id))
@@ -120,19 +161,20 @@ class Negotiator:
         order = self.market.ledger.order(order_id)
         if not order.live:
             raise OrderClosedError(f"order {order_id} is {order.status.value} already")
-        self.market.book.cancel(order)
+        self._cancel(order)
         return order, self._end_step([])
+
+    def _cancel(self, order: Order) -> None:
+        self.market.book.cancel(order)
+        self.market.note(Cancelled(order.id))
 
     # -- other peers' requests ---------------------------------------------------------------------------
 
-    def handle(self, payload: object) -> Reply:
+    def handle(self, payload: object) -> Answer:
         """Answer a request of another peer.
 
         Args:
             payload: The envelope, as decoded from JSON.
-
-        Returns:
-            The answer, ready for JSON, and what to do.
 
         Raises:
             OrderBookError: It is no valid request; nothing has changed.
@@ -142,11 +184,11 @@ class Negotiator:
         if handler is None:
             raise ProtocolError(f"type must be one of {', '.join(self._handlers)}")
         if check_name(request.sender, "from") == self.market.peer:
-            return None, []  # our own broadcast
-        answer, effects = handler(self, request.sender, request.payload)
+            return Answer(None, False, [])  # our own broadcast
+        content, effects = handler(self, request.sender, request.payload)
         if not self.market.roster.called(request.sender, self.market.clock.monotonic()):
             effects.append(Discover())
-        return answer, self._end_step(effects)
+        return Answer(content, request.type == CrossPeerMatch.__name__, self._end_step(effects))
 
     def _handle_heartbeat(self, sender: str, payload: object) -> Reply:
         message = parse(payload, Heartbeat)

@@ -11,11 +11,11 @@ is asked again until it has answered.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from . import limits
 from .effects import Announce, Confirm, Effect, Release, Settled
 from .errors import OrderBookError, ProtocolError
+from .events import Intended, Refused
 from .market import Market
 from .messages import (
     AnnounceOpenOrder,
@@ -63,15 +63,15 @@ class Negotiation:
 class Confirmation:
     """A match that a maker was asked to execute and has not answered; ``silences`` counts the tries."""
 
-    __slots__ = ("destination", "fills", "maker", "order", "payload", "quantity", "silences")
+    __slots__ = ("destination", "fills", "lock_id", "maker", "order", "quantity", "silences")
 
-    def __init__(self, order: Order, choice: Choice, payload: Any):
+    def __init__(self, order: Order, maker: str, destination: str, lock_id: str, fills: Sequence[OfferFill]):
         self.order = order
-        self.maker = choice.offer.peer
-        self.destination = choice.offer.destination
-        self.fills = choice.fills
-        self.quantity = choice.quantity
-        self.payload = payload
+        self.maker = maker
+        self.destination = destination
+        self.lock_id = lock_id
+        self.fills = tuple(fills)
+        self.quantity = sum(fill.quantity for fill in fills)
         self.silences = 0
 
 
@@ -221,18 +221,35 @@ class Taker:
         return effects if choices else effects + self._settle(negotiation)
 
     def _confirm(self, negotiation: Negotiation, choice: Choice) -> Effect:
-        instrument, match_id = self._market.instrument, self._market.new_id()
+        offer, match_id = choice.offer, self._market.new_id()
+        confirmation = Confirmation(
+            negotiation.order, offer.peer, offer.destination, offer.lock_id, choice.fills
+        )
+        negotiation.held -= confirmation.quantity
+        negotiation.confirming.add(match_id)
+        self.confirmations[match_id] = confirmation
+        self._market.note(
+            Intended(
+                match_id=match_id,
+                order_id=confirmation.order.id,
+                maker=confirmation.maker,
+                destination=confirmation.destination,
+                lock_id=confirmation.lock_id,
+                fills=confirmation.fills,
+            )
+        )
+        return self._ask_to_execute(match_id, confirmation)
+
+    def _ask_to_execute(self, match_id: str, confirmation: Confirmation) -> Confirm:
+        instrument = self._market.instrument
         fills = [
             OfferedFill(
                 fill.order_id, instrument.price_text(fill.price), instrument.quantity_text(fill.quantity)
             )
-            for fill in choice.fills
+            for fill in confirmation.fills
         ]
-        payload = envelope(self._market.peer, CrossPeerMatch(match_id, choice.offer.lock_id, fills))
-        confirmation = Confirmation(negotiation.order, choice, payload)
-        negotiation.held -= confirmation.quantity
-        negotiation.confirming.add(match_id)
-        self.confirmations[match_id] = confirmation
+        message = CrossPeerMatch(match_id, confirmation.lock_id, fills)
+        payload = envelope(self._market.peer, message)
         return Confirm(match_id, confirmation.maker, confirmation.destination, payload)
 
     def _release(self, destination: str, lock_id: object) -> list[Effect]:
@@ -258,9 +275,11 @@ class Taker:
             self._book.fill_held(order, confirmation.quantity)
             effects += self._market.traded(self._trades(match_id, confirmation, time_ms))
         elif negotiation is not None:
+            self._market.note(Refused(match_id))
             negotiation.held += confirmation.quantity
             negotiation.refused |= match_id in negotiation.confirming
         else:
+            self._market.note(Refused(match_id))
             self._book.release_held(order, confirmation.quantity)
             effects += self._market.rematch([order])
             self.announce_later(order)
@@ -301,7 +320,13 @@ class Taker:
         maker = self._market.roster.named(confirmation.maker)
         if maker is not None:
             confirmation.destination = maker.destination
-        return [Confirm(match_id, confirmation.maker, confirmation.destination, confirmation.payload)]
+        return [self._ask_to_execute(match_id, confirmation)]
+
+    def resume(self, match_id: str, confirmation: Confirmation) -> None:
+        """After a restart: ask the maker again, soon."""
+        self.confirmations[match_id] = confirmation
+        confirmation.silences = 1
+        self._market.agenda.later_about(limits.IN_DOUBT_RETRY_S[0], lambda: self._confirm_again(match_id))
 
     def _answered(self, negotiation: Negotiation | None, match_id: str) -> list[Effect]:
         """``match_id`` is answered or in-doubt; after the last of a round comes the next round, or the end.

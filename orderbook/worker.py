@@ -11,7 +11,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
@@ -21,9 +21,11 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 from . import limits
 from .effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled
 from .errors import OrderBookError, UnknownMarketError, UnknownOrderError
+from .journal import Journal, MemoryJournal
 from .market import Market
 from .model import Instrument, Order, check_name
 from .negotiation import Negotiator, NewOrder
+from .outbox import Outbox
 from .selection import POLICIES, Policy
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ class Worker:
                     random=Random(secrets.randbits(64)),
                     policy=policy,
                 ),
+                MemoryJournal(),
                 link,
                 self._client,
             )
@@ -154,10 +157,10 @@ class Worker:
         """
         return await self._hosted(market).submit(new)
 
-    def cancel(self, order_id: str) -> Order:
+    async def cancel(self, order_id: str) -> Order:
         """Take an order back. Raises UnknownOrderError, OrderClosedError."""
         market = self.market_of(order_id)
-        return self.markets[market.instrument.market].cancel(order_id)
+        return await self.markets[market.instrument.market].cancel(order_id)
 
     def _hosted(self, name: object) -> HostedMarket:
         hosted = self.markets.get(name) if isinstance(name, str) else None
@@ -170,13 +173,9 @@ class Worker:
     def _serve(self, rid: Any, key: Any, payload: Any, handler: Any) -> None:
         market = key.split(":")[1] if isinstance(key, str) and key.startswith("orderbook:") else None
         try:
-            hosted = self._hosted(market)
-            answer, effects = hosted.negotiator.handle(payload)
+            self._hosted(market).serve(payload, lambda content: handler.reply(None, content))
         except OrderBookError as error:
             handler.reply(PeerRefusal(error))
-            return
-        handler.reply(None, answer)
-        hosted.carry_out(effects)
 
 
 class PeerRefusal(Exception):
@@ -200,9 +199,10 @@ class IdSource:
 class HostedMarket:
     """One market of a worker: its negotiator, its timer, and its calls to other peers."""
 
-    def __init__(self, market: Market, link: Link, client: PeerRPCClient):
+    def __init__(self, market: Market, journal: Journal, link: Link, client: PeerRPCClient):
         self.market = market
         self.negotiator = Negotiator(market)
+        self._outbox = Outbox(market, journal, self._carry_out)
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
@@ -234,41 +234,53 @@ class HostedMarket:
     # -- clients -----------------------------------------------------------------------------------------
 
     async def submit(self, new: NewOrder) -> Order:
+        """Returns when the order's way through the network is over for now, and that is durable."""
         order, effects = self.negotiator.submit(new)
-        if Settled(order.id) in effects:
-            self.carry_out(effects)
-            return order
         settled = asyncio.get_running_loop().create_future()
         self._settling.setdefault(order.id, []).append(settled)
-        self.carry_out(effects)
+        self._after_step(effects)
         await settled
         return order
 
-    def cancel(self, order_id: str) -> Order:
+    async def cancel(self, order_id: str) -> Order:
+        """Returns when the cancellation is durable."""
         order, effects = self.negotiator.cancel(order_id)
-        self.carry_out(effects)
+        self._after_step(effects)
+        durable = asyncio.Event()
+        self._outbox.promise(durable.set)
+        await durable.wait()
         return order
+
+    def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
+        """Answer another peer's request. Raises OrderBookError, having changed nothing."""
+        answer = self.negotiator.handle(payload)
+        self._after_step(answer.effects)
+        if answer.promise:
+            self._outbox.promise(lambda: reply(answer.content))
+        else:
+            reply(answer.content)
 
     # -- effects -----------------------------------------------------------------------------------------
 
-    def carry_out(self, effects: Sequence[Effect]) -> None:
-        """Start what a step asks for, and be woken when the next one is due."""
-        for effect in effects:
-            if isinstance(effect, Announce):
-                self._spawn(self._announce(effect))
-            elif isinstance(effect, Confirm):
-                self._spawn(self._confirm(effect))
-            elif isinstance(effect, Release):
-                self._spawn(self._release(effect))
-            elif isinstance(effect, Beat):
-                self._spawn(self._beat(effect))
-            elif isinstance(effect, Discover):
-                self._discovery_wanted.set()
-            elif isinstance(effect, Settled):
-                for settled in self._settling.pop(effect.order_id, ()):
-                    if not settled.done():
-                        settled.set_result(None)
+    def _after_step(self, effects: Sequence[Effect]) -> None:
+        self._outbox.after_step(effects)
         self._set_timer()
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Announce):
+            self._spawn(self._announce(effect))
+        elif isinstance(effect, Confirm):
+            self._spawn(self._confirm(effect))
+        elif isinstance(effect, Release):
+            self._spawn(self._release(effect))
+        elif isinstance(effect, Beat):
+            self._spawn(self._beat(effect))
+        elif isinstance(effect, Discover):
+            self._discovery_wanted.set()
+        elif isinstance(effect, Settled):
+            for settled in self._settling.pop(effect.order_id, ()):
+                if not settled.done():
+                    settled.set_result(None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -293,7 +305,7 @@ class HostedMarket:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.carry_out(self.negotiator.tick())
+        self._after_step(self.negotiator.tick())
 
     # -- calls -------------------------------------------------------------------------------------------
 
@@ -302,7 +314,7 @@ class HostedMarket:
         try:
             return await self._client.request_to(destination, self._key, payload, timeout=timeout_s)
         except ConnectError:
-            self.carry_out(self.negotiator.peer_lost(destination))
+            self._after_step(self.negotiator.peer_lost(destination))
             raise
 
     async def _announce(self, effect: Announce) -> None:
@@ -311,9 +323,9 @@ class HostedMarket:
             answer = await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
         except PeerError as error:
             log.info("announcing %s: %s", effect.order_id, error)
-            self.carry_out(self.negotiator.offer_failed(*where))
+            self._after_step(self.negotiator.offer_failed(*where))
         else:
-            self.carry_out(self.negotiator.offer_answered(*where, answer))
+            self._after_step(self.negotiator.offer_answered(*where, answer))
 
     async def _confirm(self, effect: Confirm) -> None:
         try:
@@ -321,9 +333,9 @@ class HostedMarket:
         except PeerError as error:
             log.warning("confirming %s, now in doubt: %s", effect.match_id, error)
             self._discovery_wanted.set()  # the maker may have moved
-            self.carry_out(self.negotiator.match_failed(effect.match_id))
+            self._after_step(self.negotiator.match_failed(effect.match_id))
         else:
-            self.carry_out(self.negotiator.match_answered(effect.match_id, answer))
+            self._after_step(self.negotiator.match_answered(effect.match_id, answer))
 
     async def _release(self, effect: Release) -> None:
         try:
@@ -336,11 +348,11 @@ class HostedMarket:
             answer = await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
         except RemoteError as error:
             log.warning("%s does not trade with us: %s", effect.destination, error)
-            self.carry_out(self.negotiator.peer_refuses(effect.destination, error.message))
+            self._after_step(self.negotiator.peer_refuses(effect.destination, error.message))
         except PeerError as error:
             log.info("no heartbeat: %s", error)
         else:
-            self.carry_out(self.negotiator.heartbeat_answered(effect.destination, answer))
+            self._after_step(self.negotiator.heartbeat_answered(effect.destination, answer))
 
     # -- discovery ---------------------------------------------------------------------------------------
 
@@ -363,4 +375,4 @@ class HostedMarket:
         except GrenacheError as error:
             log.warning("looking up %s: %s", self._key, error)
             return
-        self.carry_out(self.negotiator.discovered(destinations))
+        self._after_step(self.negotiator.discovered(destinations))

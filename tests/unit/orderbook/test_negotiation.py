@@ -63,7 +63,7 @@ class Peer(Negotiator):
 
     def answer(self, effect: Announce | Confirm | Release | Beat) -> Any:
         """The answer to another's request; a step that breaks an invariant fails the test."""
-        answer, _ = self.handle(effect.payload)
+        answer = self.handle(effect.payload).content
         self.check()
         return answer
 
@@ -246,9 +246,9 @@ def test_only_the_counterparty_can_use_a_lock(taker: Peer, maker: Peer) -> None:
     _, announce, offer = offered(taker, maker, "buy", 100, 4)
     confirm = confirmed(taker, announce, offer)
     stolen = {**confirm.payload, "from": "thief"}
-    assert maker.handle(stolen)[0]["status"] == "rejected"
+    assert maker.handle(stolen).content["status"] == "rejected"
     release = maker.envelope("ReleaseLock", "thief", lock_id=offer["lock_id"])
-    assert maker.handle(release)[0] == {"released": False}
+    assert maker.handle(release).content == {"released": False}
     assert resting.reserved == 4
     assert maker.answer(confirm)["status"] == "committed"
     with pytest.raises(ProtocolError, match="another match"):
@@ -272,12 +272,11 @@ def test_confirming_what_was_not_offered_is_refused_and_ends_the_lock(
     _, _, offer = offered(taker, maker, "buy", 100, 4)
     fills = [{**offer["fills"][0], **change}]
     wrong = maker.envelope("CrossPeerMatch", "taker", match_id="m", lock_id=offer["lock_id"], fills=fills)
-    answer, _ = maker.handle(wrong)
-    assert answer["status"] == "rejected"
+    assert maker.handle(wrong).content["status"] == "rejected"
     right = maker.envelope(
         "CrossPeerMatch", "taker", match_id="m", lock_id=offer["lock_id"], fills=offer["fills"]
     )
-    assert maker.handle(right)[0]["status"] == "rejected", "a refusal never changes"
+    assert maker.handle(right).content["status"] == "rejected", "a refusal never changes"
     assert (resting.open, resting.filled) == (10, 0)
     maker.check()
 
@@ -296,7 +295,7 @@ def test_one_counterparty_cannot_lock_everything(
 
 def test_own_broadcasts_are_ignored_and_nonsense_is_refused(maker: Peer) -> None:
     order = {"id": "1", "market": "SIM", "side": "buy", "price": "1", "quantity": "1"}
-    assert maker.handle(maker.envelope("AnnounceOpenOrder", "maker", order=order)) == (None, [])
+    assert maker.handle(maker.envelope("AnnounceOpenOrder", "maker", order=order)).content is None
     nonsense = [
         None,
         5,
@@ -548,9 +547,9 @@ def test_silent_peers_leave_the_roster_and_strangers_are_looked_up(taker: Peer, 
     clock.now += (limits.HEARTBEATS_MISSED + 2) * limits.HEARTBEAT_S
     taker.tick()
     assert taker.market.roster.all() == []
-    answer, effects = taker.handle(taker.envelope("Heartbeat", "stranger", sequence=1))
-    assert kinds(effects) == [Discover]
-    assert answer["sequence"] > 0
+    answer = taker.handle(taker.envelope("Heartbeat", "stranger", sequence=1))
+    assert kinds(answer.effects) == [Discover]
+    assert answer.content["sequence"] > 0
     assert only(taker.discovered(["stranger:1"]), Beat).destination == "stranger:1"
 
 

@@ -1,0 +1,124 @@
+"""What a peer must not forget: the facts of one market, as its journal keeps them.
+
+Replayed in order they rebuild the orders, trades and unanswered confirmations (``recovery``). What a restart
+may forget is no event: reservations for others and self-reservations end with the process that made them.
+Prices are in ticks, quantities in lots.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from .errors import JournalError
+from .model import Order, Trade
+
+
+class Accepted(Struct, tag="accepted", frozen=True):
+    """An order was taken from a client."""
+
+    order_id: str
+    owner: str
+    side: str
+    price: int
+    quantity: int
+    time_ms: int
+    client_order_id: str | None = None
+
+
+class Cancelled(Struct, tag="cancelled", frozen=True):
+    """All of an order that neither is nor becomes filled is taken back."""
+
+    order_id: str
+
+
+class Executed(Struct, tag="executed", frozen=True):
+    """A trade was executed; for the taker of a cross-peer match it also answers an :class:`Intended`."""
+
+    match_id: str
+    price: int
+    quantity: int
+    maker_order_id: str
+    taker_order_id: str
+    maker_peer: str
+    taker_peer: str
+    time_ms: int
+
+
+class Intended(Struct, tag="intended", frozen=True):
+    """A confirmation is about to be sent: from now on only the maker's answer decides over ``fills``.
+
+    ``fills`` are (order id, price, quantity).
+    """
+
+    match_id: str
+    order_id: str
+    maker: str
+    destination: str
+    lock_id: str
+    fills: tuple[tuple[str, int, int], ...]
+
+
+class Refused(Struct, tag="refused", frozen=True):
+    """The maker has refused a confirmation; its quantity is the order's again."""
+
+    match_id: str
+
+
+Event = Accepted | Cancelled | Executed | Intended | Refused
+
+
+def accepted_event(order: Order) -> Accepted:
+    return Accepted(
+        order_id=order.id,
+        owner=order.owner,
+        side=order.side.value,
+        price=order.price,
+        quantity=order.quantity,
+        time_ms=order.time_ms,
+        client_order_id=order.client_order_id,
+    )
+
+
+def trade_event(trade: Trade) -> Executed:
+    return Executed(
+        match_id=trade.match_id,
+        price=trade.price,
+        quantity=trade.quantity,
+        maker_order_id=trade.maker_order_id,
+        taker_order_id=trade.taker_order_id,
+        maker_peer=trade.maker_peer,
+        taker_peer=trade.taker_peer,
+        time_ms=trade.time_ms,
+    )
+
+
+def trade_of(event: Executed, market: str) -> Trade:
+    """The trade that ``event`` records, of the journal's ``market``."""
+    return Trade(
+        match_id=event.match_id,
+        market=market,
+        price=event.price,
+        quantity=event.quantity,
+        maker_order_id=event.maker_order_id,
+        taker_order_id=event.taker_order_id,
+        maker_peer=event.maker_peer,
+        taker_peer=event.taker_peer,
+        time_ms=event.time_ms,
+    )
+
+
+def to_plain(event: Event) -> Any:
+    """``event`` as a plain dict for msgpack or JSON; ``type`` names its kind."""
+    return msgspec.to_builtins(event)
+
+
+def from_plain(plain: object) -> Event:
+    """The event of :func:`to_plain`. Raises JournalError for what is none."""
+    try:
+        event: Event = msgspec.convert(plain, Event)
+    except msgspec.ValidationError as error:
+        raise JournalError(f"no event: {error}") from error
+    return event

@@ -1,0 +1,45 @@
+"""Keeps promises back until they are durable. No IO of its own.
+
+After each step its events go to the journal; effects that promise something (a confirmation, a trade, the
+client's answer) follow once everything journaled so far is durable, the others at once. Every caller of a
+Negotiator goes through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from .effects import PROMISES, Effect
+from .journal import Journal
+from .market import Market
+
+
+class Outbox:
+    """Between the steps of a market and whoever carries out their effects.
+
+    Args:
+        market: Whose events are journaled.
+        journal: Where to.
+        carry_out: Is given each effect when its time has come.
+    """
+
+    def __init__(self, market: Market, journal: Journal, carry_out: Callable[[Effect], None]):
+        self._market = market
+        self._journal = journal
+        self._carry_out = carry_out
+
+    def after_step(self, effects: Sequence[Effect]) -> None:
+        """A step has been made; these are its effects."""
+        events = self._market.take_events()
+        if events:
+            self._journal.append(events)
+        for effect in effects:
+            if isinstance(effect, PROMISES):
+                self._journal.when_durable(partial(self._carry_out, effect))
+            else:
+                self._carry_out(effect)
+
+    def promise(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` once everything that has happened so far is durable."""
+        self._journal.when_durable(tell)
