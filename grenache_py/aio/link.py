@@ -90,16 +90,14 @@ class Link:
         """
         if not fresh and (known := self.known(check_name(name))):
             return known
-        asking = self._request("lookup", check_name(name), self._tries)
-        if timeout is None:
-            value = await asking
-        else:
-            try:
-                value = await asyncio.wait_for(asking, check_seconds(timeout))
-            except asyncio.TimeoutError as error:
-                raise GrapeUnreachableError(
-                    self.grape, "lookup: no answer within the time limit", "ERR_TIMEOUT"
-                ) from error
+        if timeout is not None:
+            check_seconds(timeout)
+        try:
+            value = await asyncio.wait_for(self._request("lookup", check_name(name), self._tries), timeout)
+        except asyncio.TimeoutError as error:
+            raise GrapeUnreachableError(
+                self.grape, "lookup: no answer within the time limit", "ERR_TIMEOUT"
+            ) from error
         return list(self._cache.put(name, lookup_result(value, self.grape, name)))
 
     def known(self, name: str) -> list[str] | None:
