@@ -144,14 +144,18 @@ class Book:
         self._shift(order, open=-quantity, cancelled=quantity)
         return quantity
 
-    def rematch(self, order: Order) -> list[Match]:
+    def rematch(self, order: Order) -> tuple[list[Match], list[Order]]:
         """Match what was released of a resting ``order`` against the other side. O(k log n).
 
         Orders that arrived while it was reserved may cross it. The older of two is the maker and sets the
         price.
-        Where it meets its own owner, the open quantity of the newer one is cancelled.
+
+        Returns:
+            The executions, and the orders that were cancelled: where ``order`` meets its own owner, what is
+            open of the newer one is.
         """
         matches: list[Match] = []
+        cancelled: list[Order] = []
         while order.open:
             crossing = self.crossing(order.side, order.price, order.open, owner=order.owner)
             for other, quantity in crossing.fills:
@@ -162,8 +166,10 @@ class Book:
             if not crossing.meets_itself:
                 break
             twin = self._first_of_owner(order)
-            self.cancel(order if order.sequence > twin.sequence else twin)
-        return matches
+            newer = order if order.sequence > twin.sequence else twin
+            self.cancel(newer)
+            cancelled.append(newer)
+        return matches, cancelled
 
     def _first_of_owner(self, order: Order) -> Order:
         return next(

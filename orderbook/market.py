@@ -10,7 +10,7 @@ from sortedcontainers import SortedKeyList
 from .book import Book, Match
 from .effects import Clock, Effect, Traded
 from .errors import ProtocolError
-from .events import Event, trade_event
+from .events import Cancelled, Event, trade_event
 from .ledger import Ledger
 from .messages import TradeRecord
 from .model import Instrument, Order, Trade, check_name
@@ -85,7 +85,14 @@ class Market:
 
     def rematch(self, orders: Sequence[Order]) -> list[Effect]:
         """Match what resting ``orders`` were given back against the other side of our own book."""
-        return self.executed([match for order in orders if order.open for match in self.book.rematch(order)])
+        effects: list[Effect] = []
+        for order in orders:
+            if order.open:
+                matches, cancelled = self.book.rematch(order)
+                effects += self.executed(matches)
+                for newer in cancelled:
+                    self.note(Cancelled(newer.id))
+        return effects
 
     def executed(self, matches: Sequence[Match]) -> list[Effect]:
         """Record local matches as trades."""

@@ -1,245 +1,456 @@
-"""Peers of one market in one process, on virtual time and an in-memory network; one seed decides everything.
+"""A market of peers in a simulated world: the real book, negotiation, outbox and recovery of each.
 
-The same negotiation code as in a real worker: only the clock, the ids, the random source and the way messages
-travel are ours. Messages are delayed at random, so they overtake each other; a call can be lost on its way
-there or on its way back, or arrive twice.
+What a worker does with sockets and timers is done here on virtual time. Every step of every peer is followed
+by a check of its invariants, and what a client or a peer was told is kept, to be compared at the end.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from orderbook.effects import Announce, Beat, Confirm, Effect, Release
+from orderbook import limits
+from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled
 from orderbook.errors import OrderBookError
+from orderbook.events import Event
 from orderbook.market import Market
-from orderbook.model import Instrument, Order, Side
+from orderbook.model import Instrument, Order, OrderStatus, Side
 from orderbook.negotiation import Negotiator, NewOrder
+from orderbook.outbox import Outbox
+from orderbook.recovery import Recovered
 from orderbook.selection import POLICIES
+from tests.simulation.world import NetworkFaults, SimDisk, SimNetwork, SkewedClock, World
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")
-CALL_TIMEOUT_S = 1.0
-
-
-class VirtualClock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time_ms(self) -> int:
-        return int(self.now * 1000)
 
 
 @dataclass(frozen=True)
-class Faults:
-    """Probabilities per message, and the delay of one in seconds."""
+class Told:
+    """What a client was told of its order: from then on at least this must be true."""
 
-    lost: float = 0.0
-    repeated: float = 0.0
-    delay_s: tuple[float, float] = (0.001, 0.05)
+    order_id: str
+    filled: int
+    cancelled: bool
 
 
-class Network:
-    """Negotiators ``p0``, ``p1``, … and the messages between them."""
+class SimPeer:
+    """One peer: a disk and clocks that stay, and a process that comes and goes."""
 
-    def __init__(self, seed: int, peers: int, faults: Faults | None = None, policy: str = "full-first"):
-        self.random = Random(seed)
-        self.faults = faults or Faults()
-        self.clock = VirtualClock()
-        self.peers: dict[str, Negotiator] = {}
-        self.calls = 0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = itertools.count()
-        names = [f"p{n}" for n in range(peers)]
-        for name in names:
-            ids = itertools.count()
-            market = Market(
-                name,
-                INSTRUMENT,
-                clock=self.clock,
-                new_id=lambda name=name, ids=ids: f"{name}-{next(ids)}",  # type: ignore[misc]
-                random=Random(self.random.random()),
-                policy=POLICIES[policy],
-            )
-            self.peers[name] = Negotiator(market)
-            market.roster.discovered(names)  # ourselves too, as look-ups do
-            self._wake(name)
+    def __init__(self, exchange: Exchange, name: str, drift: float, wall_off_s: float, policy: str):
+        self.exchange = exchange
+        self.name = name
+        self.clock = SkewedClock(exchange.world, drift, wall_off_s)
+        self.disk: SimDisk[Event] = SimDisk(exchange.world)
+        self.policy = policy
+        self.negotiator: Negotiator | None = None
+        self.place = ""
+        self.told: dict[str, Told] = {}
+        self._ids = itertools.count()
+        self._life = 0
+        self._outbox: Outbox | None = None
+        self._discovering = False
 
-    # -- time ---------------------------------------------------------------------------------------------
+    # -- the process ---------------------------------------------------------------------------------------
 
-    def at(self, delay_s: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.clock.now + delay_s, next(self._count), event))
+    @property
+    def alive(self) -> bool:
+        return self.negotiator is not None
 
-    def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let ``seconds`` of virtual time pass, or less when ``until`` holds. Returns whether it does."""
-        end = self.clock.now + seconds
-        while self._events and self._events[0][0] <= end:
-            if until():
-                return True
-            time, _, event = heapq.heappop(self._events)
-            self.clock.now = max(self.clock.now, time)
-            event()
-        self.clock.now = end
-        return until()
+    def start(self) -> None:
+        """Start the process: recover from the disk, listen at a new place, be announced."""
+        self._life += 1
+        world = self.exchange.world
+        life = self._life
+        self.place = f"{self.name}:{life}"
+        market = Market(
+            self.name,
+            INSTRUMENT,
+            clock=self.clock,
+            new_id=lambda: f"{self.name}-{life}-{next(self._ids)}",
+            random=Random(world.random.random()),
+            policy=POLICIES[self.policy],
+        )
+        self.negotiator = Negotiator(market)
+        self._outbox = Outbox(market, self.disk, self._carry_out)
+        world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
+        self.exchange.network.serve[self.place] = self._serve
+        self.exchange.announce(self)
+        self._step(lambda n: n.resume(Recovered(INSTRUMENT.market, self.disk.durable)))
+        self._look_up()
+        self._wake()
 
-    def _wake(self, name: str) -> None:
-        due = self.peers[name].next_due()
+    def crash(self) -> None:
+        """``kill -9``: what is not on the disk is gone."""
+        self.exchange.world.log(f"{self.name} crashes")
+        self.exchange.network.serve.pop(self.place)
+        self.negotiator = self._outbox = None
+        self._discovering = False
+        self._life += 1
+        self.disk.crash()
+
+    def _alive_then(self, action: Callable[[], None]) -> Callable[[], None]:
+        """``action``, unless the process has ended by then."""
+        life = self._life
+
+        def act() -> None:
+            if life == self._life and self.negotiator is not None:
+                action()
+
+        return act
+
+    def _wake(self) -> None:
+        assert self.negotiator is not None
+        due = self.negotiator.next_due()
         assert due is not None, "the heartbeat is always due"
 
         def tick() -> None:
-            self.carry_out(name, self.peers[name].tick())
-            self._wake(name)
+            self._step(lambda n: n.tick())
+            self._wake()
 
-        self.at(max(0.0, due - self.clock.now) + 0.001, tick)
+        self.exchange.world.after(self.clock.until(due) + 0.0005, self._alive_then(tick))
 
-    # -- messages -----------------------------------------------------------------------------------------
+    # -- steps -----------------------------------------------------------------------------------------------
 
-    def carry_out(self, name: str, effects: list[Effect]) -> None:
-        peer = self.peers[name]
-        peer.check()
-        for effect in effects:
-            if isinstance(effect, Announce):
-                where = (effect.order_id, effect.round, effect.destination)
-                self._call(
-                    name,
-                    effect.destination,
-                    effect.payload,
-                    lambda answer, where=where: peer.offer_answered(*where, answer),  # type: ignore[misc]
-                    lambda where=where: peer.offer_failed(*where),  # type: ignore[misc]
-                )
-            elif isinstance(effect, Confirm):
-                id = effect.match_id
-                self._call(
-                    name,
-                    effect.destination,
-                    effect.payload,
-                    lambda answer, id=id: peer.match_answered(id, answer),  # type: ignore[misc]
-                    lambda id=id: peer.match_failed(id),  # type: ignore[misc]
-                )
-            elif isinstance(effect, Release):
-                self._call(name, effect.destination, effect.payload, lambda answer: [], list)
-            elif isinstance(effect, Beat):
-                to = effect.destination
-                self._call(
-                    name,
-                    to,
-                    effect.payload,
-                    lambda answer, to=to: peer.heartbeat_answered(to, answer),  # type: ignore[misc]
-                    list,
-                )
+    def _step(self, step: Callable[[Negotiator], list[Effect]]) -> None:
+        assert self.negotiator is not None
+        assert self._outbox is not None
+        effects = step(self.negotiator)
+        self.negotiator.check()
+        self.check_leases()
+        self._outbox.after_step(effects)
+
+    def _serve(self, request: str, reply: Callable[[str], None]) -> None:
+        negotiator, outbox = self.negotiator, self._outbox
+        assert negotiator is not None
+        assert outbox is not None
+        message = json.loads(request)
+        locks_before = set(negotiator.market.book.reservations)
+        try:
+            answer = negotiator.handle(message)
+        except OrderBookError as error:
+            reply(json.dumps({"error": str(error)}))
+            return
+        negotiator.check()
+        self.check_leases()
+        if negotiator.market.book.reservations.keys() - locks_before:
+            check_priority(negotiator, message["payload"]["order"], answer.content)
+        outbox.after_step(answer.effects)
+        content = json.dumps(answer.content)
+        if answer.promise:
+            outbox.promise(lambda: reply(content))
+        else:
+            reply(content)
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Announce):
+            where = (effect.order_id, effect.round, effect.destination)
+            self._call(
+                effect.destination,
+                effect.payload,
+                limits.ANNOUNCE_TIMEOUT_S,
+                lambda n, answer: n.offer_answered(*where, answer),
+                lambda n: n.offer_failed(*where),
+            )
+        elif isinstance(effect, Confirm):
+            id = effect.match_id
+            self._call(
+                effect.destination,
+                effect.payload,
+                limits.CONFIRM_TIMEOUT_S,
+                lambda n, answer: n.match_answered(id, answer),
+                lambda n: n.match_failed(id),
+            )
+        elif isinstance(effect, Release):
+            self._call(effect.destination, effect.payload, 1.0, lambda n, answer: [], lambda n: [])
+        elif isinstance(effect, Beat):
+            place = effect.destination
+            self._call(
+                place,
+                effect.payload,
+                limits.ANNOUNCE_TIMEOUT_S,
+                lambda n, answer: n.heartbeat_answered(place, answer),
+                lambda n: [],
+            )
+        elif isinstance(effect, Discover):
+            if not self._discovering:
+                self._discovering = True
+                self.exchange.world.after(0.1, self._alive_then(self._look_up))
+        elif isinstance(effect, Settled):
+            self._tell(effect.order_id)
 
     def _call(
         self,
-        caller: str,
-        destination: str,
+        place: str,
         payload: Any,
-        answered: Callable[[Any], list[Effect]],
-        failed: Callable[[], list[Effect]],
+        timeout_s: float,
+        answered: Callable[[Negotiator, Any], list[Effect]],
+        failed: Callable[[Negotiator], list[Effect]],
     ) -> None:
-        """Carry a request there and its answer back; after a time without one the call has failed."""
-        self.calls += 1
-        over = False
-        frame = json.dumps(payload)  # nothing is shared but bytes
+        world = self.exchange.world
+        if payload["type"] != "Heartbeat":
+            world.log(f"{self.name} -> {place} {payload['type']} {json.dumps(payload['payload'])}")
+        life = self._life
 
-        def arrive() -> None:
-            try:
-                answer, effects = self.peers[destination].handle(json.loads(frame))
-            except OrderBookError:
-                return  # the caller sees an error, here the same as none
-            # An own broadcast is answered by null: the name tells it apart in a heartbeat.
-            if destination == caller and payload["type"] == "Heartbeat":
-                answer = {"sequence": 0, "from": caller}
-            self.carry_out(destination, effects)
-            reply = json.dumps(answer)
-            if not self._lost():
-                self.at(self._delay(), lambda: end(lambda: answered(json.loads(reply))))
+        def on_answer(text: str) -> None:
+            if life != self._life:
+                return
+            answer = json.loads(text)
+            if payload["type"] != "Heartbeat":
+                world.log(f"{self.name} <- {place} {text}")
+            if isinstance(answer, dict) and "error" in answer:
+                self._step(failed)
+            elif answer is None and payload["type"] == "Heartbeat":
+                # Ourselves: a real worker sees its own name in the answer it gives itself.
+                self._step(lambda n: n.heartbeat_answered(place, {"sequence": 0, "from": self.name}))
+            else:
+                self._step(lambda n: answered(n, answer))
 
-        def end(tell: Callable[[], list[Effect]]) -> None:
-            nonlocal over
-            if not over:
-                over = True
-                self.carry_out(caller, tell())
+        def on_failure(refused: bool) -> None:
+            if life != self._life:
+                return
+            if payload["type"] != "Heartbeat":
+                world.log(f"{self.name} .. {place} {payload['type']} {'refused' if refused else 'unanswered'}")
+            if refused:
+                self._step(lambda n: n.peer_lost(place))
+            self._step(failed)
 
-        for _ in range(1 + (self.random.random() < self.faults.repeated)):
-            if not self._lost():
-                self.at(self._delay(), arrive)
-        self.at(CALL_TIMEOUT_S, lambda: end(failed))
-
-    def _lost(self) -> bool:
-        return self.random.random() < self.faults.lost
-
-    def _delay(self) -> float:
-        return self.random.uniform(*self.faults.delay_s)
-
-    # -- clients ------------------------------------------------------------------------------------------
-
-    def submit(self, name: str, side: str, price: int, quantity: int, owner: str | None = None) -> Order:
-        order, effects = self.peers[name].submit(
-            NewOrder(side, str(price), str(quantity), owner or f"owner{next(self._count)}")
+        self.exchange.network.call(
+            self.place,
+            place,
+            json.dumps(payload),
+            timeout_s=timeout_s,
+            answered=on_answer,
+            failed=on_failure,
         )
-        self.carry_out(name, effects)
-        return order
 
-    def cancel(self, name: str, order_id: str) -> None:
+    def _look_up(self) -> None:
+        self._discovering = False
+        places = self.exchange.looked_up()
+        self._step(lambda n: n.discovered(places))
+        pause = limits.DISCOVERY_S * self.exchange.world.random.uniform(0.9, 1.1)
+        self.exchange.world.after(pause, self._alive_then(self._look_up))
+
+    # -- clients ---------------------------------------------------------------------------------------------
+
+    def submit(self, side: str, price: int, quantity: int, owner: str) -> str | None:
+        """Returns the order's id, or None where nobody answers."""
+        if self.negotiator is None:
+            return None
+        taken: list[Order] = []
+
+        def step(negotiator: Negotiator) -> list[Effect]:
+            order, effects = negotiator.submit(NewOrder(side, str(price), str(quantity), owner))
+            taken.append(order)
+            self.exchange.world.log(f"{self.name} takes {order}")
+            return effects
+
+        self._step(step)
+        return taken[0].id
+
+    def cancel(self, order_id: str) -> None:
+        if self.negotiator is None:
+            return
+        self.exchange.world.log(f"{self.name} is to cancel {order_id}")
         try:
-            _, effects = self.peers[name].cancel(order_id)
+            self._step(lambda n: n.cancel(order_id)[1])
         except OrderBookError:
-            return  # it has closed meanwhile
-        self.carry_out(name, effects)
+            return  # closed, or lost in a crash before anybody was told of it
+        assert self._outbox is not None
+        self._outbox.promise(lambda: self._tell(order_id))
 
-    # -- what must hold -------------------------------------------------------------------------------------
+    def _tell(self, order_id: str) -> None:
+        assert self.negotiator is not None
+        order = self.negotiator.market.ledger.order(order_id)
+        self.told[order_id] = Told(order_id, order.filled, order.cancel_requested)
 
-    def quiet(self) -> bool:
-        """No order under way, no reservation, no crossed prices anywhere."""
-        return (
-            all(not p.under_way and not p.market.book.reservations for p in self.peers.values())
-            and not self.crossed()
-        )
+    # -- what must hold at every step --------------------------------------------------------------------------
+
+    def check_leases(self) -> None:
+        """I4: a reservation is gone by the first step after its lease."""
+        assert self.negotiator is not None
+        for reservation in self.negotiator.market.book.reservations.values():
+            late = self.clock.monotonic() - reservation.expires
+            assert late < 1.0, f"{self.name} still holds {reservation.id}, {late:.3f} s after its lease"
+
+
+def check_priority(negotiator: Negotiator, announced: Any, offer: Any) -> None:
+    """I7: nothing that is left open would have come before what was offered."""
+    side = Side(announced["side"])
+    sign = 1 if side is Side.BUY else -1
+    book = negotiator.market.book
+    offered = {fill["order_id"] for fill in offer["fills"]}
+    last = max((sign * book.orders[id].price, book.orders[id].sequence) for id in offered if id in book.orders)
+    for order in book.orders.values():
+        if order.side is not side and order.open and order.id not in offered:
+            first = (sign * order.price, order.sequence)
+            assert first > last, f"{order} comes before what was offered: {offer['fills']}"
+
+
+class Exchange:
+    """All peers of one market, the network between them, and what must hold at the end."""
+
+    def __init__(
+        self,
+        seed: int,
+        peers: int,
+        *,
+        faults: NetworkFaults | None = None,
+        policy: str = "full-first",
+        drift: float = 0.0,
+        wall_off_s: float = 0.0,
+        stale_s: float = 0.0,
+    ):
+        self.world = World(seed)
+        self.network = SimNetwork(self.world, faults or NetworkFaults())
+        self._stale_s = stale_s
+        self._announced: dict[str, float] = {}
+        random = self.world.random
+        self.peers = {
+            name: SimPeer(
+                self,
+                name,
+                random.uniform(-drift, drift),
+                random.uniform(-wall_off_s, wall_off_s),
+                policy,
+            )
+            for name in (f"p{n}" for n in range(peers))
+        }
+        for peer in self.peers.values():
+            peer.start()
+
+    # -- discovery ---------------------------------------------------------------------------------------------
+
+    def announce(self, peer: SimPeer) -> None:
+        self._announced[peer.place] = self.world.now
+
+    def looked_up(self) -> list[str]:
+        """Where peers are said to be: with the dead of the last while, and without the newest, when stale."""
+        places = {peer.place for peer in self.peers.values() if peer.alive}
+        listed = []
+        for place, since in self._announced.items():
+            stale = self.world.random.random() < 0.5 and self.world.now - since < self._stale_s
+            if (place in places) != stale:
+                listed.append(place)
+        return listed
+
+    # -- clients -----------------------------------------------------------------------------------------------
+
+    def trade_at_random(self, orders: int, *, seconds: float = 4.0, cancels: float = 0.3) -> None:
+        """Many small orders that cross, at random peers, some cancelled at once, in flight, or later."""
+        random = Random(self.world.random.random())
+        names = list(self.peers)
+
+        def place() -> None:
+            peer = self.peers[random.choice(names)]
+            order_id = peer.submit(
+                random.choice(("buy", "sell")),
+                random.randint(97, 103),
+                random.randint(1, 9),
+                f"o{random.randrange(6)}-{peer.name}",
+            )
+            if order_id is not None and random.random() < cancels:
+                pause = random.choice((0.0, 0.01, 0.05, 1.0))
+                self.world.after(pause, lambda: peer.cancel(order_id))
+
+        for _ in range(orders):
+            self.world.after(random.uniform(0.5, 0.5 + seconds), place)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def settle(self, seconds: float = 180.0) -> bool:
+        """Heal everything and wait until the market is at rest. Returns whether it came to rest."""
+        self.world.log("everything heals")
+        self.network.faults = NetworkFaults()
+        self.network.cut.clear()
+        self.network.slow.clear()
+        self._stale_s = 0.0
+        for peer in self.peers.values():
+            if not peer.alive:
+                peer.start()
+        return self.world.run(seconds, until=self.at_rest)
+
+    def negotiators(self) -> Iterator[Negotiator]:
+        return (peer.negotiator for peer in self.peers.values() if peer.negotiator is not None)
+
+    def at_rest(self) -> bool:
+        """Nothing under way, in doubt or reserved, no crossed prices (I4, I5)."""
+        busy = any(n.under_way or n.market.book.reservations for n in self.negotiators())
+        unwritten = any(peer.disk.unwritten for peer in self.peers.values())
+        return not busy and not unwritten and not self.crossed()
 
     def crossed(self) -> bool:
-        bids = [p.market.book.best(Side.BUY) for p in self.peers.values()]
-        asks = [p.market.book.best(Side.SELL) for p in self.peers.values()]
-        bid = max((b for b in bids if b is not None), default=None)
-        ask = min((a for a in asks if a is not None), default=None)
+        bids = [n.market.book.best(Side.BUY) for n in self.negotiators()]
+        asks = [n.market.book.best(Side.SELL) for n in self.negotiators()]
+        bid = max((price for price in bids if price is not None), default=None)
+        ask = min((price for price in asks if price is not None), default=None)
         return bid is not None and ask is not None and bid >= ask
 
     def check(self) -> None:
-        """I1 to I3 from outside: on the orders and trades of all peers together."""
+        """I1 to I3 and I6, from outside: on the orders and trades of all peers together."""
         orders: dict[str, Order] = {}
-        records: dict[tuple[str, str, str], list[tuple[str, tuple[object, ...]]]] = {}
-        filled: dict[str, int] = {}
+        owner_of: dict[str, str] = {}
+        kept: dict[tuple[str, str, str], dict[str, tuple[int, int, int]]] = {}
         for name, peer in self.peers.items():
-            peer.check()
-            for order in peer.market.ledger.orders(None, 0, 10**9)[0]:
-                parts = (order.open, order.reserved, order.filled, order.cancelled)
-                assert min(parts) >= 0, order
-                assert sum(parts) == order.quantity, order
+            assert peer.negotiator is not None
+            ledger = peer.negotiator.market.ledger
+            for order in ledger.orders(None, 0, 10**9)[0]:
+                check_conservation(order)
                 orders[order.id] = order
-            for trade in peer.market.ledger.trades(0, 10**9)[0]:
+                owner_of[order.id] = name
+            for trade in ledger.trades(0, 10**9)[0]:
                 key = (trade.match_id, trade.maker_order_id, trade.taker_order_id)
-                records.setdefault(key, []).append((name, (trade.price, trade.quantity, trade.time_ms)))
-        for (match_id, maker_id, taker_id), kept in records.items():
+                assert name not in kept.setdefault(key, {}), f"{name} keeps {trade} twice"
+                kept[key][name] = (trade.price, trade.quantity, trade.time_ms)
+        filled: dict[str, int] = {}
+        for (match_id, maker_id, taker_id), records in kept.items():
+            sides = {owner_of[maker_id], owner_of[taker_id]}
+            assert set(records) == sides, f"match {match_id} is kept by {set(records)}, not by {sides}"
+            assert len(set(records.values())) == 1, f"the sides of {match_id} disagree: {records}"
+            price, quantity, _ = next(iter(records.values()))
             maker, taker = orders[maker_id], orders[taker_id]
-            assert len({record for _, record in kept}) == 1, f"the sides of {match_id} disagree: {kept}"
-            price, quantity, _ = kept[0][1]
-            assert price == maker.price, f"{match_id} is not at the maker's price"
+            assert price == maker.price, f"match {match_id} at {price} is not at the price of {maker}"
             assert taker.side is maker.side.opposite
-            assert taker.side.crosses(taker.price, maker.price), f"{match_id} is outside the taker's limit"
-            assert taker.owner != maker.owner, f"{match_id} is with itself"
-            if maker_id.split("-")[0] != taker_id.split("-")[0]:
-                sides = sorted(name for name, _ in kept)
-                expected = sorted((maker_id.split("-")[0], taker_id.split("-")[0]))
-                assert sides == expected, f"{match_id} is kept by {sides} only, not {expected}"
-            else:
-                assert len(kept) == 1, f"local trade {match_id} is kept twice: {kept}"
+            assert taker.side.crosses(taker.price, maker.price), f"{match_id} is outside the limit of {taker}"
+            assert taker.owner != maker.owner, f"{match_id} is {taker.owner} with itself"
             for id in (maker_id, taker_id):
-                filled[id] = filled.get(id, 0) + int(str(quantity))
+                filled[id] = filled.get(id, 0) + quantity
         for id, order in orders.items():
             assert filled.get(id, 0) == order.filled, f"{order} has trades of {filled.get(id, 0)}"
+        for name, peer in self.peers.items():
+            for told in peer.told.values():
+                assert owner_of.get(told.order_id) == name, f"{told}, and it is gone"
+                order = orders[told.order_id]
+                assert order.filled >= told.filled, f"{told}, and now {order}"
+                assert not told.cancelled or order.status.closed, f"{told}, and now {order}"
+        self.check_disks()
+
+    def check_disks(self) -> None:
+        """What a restart would make of each journal is what its peer holds now."""
+        for peer in self.peers.values():
+            assert peer.negotiator is not None
+            recovered = Recovered(INSTRUMENT.market, peer.disk.durable)
+            ledger = peer.negotiator.market.ledger
+            live = {order.id: quantities(order) for order in ledger.orders(None, 0, 10**9)[0]}
+            assert {id: quantities(order) for id, order in recovered.orders.items()} == live
+            assert recovered.trades == ledger.trades(0, 10**9)[0]
+            assert not recovered.confirmations
+
+    @property
+    def cross_peer_trades(self) -> int:
+        return sum(n.market.ledger.cross_peer_trades for n in self.negotiators()) // 2
+
+
+def check_conservation(order: Order) -> None:
+    parts = (order.open, order.reserved, order.filled, order.cancelled)
+    assert min(parts) >= 0, order
+    assert sum(parts) == order.quantity, order
+
+
+def quantities(order: Order) -> tuple[int, ...]:
+    return (order.quantity, order.open, order.reserved, order.filled, order.cancelled)
+
+

@@ -1,0 +1,185 @@
+"""Virtual time, imperfect clocks, a faulty network and a faulty disk. One random source decides everything.
+
+Nothing here knows the order book: it carries JSON between named places and calls back at virtual times.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class World:
+    """Events in order of virtual time, and a log of what happened for the timeline of a failure."""
+
+    def __init__(self, seed: int):
+        self.random = Random(seed)
+        self.now = 0.0
+        self.timeline: list[str] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+
+    def after(self, delay_s: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + delay_s, next(self._count), event))
+
+    def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let ``seconds`` pass, or less when ``until`` holds. Returns whether it does."""
+        end = self.now + seconds
+        while self._events and self._events[0][0] <= end:
+            if until():
+                return True
+            time, _, event = heapq.heappop(self._events)
+            self.now = max(self.now, time)
+            event()
+        self.now = end
+        return until()
+
+    def log(self, text: str) -> None:
+        self.timeline.append(f"{self.now:10.4f}  {text}")
+
+
+class SkewedClock:
+    """A peer's clocks: the monotonic one starts anywhere and drifts, the wall clock is off by any amount."""
+
+    def __init__(self, world: World, drift: float, wall_off_s: float):
+        self._world = world
+        self._rate = 1.0 + drift
+        self._start = world.random.uniform(0.0, 1e6)
+        self._wall_off_s = wall_off_s
+
+    def monotonic(self) -> float:
+        return self._start + self._world.now * self._rate
+
+    def time_ms(self) -> int:
+        return int((1_700_000_000.0 + self._world.now + self._wall_off_s) * 1000)
+
+    def until(self, local: float) -> float:
+        """Virtual seconds from now until the monotonic clock shows ``local``."""
+        return max(0.0, (local - self.monotonic()) / self._rate)
+
+
+@dataclass(frozen=True)
+class NetworkFaults:
+    """What can happen to a message; probabilities, and the delay of one in seconds."""
+
+    lost: float = 0.0
+    repeated: float = 0.0
+    delay_s: tuple[float, float] = (0.001, 0.02)
+
+
+class SimNetwork:
+    """Request and reply between places, each message lost, repeated, delayed and reordered on its own."""
+
+    def __init__(self, world: World, faults: NetworkFaults):
+        self._world = world
+        self.faults = faults
+        self.cut: set[tuple[str, str]] = set()
+        """(from, to) pairs between which nothing travels: partitions can be one-sided."""
+        self.slow: dict[str, float] = {}
+        """Seconds that a place adds to each of its answers."""
+        self.serve: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {}
+        """What serves a request at a place, given how to reply. Other places refuse connections."""
+
+    def call(
+        self,
+        caller: str,
+        place: str,
+        request: Any,
+        *,
+        timeout_s: float,
+        answered: Callable[[Any], None],
+        failed: Callable[[bool], None],
+    ) -> None:
+        """Send ``request``; exactly one of ``answered`` and ``failed`` (was it refused?) is called."""
+        over = False
+
+        def end(tell: Callable[[], None]) -> None:
+            nonlocal over
+            if not over:
+                over = True
+                tell()
+
+        def arrive() -> None:
+            serve = self.serve.get(place)
+            if serve is None:
+                if (place, caller) not in self.cut:
+                    self._world.after(self._delay(), lambda: end(lambda: failed(True)))
+                return
+
+            def reply(content: Any) -> None:
+                if not self._drop(place, caller):
+                    pause = self._delay() + self.slow.get(place, 0.0)
+                    self._world.after(pause, lambda: end(lambda: answered(content)))
+
+            serve(request, reply)
+
+        copies = 2 if self._world.random.random() < self.faults.repeated else 1
+        for _ in range(copies):
+            if not self._drop(caller, place):
+                self._world.after(self._delay(), arrive)
+        self._world.after(timeout_s, lambda: end(lambda: failed(False)))
+
+    def _drop(self, sender: str, receiver: str) -> bool:
+        return (sender, receiver) in self.cut or self._world.random.random() < self.faults.lost
+
+    def _delay(self) -> float:
+        return self._world.random.uniform(*self.faults.delay_s)
+
+
+class SimDisk(Generic[Item]):
+    """A log on a disk: appended batches become durable in order, some time later.
+
+    A crash keeps what is durable and any beginning of the rest, whole batches only: a torn one is seen to be
+    torn when the log is opened, and left out.
+    """
+
+    def __init__(self, world: World, sync_s: tuple[float, float] = (0.0002, 0.005)):
+        self._world = world
+        self._sync_s = sync_s
+        self.durable: list[Item] = []
+        self._pending: list[list[Item]] = []
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._appended = 0
+        self._synced = 0
+        self._life = 0
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether anything that was appended is not durable yet."""
+        return bool(self._pending)
+
+    def append(self, batch: Sequence[Item]) -> None:
+        self._pending.append(list(batch))
+        self._appended += 1
+        life, upto = self._life, self._appended
+        self._world.after(self._world.random.uniform(*self._sync_s), lambda: self._sync(life, upto))
+
+    def when_durable(self, then: Callable[[], None]) -> None:
+        if self._synced == self._appended:
+            then()
+        else:
+            self._waiting.append((self._appended, then))
+
+    def _sync(self, life: int, upto: int) -> None:
+        if life != self._life:
+            return  # the process that wanted it is gone
+        while self._pending and self._synced < upto:
+            self.durable += self._pending.pop(0)
+            self._synced += 1
+        while self._waiting and self._waiting[0][0] <= self._synced:
+            self._waiting.pop(0)[1]()
+
+    def crash(self) -> None:
+        """The process ends; some of what it had written reaches the disk all the same."""
+        self._life += 1
+        self._waiting.clear()
+        for batch in self._pending[: self._world.random.randint(0, len(self._pending))]:
+            self.durable += batch
+        self._pending.clear()
+        self._synced = self._appended = 0
