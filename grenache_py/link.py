@@ -8,7 +8,6 @@ import random
 import threading
 import time
 import uuid
-import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ class Link:
         self._in_flight: dict[bytes, Future[Any]] = {}
         self._announcing: dict[tuple[str, int], _Announcement] = {}
         self._announcer: threading.Thread | None = None
-        self._peers: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+        self._peers: set[Stoppable] = set()
         self._stopped = False
         # Guards everything above; the announcer sleeps on it.
         self._wake = threading.Condition()
@@ -252,6 +251,11 @@ class Link:
         with self._wake:
             self._check_open()
             self._peers.add(peer)
+
+    def detach(self, peer: Stoppable) -> None:
+        """``peer`` was stopped by itself."""
+        with self._wake:
+            self._peers.discard(peer)
 
     def _check_open(self) -> None:
         if self._stopped:

@@ -74,6 +74,7 @@ class PeerRPCClient:
 
     def stop(self) -> None:
         """Refuse further calls and close idle connections; calls under way end within their limits."""
+        self._link.detach(self)
         self._http.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -223,6 +224,7 @@ class PeerRPCServer:
 
     def stop(self) -> None:
         """Stop all services."""
+        self._link.detach(self)
         while self._services:
             self._services.pop().stop()
 

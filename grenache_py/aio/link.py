@@ -7,7 +7,6 @@ import logging
 import random
 import time
 import uuid
-import weakref
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
@@ -73,7 +72,7 @@ class Link:
         self._http = HttpClient(limits.GRAPE_REPLY_BYTES_MAX)
         self._in_flight: dict[bytes, asyncio.Task[Any]] = {}
         self._announcing: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._peers: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+        self._peers: set[Stoppable] = set()
         self._stopped = False
 
     async def __aenter__(self) -> Link:
@@ -221,6 +220,10 @@ class Link:
         if self._stopped:
             raise ClosedError("the link is stopped")
         self._peers.add(peer)
+
+    def detach(self, peer: Stoppable) -> None:
+        """``peer`` was stopped by itself."""
+        self._peers.discard(peer)
 
     async def _request(self, kind: str, data: Any, tries: int) -> Any:
         """Ask the Grape; identical requests that are under way at the same time share one."""

@@ -70,6 +70,7 @@ class PeerRPCClient:
 
     async def stop(self) -> None:
         """Close the connections; calls under way fail. Doing it again changes nothing."""
+        self._link.detach(self)
         await self._http.close()
 
     async def request(
@@ -213,6 +214,7 @@ class PeerRPCServer:
 
     async def stop(self) -> None:
         """Stop all services."""
+        self._link.detach(self)
         while self._services:
             await self._services.pop().stop()
 

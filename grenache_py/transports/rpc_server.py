@@ -88,8 +88,8 @@ class RpcServer:
     """Listens, decodes, and calls ``on_request(request, handler)`` or ``on_bad_request(error)`` on the loop.
 
     A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504, and
-    ``on_expired(handler)`` is called; beyond ``max_in_flight`` unanswered ones, further requests are answered
-    ``ERR_SERVER_BUSY`` with status 503.
+    ``on_expired(handler)`` is called; beyond ``limits.REQUESTS_IN_FLIGHT_MAX`` unanswered ones, further
+    requests are answered ``ERR_SERVER_BUSY`` with status 503.
     """
 
     def __init__(
@@ -100,14 +100,12 @@ class RpcServer:
         *,
         timeout_s: float,
         max_body: int,
-        max_in_flight: int = limits.REQUESTS_IN_FLIGHT_MAX,
     ):
         self._on_request = on_request
         self._on_bad_request = on_bad_request
         self._on_expired = on_expired
         self._timeout_s = timeout_s
         self._max_body = max_body
-        self._max_in_flight = max_in_flight
         too_large = BadRequestError("ERR_REQUEST_PAYLOAD_SIZE", 413, "the body is too large")
         self._http = HttpServer(
             self._receive,
@@ -154,7 +152,7 @@ class RpcServer:
             self._on_bad_request(error)
             return
         handler = Handler(self, exchange, request)
-        if len(self._unanswered) >= self._max_in_flight:
+        if len(self._unanswered) >= limits.REQUESTS_IN_FLIGHT_MAX:
             handler.refuse(503, "ERR_SERVER_BUSY")
             return
         self._unanswered[handler] = self.loop.time() + self._timeout_s
