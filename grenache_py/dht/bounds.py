@@ -1,0 +1,69 @@
+"""Every bound of the DHT node in one place, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ID_BYTES: Final = 20
+# Contacts per bucket, and nodes that a walk ends on: k-rpc/index.js (BEP 5 says 8, Node Grapes use 20).
+K: Final = 20
+# Queries of one walk under way at once: k-rpc/index.js.
+CONCURRENCY: Final = 16
+
+# Transactions.
+QUERY_TIMEOUT_S: Final = 2.0  # k-rpc-socket/index.js: 2.0 to 2.5 s
+TICK_S: Final = 0.25  # how coarse every limit in time is
+# Queries under way to one address: what a receive buffer of the usual 208 KiB holds several times over.
+IN_FLIGHT_PER_ADDRESS: Final = 64
+QUEUED_MAX: Final = 20_000
+PENDING_MAX: Final = 50_000  # well below the 65,535 transaction ids of two bytes
+
+# Datagrams.
+NAME_BYTES_MAX: Final = 1024  # a name must fit a datagram with room to spare
+VALUES_MAX: Final = 100  # peers in one reply, 800 bytes: still one unfragmented datagram
+TRANSACTION_ID_BYTES_MAX: Final = 32  # what is echoed to a sender
+TOKEN_BYTES_MAX: Final = 64  # what is echoed from a reply
+NODES_READ_MAX: Final = 200  # contacts read from one reply; a Node Grape lists its whole table
+STRANGER_DATAGRAM_BYTES_MAX: Final = 4096  # the largest query, a put, stays below 2,400
+
+# Walks.
+WALKS_MAX: Final = 4096
+CANDIDATES_MAX: Final = 500
+# A silent node holds up the end of a walk in which others answered this long …
+PATIENCE_S: Final = 1.0
+PATIENCE_FOUND_S: Final = 0.5  # … when something was found already
+SUSPECT_S: Final = 60.0  # … and not at all, this long after it let a query time out
+SUSPECTS_MAX: Final = 2000
+
+# Routing table.
+FAILURES_MAX: Final = 2  # unanswered queries in a row: the second one is a ping right after the first
+PING_BEFORE_EVICT_S: Final = 10.0  # bittorrent-dht/client.js: contacts seen since then are not questioned
+VERIFYING_MAX: Final = 256  # strangers that are being pinged
+REFRESH_S: Final = 900.0  # BEP 5: buckets unchanged for 15 minutes are refreshed
+BOOTSTRAP_RETRY_S: Final = 1.0  # doubling up to …
+BOOTSTRAP_RETRY_MAX_S: Final = 30.0
+
+# Stores.
+PEER_MAX_AGE_S: Final = 120.0  # grenache-grape/lib/Grape.js
+PEERS_MAX: Final = 50_000
+PEERS_PER_NAME_MAX: Final = 1000
+PEERS_PER_SOURCE_MAX: Final = 10_000  # one Grape announces all the services of its host
+TABLES_MAX: Final = 5000  # grenache-grape/lib/Grape.js: dht_maxTables
+TABLE_MAX_AGE_S: Final = 270.0  # a little less than the five minutes that tokens are good for
+ITEMS_MAX: Final = 5000  # grenache-grape/lib/Grape.js: dht_maxValues
+ITEM_MAX_AGE_S: Final = 24 * 3600.0  # BEP 44 asks for two hours at least
+ITEM_BYTES_MAX: Final = 1000  # BEP 44
+SALT_BYTES_MAX: Final = 64  # BEP 44
+ITEM_DEPTH_MAX: Final = 32
+OWN_ANNOUNCES_MAX: Final = 5000
+WELCOMES_MAX: Final = 10_000  # own announces still to be told to nodes that joined
+WELCOMES_PER_TICK: Final = 64
+TOKEN_ROTATE_S: Final = 300.0  # BEP 5
+
+# Datagrams per second, and at once, from an IP address that has not proved itself by answering a query.
+STRANGER_RATE: Final = 100.0  # public addresses, as jech/dht
+STRANGER_BURST: Final = 400.0
+PRIVATE_RATE: Final = 5000.0  # loopback and private networks
+PRIVATE_BURST: Final = 20_000.0
+MALFORMED_COST: Final = 10.0  # an undecodable datagram counts as many
+STRANGERS_MAX: Final = 10_000  # addresses remembered

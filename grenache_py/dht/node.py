@@ -1,0 +1,575 @@
+"""A node of the DHT: BEP 5 and BEP 44 as Node Grapes speak them. IO-free.
+
+It is given ``send``, ``clock``, ``call_later`` and randomness, and is told of datagrams by ``receive``; so
+it runs on a socket (udp.py) and in a simulation alike. Results come by plain callbacks: no task or future
+per query, and one coarse timer for everything that is limited in time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from grenache_py.dht.announces import OwnAnnounces
+from grenache_py.dht.bounds import (
+    BOOTSTRAP_RETRY_MAX_S,
+    BOOTSTRAP_RETRY_S,
+    CONCURRENCY,
+    ID_BYTES,
+    ITEMS_MAX,
+    NAME_BYTES_MAX,
+    PEER_MAX_AGE_S,
+    REFRESH_S,
+    STRANGER_DATAGRAM_BYTES_MAX,
+    SUSPECT_S,
+    SUSPECTS_MAX,
+    TABLE_MAX_AGE_S,
+    TABLES_MAX,
+    TICK_S,
+    VALUES_MAX,
+    VERIFYING_MAX,
+    WALKS_MAX,
+    WELCOMES_PER_TICK,
+    K,
+)
+from grenache_py.dht.distance import key_of
+from grenache_py.dht.items import Item, ItemStore
+from grenache_py.dht.krpc import (
+    Address,
+    ErrorCode,
+    MalformedDatagram,
+    decode,
+    error_of,
+    node_id_of,
+    pack_address,
+)
+from grenache_py.dht.lookup import Candidate, ItemWalk, PeerWalk, Walk
+from grenache_py.dht.peers import PeerStore
+from grenache_py.dht.ratelimit import RateLimiter
+from grenache_py.dht.routing import Contact, Routing
+from grenache_py.dht.server import Tables, answer
+from grenache_py.dht.tokens import Tokens
+from grenache_py.dht.transactions import Reply, Transactions
+
+# Under which a look-up lists what was announced here while nobody else tells our address.
+_LOOPBACK = "127.0.0.1"
+_PINGS_PER_TICK = 8
+
+
+class Busy(Exception):
+    """More walks at once than this node takes on."""
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class DhtSettings:
+    """How a node behaves; times in seconds."""
+
+    #: our IPv4 address as others reach it, where it is known: own announces are stored under it
+    host: str | None = None
+    peer_max_age_s: float = PEER_MAX_AGE_S
+    #: contacts that were silent for so long are pinged
+    node_liveness_s: float = 300.0
+    max_tables: int = TABLES_MAX
+    max_items: int = ITEMS_MAX
+    concurrency: int = CONCURRENCY
+
+
+@dataclass
+class StoreReport:
+    """What became of an announce or a put at the nodes that were asked."""
+
+    asked: int = 0
+    stored: int = 0
+    #: code and text of each refusal
+    refusals: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def silent(self) -> int:
+        return self.asked - self.stored - len(self.refusals)
+
+
+class _Store:
+    """An announce_peer or put on its way to several nodes."""
+
+    __slots__ = ("done", "missing", "report")
+
+    def __init__(self, asked: int, done: Callable[[StoreReport], None]) -> None:
+        self.report = StoreReport(asked)
+        self.missing = asked
+        self.done = done
+
+
+Holders = list[tuple[Address, bytes]]  # nodes and their write tokens
+
+
+class DhtNode:
+    """One node. ``emit(event, argument)`` is called for ``ready``, ``node`` (Contact), ``peer`` ("ip:port"),
+    ``announce`` (name) and ``warning`` (text).
+    """
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[bytes, Address], None],
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Timer],
+        random: Random,
+        random_bytes: Callable[[int], bytes],
+        node_id: bytes | None = None,
+        settings: DhtSettings | None = None,
+        emit: Callable[[str, Any], None] = lambda event, argument: None,
+    ) -> None:
+        if node_id is not None and len(node_id) != ID_BYTES:
+            raise ValueError(f"node_id must be {ID_BYTES} bytes")
+        self.settings = settings or DhtSettings()
+        self.node_id = node_id or random_bytes(ID_BYTES)
+        self._clock = clock
+        self._call_later = call_later
+        self._random = random
+        self._emit = emit
+        now = clock()
+        self.routing = Routing(self.node_id, now)
+        self.peers = PeerStore(self.settings.peer_max_age_s)
+        self.items = ItemStore(self.settings.max_items)
+        self.own = OwnAnnounces(self.settings.peer_max_age_s)
+        self.ready = False
+        self._tables = Tables(
+            self.node_id,
+            self.routing,
+            Tokens(random_bytes, now),
+            self.peers,
+            self.items,
+            random,
+            lambda name: emit("announce", name),
+        )
+        self._transactions = Transactions(send, clock, random)
+        self._strangers = RateLimiter()
+        self._send = send
+        # Nodes that let a query time out, and until when they are not waited for; in the order of that time.
+        self._suspects: OrderedDict[Address, float] = OrderedDict()
+        self._verifying: set[Address] = set()
+        self._walks: set[Walk] = set()
+        self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
+        # Who took an announce of a name, or would: when that was learnt, and the tokens.
+        self._holders: OrderedDict[bytes, tuple[float, Holders]] = OrderedDict()
+        #: asked when no contact is known, and every half minute while they are none
+        self.bootstrap_addresses: list[Address] = []
+        self._bootstrapping = False
+        self._bootstrap_at = 0.0
+        self._bootstrap_delay_s = BOOTSTRAP_RETRY_S
+        self._self_addresses: set[Address] = set()
+        self._timer: Timer | None = None
+
+    # Life.
+
+    def start(self, bootstrap: Sequence[Address] = ()) -> None:
+        """Begin, and find the nodes around our own id through these addresses; ``ready`` follows."""
+        self._tick()
+        self.bootstrap(bootstrap)
+
+    def bootstrap(self, addresses: Sequence[Address]) -> None:
+        """Join through these addresses, now and whenever one of them is not among the contacts."""
+        self.bootstrap_addresses = list(addresses)
+        self._bootstrap_delay_s = BOOTSTRAP_RETRY_S
+        self._join(self.bootstrap_addresses)
+
+    def stop(self) -> None:
+        """Stop; whoever waits for a result gets it now, with what there is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # What ends may ask the next candidate; those are finite, and each query ends here at once.
+        while True:
+            ended = [(done, context) for _, done, context in self._transactions.expire(float("inf"))]
+            ended += self._transactions.take_doomed()
+            if not ended:
+                return
+            for done, context in ended:
+                done(context, None, None)
+
+    # What the DHT is for.
+
+    def lookup(self, name: bytes, done: Callable[[list[bytes]], None]) -> None:
+        """Find the peers of a name: up to 100 compact ones, in random order, no duplicates.
+
+        Raises ValueError for an unfit name, Busy when too much is under way.
+        """
+        _check_name(name)
+        self._check_busy()
+
+        def found(walk: PeerWalk) -> None:
+            done(self._peers_of(name, walk))
+
+        self._walk_peers(name, found)
+
+    def announce(self, name: bytes, port: int, done: Callable[[StoreReport], None]) -> None:
+        """Announce a port of this host under a name, at the nodes closest to it and here.
+
+        Raises ValueError for an unfit name or port, Busy when too much is under way.
+        """
+        _check_name(name)
+        if not 1 <= port <= 0xFFFF:
+            raise ValueError(f"port must be 1..65535, not {port}")
+        self._check_busy()
+        now = self._clock()
+        self.own.add(name, port, now)
+        if self.settings.host is not None:
+            self.peers.announce(name, pack_address((self.settings.host, port)), self.settings.host, now)
+            self._emit("announce", name)
+        holders = self._holders_of(name, now)
+        if not holders:
+            self._walk_peers(name, lambda walk: self._announce_to(_holders_in(walk), name, port, done))
+            return
+
+        def again_when_stale(report: StoreReport) -> None:
+            bad_token = any(code == ErrorCode.PROTOCOL for code, _ in report.refusals)
+            if report.stored and not bad_token:
+                done(report)
+                return
+            self._holders.pop(name, None)
+            self._walk_peers(name, lambda walk: self._announce_to(_holders_in(walk), name, port, done))
+
+        self._announce_to(holders, name, port, again_when_stale)
+
+    def put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
+        """Store an item (checked before) at the nodes closest to it; an immutable one here too, as Node does.
+
+        Raises Busy when too much is under way.
+        """
+        self._check_busy()
+        args: dict[bytes, Any] = {b"id": self.node_id, b"v": item.v}
+        if item.mutable:
+            args |= {b"k": item.k, b"seq": item.seq, b"sig": item.sig}
+            if item.salt:
+                args[b"salt"] = item.salt
+            if cas is not None:
+                args[b"cas"] = cas
+        else:
+            self.items.put(item, None, self._clock())
+
+        def found(walk: ItemWalk) -> None:
+            self._store(_holders_in(walk), b"put", args, done)
+
+        # Looking for the item itself would end at the first copy of an immutable one; all tokens are wanted.
+        self._run(_TokenWalk, item.target, found)
+
+    def get(
+        self,
+        target: bytes,
+        done: Callable[[Item | None, Reply | None], None],
+        *,
+        salt: bytes | None = None,
+        cache: bool = True,
+    ) -> None:
+        """Find an item: here, unless ``cache`` is false, or in the DHT; with the reply that brought it.
+
+        Raises Busy when too much is under way.
+        """
+        self._check_busy()
+        stored = self.items.get(target, self._clock()) if cache else None
+        if stored is not None:
+            done(stored, None)
+            return
+        self._run(ItemWalk, target, lambda walk: done(walk.item, walk.reply), salt=salt)
+
+    def _check_busy(self) -> None:
+        if len(self._walks) >= WALKS_MAX:
+            raise Busy(f"{WALKS_MAX} walks are under way")
+
+    # Datagrams.
+
+    def receive(self, datagram: bytes, address: Address) -> None:
+        """Take a datagram. Whatever it is, it raises nothing."""
+        now = self._clock()
+        contact = self.routing.by_address.get(address)
+        if not (contact is not None and contact.verified) and not self._transactions.expects(address):
+            if len(datagram) > STRANGER_DATAGRAM_BYTES_MAX or not address[1]:
+                return
+            if not self._strangers.allow(address[0], now):
+                return
+        try:
+            message = decode(datagram)
+        except MalformedDatagram as error:
+            self._strangers.malformed(address[0], now)
+            self._emit("warning", f"{address[0]}:{address[1]}: {error}")
+            return
+        kind = message.get(b"y")
+        if kind == b"r":
+            self._on_reply(message, address, now)
+        elif kind == b"q":
+            self._on_query(message, address, now)
+        elif kind == b"e":
+            self._on_error(message, address, now)
+        else:
+            self._emit("warning", f"{address[0]}:{address[1]}: unknown kind of message")
+
+    def _on_query(self, message: dict[bytes, Any], address: Address, now: float) -> None:
+        reply = answer(self._tables, address, message, now)
+        if reply is not None:
+            self._send(reply, address)
+        node_id = node_id_of(message.get(b"a"))
+        # BEP 43: a read-only node cannot be asked anything.
+        if node_id is not None and message.get(b"ro") != 1 and self.routing.heard(node_id, address, now):
+            self._verify(address)
+
+    def _on_reply(self, message: dict[bytes, Any], address: Address, now: float) -> None:
+        taken = self._transactions.take(message.get(b"t"), address)
+        if taken is None:
+            return
+        done, context = taken
+        reply = message.get(b"r")
+        node_id = node_id_of(reply)
+        if node_id is None:
+            done(context, None, (0, "a reply needs an id"))
+            return
+        self._suspects.pop(address, None)
+        if node_id == self.node_id:
+            self._self_addresses.add(address)
+        fresh, oldest = self.routing.answered(node_id, address, now)
+        if oldest is not None:
+            self._verify(oldest.address)
+        if fresh:
+            self._welcome(self.routing.by_address[address], now)
+        done(context, reply, None)
+
+    def _on_error(self, message: dict[bytes, Any], address: Address, now: float) -> None:
+        taken = self._transactions.take(message.get(b"t"), address)
+        if taken is None:
+            return
+        # Refusing is a sign of life too.
+        contact = self.routing.by_address.get(address)
+        if contact is not None:
+            contact.seen = now
+            contact.failures = 0
+        done, context = taken
+        done(context, None, error_of(message))
+
+    # Contacts.
+
+    def _verify(self, address: Address) -> None:
+        if address not in self._verifying and len(self._verifying) < VERIFYING_MAX:
+            self._verifying.add(address)
+            self._ping(address)
+
+    def _ping(self, address: Address) -> None:
+        self._transactions.query(address, b"ping", {b"id": self.node_id}, self._pinged, address)
+
+    def _pinged(self, address: Address, reply: Reply | None, error: tuple[int, str] | None) -> None:
+        self._verifying.discard(address)
+
+    def _welcome(self, contact: Contact, now: float) -> None:
+        """A node is new, or back: it may be one that own announces belong to."""
+        self._emit("node", contact)
+        self.own.welcome(contact.address, now)
+
+    def _tell_own_announce(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
+        address, name, port = context
+        token = reply.get(b"token") if reply is not None else None
+        if type(token) is bytes:
+            self._announce_to([(address, token)], name, port, lambda report: None)
+
+    # Walks.
+
+    def _walk_peers(self, name: bytes, done: Callable[[PeerWalk], None]) -> None:
+        """Simultaneous walks for one name are one."""
+        waiting = self._peer_walks.get(name)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._peer_walks[name] = [done]
+        self._run(PeerWalk, name, self._peers_walked)
+
+    def _peers_walked(self, walk: PeerWalk) -> None:
+        name = walk.target
+        holders = _holders_in(walk)
+        self._holders.pop(name, None)
+        if holders:
+            self._holders[name] = self._clock(), holders
+            if len(self._holders) > self.settings.max_tables:
+                self._holders.popitem(last=False)
+        for done in self._peer_walks.pop(name):
+            done(walk)
+
+    def _holders_of(self, name: bytes, now: float) -> Holders:
+        made, holders = self._holders.get(name, (0.0, []))
+        return holders if now - made < TABLE_MAX_AGE_S else []
+
+    def _peers_of(self, name: bytes, walk: PeerWalk) -> list[bytes]:
+        now = self._clock()
+        found = walk.values.copy()
+        found.update(dict.fromkeys(self.peers.get(name, now, VALUES_MAX, self._random)))
+        for port in self.own.ports(name, now):
+            # How others see us is better than how we see ourselves.
+            tail = port.to_bytes(2, "big")
+            if not any(peer.endswith(tail) for peer in found):
+                found[pack_address((self.settings.host or _LOOPBACK, port))] = None
+        peers = list(found)
+        if len(peers) > 1:
+            peers = self._random.sample(peers, min(len(peers), VALUES_MAX))
+        for peer in peers:
+            self._emit("peer", peer)
+        return peers
+
+    def _run(self, kind: type[Any], target: bytes, done: Callable[[Any], None], **options: Any) -> None:
+        """Walk to a target from the contacts closest to it; with none, from the bootstrap addresses."""
+
+        def ended(walk: Walk) -> None:
+            self._walks.discard(walk)
+            done(walk)
+
+        walk: Walk = kind(
+            target,
+            self.node_id,
+            ask=self._ask,
+            done=ended,
+            suspects=self._suspects,
+            concurrency=self.settings.concurrency,
+            **options,
+        )
+        contacts = self.routing.closest(key_of(target), K)
+        for contact in contacts:
+            walk.add(contact.id, contact.address)
+        if not contacts:
+            for address in self.bootstrap_addresses:
+                walk.add(None, address)
+        self._walks.add(walk)
+        walk.start()
+
+    def _ask(self, walk: Walk, candidate: Candidate) -> None:
+        candidate.asked_at = self._clock()
+        self._transactions.query(
+            candidate.address, walk.method, walk.args, self._walk_answered, (walk, candidate)
+        )
+
+    def _walk_answered(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
+        walk, candidate = context
+        if reply is None:
+            walk.failed(candidate)
+        else:
+            walk.answered(candidate, reply[b"id"], reply)
+
+    # Storing at others.
+
+    def _announce_to(
+        self, holders: Holders, name: bytes, port: int, done: Callable[[StoreReport], None]
+    ) -> None:
+        args = {b"id": self.node_id, b"implied_port": 0, b"info_hash": name, b"port": port}
+        self._store(holders, b"announce_peer", args, done)
+
+    def _store(
+        self,
+        holders: Holders,
+        method: bytes,
+        args: dict[bytes, Any],
+        done: Callable[[StoreReport], None],
+    ) -> None:
+        store = _Store(len(holders), done)
+        if not holders:
+            done(store.report)
+        for address, token in holders:
+            self._transactions.query(address, method, {**args, b"token": token}, self._stored, store)
+
+    def _stored(self, store: _Store, reply: Reply | None, error: tuple[int, str] | None) -> None:
+        if reply is not None:
+            store.report.stored += 1
+        elif error is not None:
+            store.report.refusals.append(error)
+        store.missing -= 1
+        if not store.missing:
+            store.done(store.report)
+
+    # Time.
+
+    def _tick(self) -> None:
+        self._timer = self._call_later(TICK_S, self._tick)
+        now = self._clock()
+        for address, done, context in self._transactions.expire(now):
+            done(context, None, None)
+            self._unanswered(address, now)
+        for done, context in self._transactions.take_doomed():
+            done(context, None, None)
+        for walk in list(self._walks):
+            walk.hurry(now)
+        while self._suspects and next(iter(self._suspects.values())) <= now:
+            self._suspects.popitem(last=False)
+        self.peers.purge(now)
+        self.items.purge(now)
+        self._keep_up(now)
+
+    def _unanswered(self, address: Address, now: float) -> None:
+        self._suspects.pop(address, None)
+        self._suspects[address] = now + SUSPECT_S
+        if len(self._suspects) > SUSPECTS_MAX:
+            self._suspects.popitem(last=False)
+        questionable = self.routing.failed(address)
+        if questionable is not None:
+            self._verify(questionable.address)
+
+    def _keep_up(self, now: float) -> None:
+        """Ping the silent, refresh old buckets, tell newcomers what we announced, rejoin when alone."""
+        for contact in self.routing.silent(now, self.settings.node_liveness_s, _PINGS_PER_TICK):
+            self._verify(contact.address)
+        for address, (name, port) in self.own.take_welcomes(WELCOMES_PER_TICK, now):
+            newcomer = self.routing.by_address.get(address)
+            if newcomer in self.routing.closest(key_of(name), K):
+                args = {b"id": self.node_id, b"info_hash": name}
+                self._transactions.query(
+                    address, b"get_peers", args, self._tell_own_announce, (address, name, port)
+                )
+        if self.routing and len(self._walks) < WALKS_MAX:
+            target = self.routing.refresh_target(now, REFRESH_S, self._random)
+            if target is not None:
+                self._run(Walk, target, lambda walk: None)
+        if now >= self._bootstrap_at and not self._bootstrapping:
+            missing = [
+                address
+                for address in self.bootstrap_addresses
+                if address not in self.routing.by_address and address not in self._self_addresses
+            ]
+            if missing:
+                self._join(missing)
+
+    def _join(self, addresses: Sequence[Address]) -> None:
+        """Walk to our own id, starting at these addresses."""
+        self._bootstrapping = True
+        walk = Walk(self.node_id, self.node_id, ask=self._ask, done=self._joined)
+        for address in addresses:
+            walk.add(None, address)
+        for contact in self.routing.closest(key_of(self.node_id), K):
+            walk.add(contact.id, contact.address)
+        self._walks.add(walk)
+        walk.start()
+
+    def _joined(self, walk: Walk) -> None:
+        self._walks.discard(walk)
+        self._bootstrapping = False
+        if self.routing:
+            self._bootstrap_delay_s = BOOTSTRAP_RETRY_MAX_S
+        else:
+            self._bootstrap_delay_s = min(2 * self._bootstrap_delay_s, BOOTSTRAP_RETRY_MAX_S)
+        self._bootstrap_at = self._clock() + self._bootstrap_delay_s * self._random.uniform(0.75, 1.25)
+        if not self.ready:
+            self.ready = True
+            self._emit("ready", None)
+
+
+class _TokenWalk(Walk):
+    """A ``get`` walk that wants the write tokens only."""
+
+    method = b"get"
+
+
+def _holders_in(walk: Walk) -> Holders:
+    return [(candidate.address, candidate.token or b"") for candidate in walk.closest_with_token()]
+
+
+def _check_name(name: bytes) -> None:
+    if not 1 <= len(name) <= NAME_BYTES_MAX:
+        raise ValueError(f"a name must have 1..{NAME_BYTES_MAX} bytes, not {len(name)}")

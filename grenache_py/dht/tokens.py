@@ -1,0 +1,48 @@
+"""Write tokens: proof that an announcer receives what is sent to its address (BEP 5). IO-free."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from hashlib import blake2b
+
+from grenache_py.dht.bounds import TOKEN_ROTATE_S
+from grenache_py.dht.krpc import Address, pack_address
+
+_TOKEN_BYTES = 8
+_SECRET_BYTES = 32
+
+
+class Tokens:
+    """A keyed hash over the sender's address and port and the target, so that a token serves nobody else and
+    for nothing else. The current and the previous secret count; they change every five minutes."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes], now: float) -> None:
+        self._random_bytes = random_bytes
+        self._current = self._previous = random_bytes(_SECRET_BYTES)
+        self._rotated = now
+
+    def issue(self, sender: Address, target: bytes, now: float) -> bytes:
+        if now - self._rotated >= TOKEN_ROTATE_S:
+            self._rotate(now)
+        return _token(self._current, sender, target)
+
+    def valid(self, token: bytes, sender: Address, target: bytes, now: float) -> bool:
+        if now - self._rotated >= TOKEN_ROTATE_S:
+            self._rotate(now)
+        # Both are always compared, in constant time.
+        current = hmac.compare_digest(token, _token(self._current, sender, target))
+        previous = hmac.compare_digest(token, _token(self._previous, sender, target))
+        return current or previous
+
+    def _rotate(self, now: float) -> None:
+        fresh = self._random_bytes(_SECRET_BYTES)
+        # After a long silence the current secret is older than the previous one may be.
+        stale = now - self._rotated >= 2 * TOKEN_ROTATE_S
+        self._previous = fresh if stale else self._current
+        self._current = fresh
+        self._rotated = now
+
+
+def _token(secret: bytes, sender: Address, target: bytes) -> bytes:
+    return blake2b(pack_address(sender) + target, digest_size=_TOKEN_BYTES, key=secret).digest()

@@ -1,0 +1,132 @@
+"""The queries under way, and those that wait for their turn. IO-free.
+
+Node matches a reply by transaction id and IP address; here the port must be right too, for a reply from
+elsewhere is a guess. Ids are two random bytes, because two bytes are all that Node reads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from grenache_py.dht.bounds import IN_FLIGHT_PER_ADDRESS, PENDING_MAX, QUERY_TIMEOUT_S, QUEUED_MAX
+from grenache_py.dht.krpc import Address, encode_query
+
+Reply = dict[bytes, Any]
+#: called once with the context of the query and its reply; or with no reply and the error that came instead,
+#: ``None`` when nothing came
+Done = Callable[[Any, Reply | None, tuple[int, str] | None], None]
+_Query = tuple[Address, bytes, dict[bytes, Any], Done, Any]
+
+
+class Transactions:
+    """Sends queries, a bounded number at once to each address, and finds the query that a reply belongs
+    to.
+    """
+
+    def __init__(
+        self, send: Callable[[bytes, Address], None], clock: Callable[[], float], random: Random
+    ) -> None:
+        self._send = send
+        self._clock = clock
+        self._random_bits = random.getrandbits
+        # In the order they were sent, which with one time-out for all is the order of expiry.
+        self._pending: dict[bytes, tuple[Address, float, Done, Any]] = {}
+        self._in_flight: dict[Address, int] = {}
+        self._queues: dict[Address, deque[_Query]] = {}
+        self._queued = 0
+        # Never sent, for want of room; they fail at the next tick, not within the call that made them.
+        self._doomed: list[_Query] = []
+
+    def __len__(self) -> int:
+        """How many queries are under way."""
+        return len(self._pending)
+
+    def expects(self, address: Address) -> bool:
+        """Whether a query to that address is under way."""
+        return address in self._in_flight
+
+    def query(
+        self, address: Address, method: bytes, args: dict[bytes, Any], done: Done, context: Any
+    ) -> None:
+        """Send a query, or queue it when many are under way there already."""
+        count = self._in_flight.get(address, 0)
+        if len(self._pending) >= PENDING_MAX or self._queued >= QUEUED_MAX:
+            self._doomed.append((address, method, args, done, context))
+        elif count >= IN_FLIGHT_PER_ADDRESS:
+            self._queues.setdefault(address, deque()).append((address, method, args, done, context))
+            self._queued += 1
+        else:
+            self._in_flight[address] = count + 1
+            self._transmit(address, method, args, done, context)
+
+    def take(self, transaction_id: Any, address: Address) -> tuple[Done, Any] | None:
+        """End the query that this id and address answer; ``None`` when there is none."""
+        if type(transaction_id) is not bytes:
+            return None
+        key = transaction_id[:2]
+        pending = self._pending.get(key)
+        if pending is None or pending[0] != address:
+            return None
+        del self._pending[key]
+        self._release(address)
+        return pending[2], pending[3]
+
+    def expire(self, now: float) -> list[tuple[Address, Done, Any]]:
+        """End, without calling anything, the queries that have waited too long, oldest first."""
+        expired = []
+        while self._pending:
+            key = next(iter(self._pending))
+            address, sent, done, context = self._pending[key]
+            if now - sent < QUERY_TIMEOUT_S:
+                break
+            del self._pending[key]
+            self._release(address)
+            expired.append((address, done, context))
+        return expired
+
+    def take_doomed(self) -> list[tuple[Done, Any]]:
+        """The queries that were never sent."""
+        doomed, self._doomed = self._doomed, []
+        return [(done, context) for _, _, _, done, context in doomed]
+
+    def _transmit(
+        self, address: Address, method: bytes, args: dict[bytes, Any], done: Done, context: Any
+    ) -> None:
+        pending = self._pending
+        number = self._random_bits(16)
+        key = number.to_bytes(2, "big")
+        while key in pending or not number:  # 0 never matches in Node
+            number = (number + 1) & 0xFFFF
+            key = number.to_bytes(2, "big")
+        pending[key] = address, self._clock(), done, context
+        self._send(encode_query(key, method, args), address)
+
+    def _release(self, address: Address) -> None:
+        """A query to this address has ended: the next one that waits for it may go."""
+        queue = self._queues.get(address)
+        if queue is not None:
+            query = queue.popleft()
+            self._queued -= 1
+            if not queue:
+                del self._queues[address]
+            self._transmit(*query)
+            return
+        count = self._in_flight[address] - 1
+        if count:
+            self._in_flight[address] = count
+        else:
+            del self._in_flight[address]
+
+    def check(self) -> None:
+        """Assert what always holds; for tests."""
+        per_address: dict[Address, int] = {}
+        for address, _, _, _ in self._pending.values():
+            per_address[address] = per_address.get(address, 0) + 1
+        assert per_address == self._in_flight
+        assert all(count <= IN_FLIGHT_PER_ADDRESS for count in per_address.values())
+        assert self._queued == sum(map(len, self._queues.values()))
+        assert all(self._queues.values())
+        assert set(self._queues) <= set(self._in_flight)
