@@ -113,4 +113,5 @@ class MapResult:
 
     @property
     def ok(self) -> bool:
+        """Whether there is a payload rather than an error."""
         return self.error is None

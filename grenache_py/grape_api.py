@@ -51,11 +51,12 @@ def decode_grape_reply(reply: HttpReply, grape: str, kind: str) -> Any:
 def lookup_result(value: Any, grape: str, name: str) -> list[str]:
     """Destinations ``host:port`` from a reply to ``lookup``, at most ``limits.DESTINATIONS_MAX``.
 
-    Entries that are none are left out. Raises ``LookupEmptyError`` when none is left, ``GrapeReplyError``
-    for an error text (which Node reports as an empty look-up).
+    Entries that are none, and repeated ones, are left out. Raises ``LookupEmptyError`` when none is left,
+    ``GrapeReplyError`` for an error text (which Node reports as an empty look-up).
     """
     if isinstance(value, list):
-        destinations = [entry for entry in value if is_destination(entry)][: limits.DESTINATIONS_MAX]
+        unique = dict.fromkeys(entry for entry in value if is_destination(entry))
+        destinations = list(unique)[: limits.DESTINATIONS_MAX]
         if destinations:
             return destinations
     elif value is not None:

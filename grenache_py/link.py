@@ -8,10 +8,12 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast
 
 from . import limits
 from .checks import check_count, check_destination, check_grape, check_name, check_port, check_seconds
@@ -41,6 +43,8 @@ from .grape_api import (
 from .transports.http import HttpClient
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 # What those who share a request find in it when they should ask themselves.
 _ASK_YOURSELF = object()
@@ -106,10 +110,13 @@ class Link:
         if not fresh and (known := self.known(check_name(name))):
             return known
         ends = math.inf if timeout is None else time.monotonic() + check_seconds(timeout)
-        value = self._request("lookup", check_name(name), self._tries, ends)
-        destinations = lookup_result(value, self.grape, name)
+        remember = partial(self._remember, name)
+        return list(self._request("lookup", check_name(name), self._tries, remember, ends))
+
+    def _remember(self, name: str, value: Any, grape: str) -> list[str]:
+        destinations = lookup_result(value, grape, name)
         with self._wake:
-            return list(self._cache.put(name, destinations))
+            return self._cache.put(name, destinations)
 
     def known(self, name: str) -> list[str] | None:
         """What ``lookup`` would answer from memory, or ``None``."""
@@ -133,7 +140,7 @@ class Link:
         """
         data = [check_name(name), check_port(port)]
         try:
-            return announce_result(self._request("announce", data, self._tries), self.grape)
+            return self._request("announce", data, self._tries, announce_result)
         except AnnounceError as error:
             if error.text not in RENEWABLE:
                 raise
@@ -143,7 +150,7 @@ class Link:
             self.lookup(name, fresh=True)
         except LookupEmptyError:
             pass
-        return announce_result(self._request("announce", data, self._tries), self.grape)
+        return self._request("announce", data, self._tries, announce_result)
 
     def put(
         self,
@@ -162,11 +169,11 @@ class Link:
         stored it.
         """
         data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
-        return put_result(self._request("put", data, 1), self.grape)
+        return self._request("put", data, 1, put_result)
 
     def get(self, hash: str, *, salt: bytes | None = None) -> Item | None:
         """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found."""
-        return get_result(self._request("get", get_request(hash, salt), 1), self.grape)
+        return self._request("get", get_request(hash, salt), 1, get_result)
 
     def start_announcing(self, name: str, port: int, *, interval: float = limits.ANNOUNCE_INTERVAL_S) -> bool:
         """Announce now and again every 0.5 to 1.5 ``interval`` seconds, until ``stop_announcing``.
@@ -261,8 +268,15 @@ class Link:
         if self._stopped:
             raise ClosedError("the link is stopped")
 
-    def _request(self, kind: str, data: Any, tries: int, ends: float = math.inf) -> Any:
-        """Ask the Grape; identical requests that are under way at the same time share one."""
+    def _request(
+        self,
+        kind: str,
+        data: Any,
+        tries: int,
+        read: Callable[[Any, str], Result],
+        ends: float = math.inf,
+    ) -> Result:
+        """Ask the Grape, and ``read`` its reply; identical requests under way at the same time share one."""
         same = encode_grape_request(kind, data)
         while True:
             with self._wake:
@@ -271,19 +285,20 @@ class Link:
                 if shared is None:
                     mine = self._in_flight[same] = Future()
             if shared is None:
-                return self._ask_for_all(same, mine, kind, data, tries, ends)
+                return self._share(
+                    same, mine, lambda: read(self._ask(kind, data, tries, ends), self.grape), ends
+                )
             try:
-                value = shared.result(None if ends == math.inf else max(0.0, ends - time.monotonic()))
+                result = shared.result(None if ends == math.inf else max(0.0, ends - time.monotonic()))
             except FutureTimeout:
                 raise self._too_late(kind) from None
-            if value is not _ASK_YOURSELF:
-                return value
+            if result is not _ASK_YOURSELF:
+                return cast(Result, result)
 
-    def _ask_for_all(
-        self, same: bytes, mine: Future[Any], kind: str, data: Any, tries: int, ends: float
-    ) -> Any:
+    def _share(self, same: bytes, mine: Future[Any], ask: Callable[[], Result], ends: float) -> Result:
+        """Ask on behalf of all that came with the same request meanwhile."""
         try:
-            value = self._ask(kind, data, tries, ends)
+            result = ask()
         except BaseException as error:
             with self._wake:
                 del self._in_flight[same]
@@ -295,8 +310,8 @@ class Link:
             raise
         with self._wake:
             del self._in_flight[same]
-        mine.set_result(value)
-        return value
+        mine.set_result(result)
+        return result
 
     def _ask(self, kind: str, data: Any, tries: int, ends: float) -> Any:
         for left in range(tries - 1, -1, -1):

@@ -7,8 +7,9 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from .. import limits
 from ..checks import check_count, check_destination, check_grape, check_name, check_port, check_seconds
@@ -38,6 +39,8 @@ from ..grape_api import (
 from ..transports.aio_http import HttpClient
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class Stoppable(Protocol):
@@ -92,12 +95,15 @@ class Link:
         if timeout is not None:
             check_seconds(timeout)
         try:
-            value = await asyncio.wait_for(self._request("lookup", check_name(name), self._tries), timeout)
+            asking = self._request("lookup", check_name(name), self._tries, partial(self._remember, name))
+            return list(await asyncio.wait_for(asking, timeout))
         except asyncio.TimeoutError as error:
             raise GrapeUnreachableError(
                 self.grape, "lookup: no answer within the time limit", "ERR_TIMEOUT"
             ) from error
-        return list(self._cache.put(name, lookup_result(value, self.grape, name)))
+
+    def _remember(self, name: str, value: Any, grape: str) -> list[str]:
+        return self._cache.put(name, lookup_result(value, grape, name))
 
     def known(self, name: str) -> list[str] | None:
         """What ``lookup`` would answer from memory, or ``None``."""
@@ -119,7 +125,7 @@ class Link:
         """
         data = [check_name(name), check_port(port)]
         try:
-            return announce_result(await self._request("announce", data, self._tries), self.grape)
+            return await self._request("announce", data, self._tries, announce_result)
         except AnnounceError as error:
             if error.text not in RENEWABLE:
                 raise
@@ -129,7 +135,7 @@ class Link:
             await self.lookup(name, fresh=True)
         except LookupEmptyError:
             pass
-        return announce_result(await self._request("announce", data, self._tries), self.grape)
+        return await self._request("announce", data, self._tries, announce_result)
 
     async def put(
         self,
@@ -148,11 +154,11 @@ class Link:
         stored it.
         """
         data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
-        return put_result(await self._request("put", data, 1), self.grape)
+        return await self._request("put", data, 1, put_result)
 
     async def get(self, hash: str, *, salt: bytes | None = None) -> Item | None:
         """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found."""
-        return get_result(await self._request("get", get_request(hash, salt), 1), self.grape)
+        return await self._request("get", get_request(hash, salt), 1, get_result)
 
     async def start_announcing(
         self, name: str, port: int, *, interval: float = limits.ANNOUNCE_INTERVAL_S
@@ -225,14 +231,14 @@ class Link:
         """``peer`` was stopped by itself."""
         self._peers.discard(peer)
 
-    async def _request(self, kind: str, data: Any, tries: int) -> Any:
-        """Ask the Grape; identical requests that are under way at the same time share one."""
+    async def _request(self, kind: str, data: Any, tries: int, read: Callable[[Any, str], Result]) -> Result:
+        """Ask the Grape, and ``read`` its reply; identical requests under way at the same time share one."""
         if self._stopped:
             raise ClosedError("the link is stopped")
         same = encode_grape_request(kind, data)
         task = self._in_flight.get(same)
         if task is None:
-            task = asyncio.ensure_future(self._ask(kind, data, tries))
+            task = asyncio.ensure_future(self._ask(kind, data, tries, read))
             self._in_flight[same] = task
             task.add_done_callback(lambda _: self._in_flight.pop(same))
         try:
@@ -243,18 +249,20 @@ class Link:
                 raise ClosedError("the link was stopped during the call") from None
             raise
 
-    async def _ask(self, kind: str, data: Any, tries: int) -> Any:
+    async def _ask(self, kind: str, data: Any, tries: int, read: Callable[[Any, str], Result]) -> Result:
         for left in range(tries - 1, -1, -1):
             body = encode_grape_request(str(uuid.uuid4()), data)
             try:
                 reply = await self._http.call(f"{self.grape}/{kind}", HEADERS, body, self._timeout_s)
-                return decode_grape_reply(reply, self.grape, kind)
+                value = decode_grape_reply(reply, self.grape, kind)
             except PeerError as error:
                 if not left:
                     raise GrapeUnreachableError(self.grape, f"{kind}: {error.message}", error.code) from error
             except GrapeReplyError as error:
                 if not left or error.status < 500:
                     raise
+            else:
+                return read(value, self.grape)
         raise AssertionError("unreachable: the last try returns or raises")
 
 

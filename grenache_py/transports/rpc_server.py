@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 class Handler:
     """What a request handler replies with; safe to use from any thread, also after the handler returned."""
 
-    __slots__ = ("_exchange", "_loop", "_rid", "_server", "_thread_id", "gzipped")
+    __slots__ = ("_exchange", "_gzipped", "_loop", "_rid", "_server", "_thread_id")
 
     def __init__(self, server: RpcServer, exchange: Exchange, request: Request):
         self._server = server
         self._exchange = exchange
         self._rid = request.rid
-        self.gzipped = request.gzipped
+        self._gzipped = request.gzipped
         self._loop = server.loop
         self._thread_id = server.thread_id
 
@@ -57,19 +57,19 @@ class Handler:
         accompany an error. Raises ``ArgumentError`` when ``result`` has no JSON form; the request is then
         still unanswered.
         """
-        self.send(200, encode_reply(self._rid, error_text(error), result, self.gzipped))
+        self._send(200, encode_reply(self._rid, error_text(error), result, self._gzipped))
 
     def refuse(self, status: int, code: str) -> None:
-        """Answer with an error of the transport's own."""
-        self.send(status, encode_reply(self._rid, code, None, self.gzipped))
+        """Answer with an HTTP status and an error code, as the service itself does."""
+        self._send(status, encode_reply(self._rid, code, None, self._gzipped))
 
     def fail(self, error: BaseException) -> None:
-        """Answer for a handler that raised: the error's class and message; the trace goes to the log."""
+        """Answer with an exception's class and message, as for a handler that raised; its trace is logged."""
         log.error("the handler of a request raised %s", type(error).__name__, exc_info=error)
         if not self.replied:
-            self.send(200, encode_reply(self._rid, _describe(error), None, self.gzipped))
+            self._send(200, encode_reply(self._rid, _describe(error), None, self._gzipped))
 
-    def send(self, status: int, body: bytes) -> None:
+    def _send(self, status: int, body: bytes) -> None:
         if threading.get_ident() == self._thread_id:
             self._server.deliver(self, self._exchange, status, body)
             return

@@ -36,6 +36,7 @@ def test_the_request_is_that_of_the_node_link():
 def test_lookup_replies():
     value = decoded('["127.0.0.1:6001","10.0.0.2:80"]')
     assert grape_api.lookup_result(value, GRAPE, "svc") == ["127.0.0.1:6001", "10.0.0.2:80"]
+    assert grape_api.lookup_result(["a:1", 5, "b:2", "a:1"], GRAPE, "svc") == ["a:1", "b:2"]
 
 
 @pytest.mark.parametrize("body", ["[]", "", "null", '["nonsense",5,null,"1.2.3.4:0"]'])
