@@ -18,7 +18,8 @@ from .model import Order, OrderStatus, Trade
 class Ledger:
     """Orders by id in order of arrival, trades in order of execution."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
         self._orders: dict[str, Order] = {}
         self._by_client_id: dict[tuple[str, str], str] = {}
         self._closed: deque[tuple[float, str]] = deque()
@@ -93,9 +94,8 @@ class Ledger:
             self._trades.append(trade)
             self.cross_peer_trades += trade.cross_peer
             self._by_match.setdefault(trade.match_id, []).append(trade)
-            for order_id in (trade.maker_order_id, trade.taker_order_id):
-                if order_id in self._orders:
-                    self._by_order.setdefault(order_id, []).append(trade)
+            for order_id in trade.orders_of(self._peer):
+                self._by_order.setdefault(order_id, []).append(trade)
 
     def trades_of_match(self, match_id: str) -> list[Trade]:
         return self._by_match.get(match_id, [])

@@ -78,7 +78,7 @@ class Market:
         self.random = random
         self.policy = policy
         self.book = Book()
-        self.ledger = Ledger()
+        self.ledger = Ledger(peer)
         self.roster = Roster(peer)
         self.agenda = Agenda(clock, random)
         self._events: list[Event] = []

@@ -10,10 +10,14 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import limits
 from .errors import InvalidFieldError
+from .terms import GTC, Terms
+
+if TYPE_CHECKING:
+    from .engine.ladder import Level
 
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
@@ -37,6 +41,8 @@ class Side(Enum):
 class OrderStatus(Enum):
     """Where an order is in its life; derived from its quantities, never stored."""
 
+    UNTRIGGERED = "untriggered"
+    """A stop order that waits for its stop price."""
     OPEN = "open"
     PARTIALLY_FILLED = "partially_filled"
     PENDING_CANCEL = "pending_cancel"
@@ -171,25 +177,33 @@ class Instrument:
 
 
 class Order:
-    """A limit order at the peer that owns it.
+    """An order at the peer that owns it.
 
     At every instant ``quantity == open + reserved + filled + cancelled``, and none is negative. Only the book
     moves quantity between them.
 
     Attributes:
         id: Unique in the network.
-        owner: The client it belongs to, a name that means something at its own peer only.
+        owner: The client it belongs to, a name that means something at its own peer only. The empty name is
+            nobody's: it never counts as the same owner.
         side: Buy or sell.
-        price: The limit, in ticks.
+        price: The limit, in ticks; of a market order (0 when it is submitted) the worst price it may take.
         quantity: What was ordered, in lots; the next four always add up to it.
         open: Free to be matched.
         reserved: Set aside: for a counterparty, for its own way through the network, or in-doubt.
         filled: Traded.
         cancelled: Taken back.
-        sequence: Time priority: the book numbers orders as they arrive.
+        hidden: How much of ``open`` an iceberg does not show.
+        sequence: Its number in order of arrival, the age that makes one of two orders the maker.
+        priority: Its place among the orders of its price: at first ``sequence``, later when it goes to the
+            back; 0 while a stop order waits.
+        terms: Its further instructions.
         time_ms: When it was accepted, in milliseconds since the epoch.
         client_order_id: The owner's own name for it, or None.
         cancel_requested: What is released from now on is cancelled, not opened.
+        level: Where the book keeps it for matching, or None while nothing of it can be matched.
+        prev: Its neighbour there, older.
+        next: Its neighbour there, newer.
     """
 
     __slots__ = (
@@ -197,14 +211,20 @@ class Order:
         "cancelled",
         "client_order_id",
         "filled",
+        "hidden",
         "id",
+        "level",
+        "next",
         "open",
         "owner",
+        "prev",
         "price",
+        "priority",
         "quantity",
         "reserved",
         "sequence",
         "side",
+        "terms",
         "time_ms",
     )
 
@@ -215,6 +235,7 @@ class Order:
         side: Side,
         price: int,
         quantity: int,
+        terms: Terms = GTC,
         *,
         time_ms: int = 0,
         client_order_id: str | None = None,
@@ -224,14 +245,20 @@ class Order:
         self.side = side
         self.price = price
         self.quantity = quantity
+        self.terms = terms
         self.open = quantity
         self.reserved = 0
         self.filled = 0
         self.cancelled = 0
+        self.hidden = 0
         self.sequence = 0
+        self.priority = 0
         self.time_ms = time_ms
         self.client_order_id = client_order_id
         self.cancel_requested = False
+        self.level: Level | None = None
+        self.prev: Order | None = None
+        self.next: Order | None = None
 
     @property
     def live(self) -> bool:
@@ -239,7 +266,14 @@ class Order:
         return self.open > 0 or self.reserved > 0
 
     @property
+    def untriggered(self) -> bool:
+        """Whether it is a stop order that waits for its stop price."""
+        return self.terms.stop_price is not None and not self.priority and self.live
+
+    @property
     def status(self) -> OrderStatus:
+        if self.untriggered:
+            return OrderStatus.UNTRIGGERED
         if self.live:
             if self.cancel_requested:
                 return OrderStatus.PENDING_CANCEL
@@ -274,3 +308,9 @@ class Trade(NamedTuple):
     @property
     def cross_peer(self) -> bool:
         return self.maker_peer != self.taker_peer
+
+    def orders_of(self, peer: str) -> list[str]:
+        """The ids of the orders that ``peer`` has in this trade: what another peer calls its own order may
+        be the id of one of ours."""
+        sides = ((self.maker_peer, self.maker_order_id), (self.taker_peer, self.taker_order_id))
+        return [order_id for side, order_id in sides if side == peer]

@@ -92,7 +92,7 @@ class Negotiator:
                 effects += market.rematch([order])
         return self._end_step(effects)
 
-    # -- clients -----------------------------------------------------------------------------------------
+    # -- clients ---------------------------------------------------------------------------------------
 
     def submit(self, new: NewOrder) -> tuple[Order, list[Effect]]:
         """Take a client's limit order: steps 1 and 2 of the protocol.
@@ -168,7 +168,7 @@ class Negotiator:
         self.market.book.cancel(order)
         self.market.note(Cancelled(order.id))
 
-    # -- other peers' requests ---------------------------------------------------------------------------
+    # -- other peers' requests -------------------------------------------------------------------------
 
     def handle(self, payload: object) -> Answer:
         """Answer a request of another peer.
@@ -203,7 +203,7 @@ class Negotiator:
         "Heartbeat": _handle_heartbeat,
     }
 
-    # -- answers to our requests -------------------------------------------------------------------------
+    # -- answers to our requests -----------------------------------------------------------------------
 
     def offer_answered(self, order_id: str, round: int, destination: str, answer: object) -> list[Effect]:
         """A peer has answered an ``Announce`` (``answer``: as decoded from JSON)."""
@@ -242,7 +242,7 @@ class Negotiator:
         self.market.roster.lost(destination)
         return []
 
-    # -- discovery and heartbeats ------------------------------------------------------------------------
+    # -- discovery and heartbeats ----------------------------------------------------------------------
 
     def discovered(self, destinations: Sequence[str]) -> list[Effect]:
         """A look-up has found ``destinations`` (``host:port``); those that are new are asked who they are."""
@@ -293,7 +293,7 @@ class Negotiator:
                 for order in book.crossed_by(side, price, limits.REANNOUNCE_PER_HEARTBEAT):
                     self._taker.announce_later(order)
 
-    # -- time --------------------------------------------------------------------------------------------
+    # -- time ------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Effect]:
         """Do what is due by now: free leases that have run out, ask again, send heartbeats."""
@@ -312,12 +312,17 @@ class Negotiator:
         self._taker.forget(self.market.file_closed())
         return effects
 
-    # -- views -------------------------------------------------------------------------------------------
+    # -- views -----------------------------------------------------------------------------------------
 
     @property
     def in_doubt(self) -> int:
         """Confirmations that a maker did not answer in time and is asked again."""
         return sum(1 for confirmation in self._taker.confirmations.values() if confirmation.silences)
+
+    @property
+    def makers_in_doubt(self) -> list[str]:
+        """The maker of each confirmation that is not answered."""
+        return [confirmation.maker for confirmation in self._taker.confirmations.values()]
 
     @property
     def under_way(self) -> int:

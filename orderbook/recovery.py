@@ -26,9 +26,10 @@ class Recovered:
         confirmations: Those without an answer, by match id.
     """
 
-    def __init__(self, market: str, events: Iterable[Event]):
-        """Raises JournalError when ``events`` can't have happened in this order."""
+    def __init__(self, peer: str, market: str, events: Iterable[Event]):
+        """``peer``: whose events they are. Raises JournalError when they can't have happened so."""
         self._market = market
+        self._peer = peer
         self.orders: dict[str, Order] = {}
         self.trades: list[Trade] = []
         self.confirmations: dict[str, Confirmation] = {}
@@ -67,10 +68,10 @@ class Recovered:
         elif isinstance(event, Executed):
             if event.match_id in self.confirmations:
                 self._answered(event.match_id)
-            for order_id in (event.maker_order_id, event.taker_order_id):
-                if order_id in self.orders:  # else it is the other peer's
-                    self.orders[order_id].filled += event.quantity
-            self.trades.append(trade_of(event, self._market))
+            trade = trade_of(event, self._market)
+            for order_id in trade.orders_of(self._peer):
+                self.orders[order_id].filled += event.quantity
+            self.trades.append(trade)
 
     def _answered(self, match_id: str) -> None:
         confirmation = self.confirmations.pop(match_id)

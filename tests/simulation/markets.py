@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -18,7 +19,7 @@ from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Release
 from orderbook.errors import OrderBookError
 from orderbook.events import Event
 from orderbook.market import Market
-from orderbook.model import Instrument, Order, OrderStatus, Side
+from orderbook.model import Instrument, Order, Side, Trade
 from orderbook.negotiation import Negotiator, NewOrder
 from orderbook.outbox import Outbox
 from orderbook.recovery import Recovered
@@ -54,7 +55,7 @@ class SimPeer:
         self._outbox: Outbox | None = None
         self._discovering = False
 
-    # -- the process ---------------------------------------------------------------------------------------
+    # -- the process -----------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
@@ -78,8 +79,8 @@ class SimPeer:
         self._outbox = Outbox(market, self.disk, self._carry_out)
         world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
         self.exchange.network.serve[self.place] = self._serve
-        self.exchange.announce(self)
-        self._step(lambda n: n.resume(Recovered(INSTRUMENT.market, self.disk.durable)))
+        self.exchange.announce(self.place)
+        self._step(lambda n: n.resume(Recovered(self.name, INSTRUMENT.market, self.disk.durable)))
         self._look_up()
         self._wake()
 
@@ -113,7 +114,7 @@ class SimPeer:
 
         self.exchange.world.after(self.clock.until(due) + 0.0005, self._alive_then(tick))
 
-    # -- steps -----------------------------------------------------------------------------------------------
+    # -- steps -----------------------------------------------------------------------------------------
 
     def _step(self, step: Callable[[Negotiator], list[Effect]]) -> None:
         assert self.negotiator is not None
@@ -213,7 +214,9 @@ class SimPeer:
             if life != self._life:
                 return
             if payload["type"] != "Heartbeat":
-                world.log(f"{self.name} .. {place} {payload['type']} {'refused' if refused else 'unanswered'}")
+                world.log(
+                    f"{self.name} .. {place} {payload['type']} {'refused' if refused else 'unanswered'}"
+                )
             if refused:
                 self._step(lambda n: n.peer_lost(place))
             self._step(failed)
@@ -234,7 +237,7 @@ class SimPeer:
         pause = limits.DISCOVERY_S * self.exchange.world.random.uniform(0.9, 1.1)
         self.exchange.world.after(pause, self._alive_then(self._look_up))
 
-    # -- clients ---------------------------------------------------------------------------------------------
+    # -- clients ---------------------------------------------------------------------------------------
 
     def submit(self, side: str, price: int, quantity: int, owner: str) -> str | None:
         """Returns the order's id, or None where nobody answers."""
@@ -267,7 +270,7 @@ class SimPeer:
         order = self.negotiator.market.ledger.order(order_id)
         self.told[order_id] = Told(order_id, order.filled, order.cancel_requested)
 
-    # -- what must hold at every step --------------------------------------------------------------------------
+    # -- what must hold at every step ------------------------------------------------------------------
 
     def check_leases(self) -> None:
         """I4: a reservation is gone by the first step after its lease."""
@@ -283,11 +286,106 @@ def check_priority(negotiator: Negotiator, announced: Any, offer: Any) -> None:
     sign = 1 if side is Side.BUY else -1
     book = negotiator.market.book
     offered = {fill["order_id"] for fill in offer["fills"]}
-    last = max((sign * book.orders[id].price, book.orders[id].sequence) for id in offered if id in book.orders)
+    last = max(
+        (sign * book.orders[id].price, book.orders[id].sequence) for id in offered if id in book.orders
+    )
     for order in book.orders.values():
         if order.side is not side and order.open and order.id not in offered:
             first = (sign * order.price, order.sequence)
             assert first > last, f"{order} comes before what was offered: {offer['fills']}"
+
+
+class Liar:
+    """A peer that keeps to no rule: it answers anything to anything, and confirms what it was never offered.
+
+    It can only speak in its own name.
+    """
+
+    def __init__(self, exchange: Exchange, name: str):
+        self.exchange = exchange
+        self.name = name
+        self.place = f"{name}:1"
+        self._random = Random(exchange.world.random.random())
+        self._overheard: list[Any] = [{"id": "none", "lock_id": "none", "order_id": "none"}]
+        exchange.network.serve[self.place] = self._serve
+        exchange.announce(self.place)
+        exchange.world.after(1.0, self._act)
+
+    def leave(self) -> None:
+        self.exchange.network.serve.pop(self.place, None)
+
+    def _serve(self, request: str, reply: Callable[[str], None]) -> None:
+        message = json.loads(request)
+        random, payload = self._random, message["payload"]
+        if message["type"] == "Heartbeat":
+            best = {"best_bid": str(random.randint(90, 110)), "best_ask": str(random.randint(90, 110))}
+            reply(json.dumps({"sequence": int(self.exchange.world.now * 1000), "from": self.name, **best}))
+        elif message["type"] == "AnnounceOpenOrder":
+            self._overheard.append(payload["order"])
+            reply(
+                json.dumps(random.choice([None, {"contended": True}, 5, [], self._offer(payload["order"])]))
+            )
+        elif message["type"] == "CrossPeerMatch":
+            self._overheard += [payload, *payload["fills"]]
+            status = random.choice(["committed", "rejected", "rejected", "maybe"])
+            trades = random.choice([[], "none", [{"time": -5}], payload["fills"]])
+            reply(json.dumps({"status": status, "trades": trades}))
+        else:
+            reply("null")
+
+    def _offer(self, order: Any) -> Any:
+        random = self._random
+        fill = {
+            "order_id": random.choice([f"{self.name}-1", self._heard("order_id"), self._heard("id"), 7]),
+            "price": random.choice([order["price"], order["price"], "1", "1000", "-1", 5]),
+            "quantity": random.choice([order["quantity"], order["quantity"], "1", "1000", "0", None]),
+        }
+        return {
+            "lock_id": random.choice([f"{self.name}-lock{random.randrange(100)}", self._heard("lock_id")]),
+            "fills": random.choice([[fill], [fill], [fill, fill], []]),
+            "quantity": order["quantity"],
+            "fully_matched": True,
+            "lease": random.choice([5.0, -1, 1e9]),
+            "from": random.choice([self.name, self.name, None]),
+        }
+
+    def _heard(self, key: str) -> str:
+        return str(self._random.choice([said for said in self._overheard if key in said])[key])
+
+    def _act(self) -> None:
+        """Say something uncalled for to somebody."""
+        if self.place not in self.exchange.network.serve:
+            return
+        random = self._random
+        peer = self.exchange.peers[random.choice(list(self.exchange.peers))]
+        fill = {"order_id": self._heard("id"), "price": str(random.randint(95, 105)), "quantity": "1"}
+        order = {"market": "SIM", "side": "buy", "id": self._heard("id"), **fill}
+
+        def answered(text: str) -> None:
+            answer = json.loads(text)
+            if isinstance(answer, dict) and "lock_id" in answer:
+                self._overheard.append(answer)
+                wrong = [{**answer["fills"][0], "quantity": str(random.randint(0, 20))}]
+                say("CrossPeerMatch", {"match_id": "m1", "lock_id": answer["lock_id"], "fills": wrong})
+
+        def say(kind: str, payload: Any) -> None:
+            request = json.dumps({"type": kind, "from": self.name, "payload": payload})
+            self.exchange.network.call(
+                self.place, peer.place, request, timeout_s=1.0, answered=answered, failed=lambda _: None
+            )
+
+        say(
+            *random.choice(
+                [
+                    ("ReleaseLock", {"lock_id": self._heard("lock_id")}),
+                    ("CrossPeerMatch", {"match_id": "m", "lock_id": self._heard("lock_id"), "fills": [fill]}),
+                    ("CrossPeerMatch", {"match_id": self._heard("id"), "lock_id": "", "fills": []}),
+                    ("AnnounceOpenOrder", {"order": order, "round": 1}),
+                    ("Heartbeat", {"sequence": 1, "best_bid": "1000", "best_ask": "1"}),
+                ]
+            )
+        )
+        self.exchange.world.after(random.uniform(0.05, 0.5), self._act)
 
 
 class Exchange:
@@ -298,6 +396,7 @@ class Exchange:
         seed: int,
         peers: int,
         *,
+        liars: int = 0,
         faults: NetworkFaults | None = None,
         policy: str = "full-first",
         drift: float = 0.0,
@@ -321,23 +420,25 @@ class Exchange:
         }
         for peer in self.peers.values():
             peer.start()
+        self.liars = [Liar(self, f"liar{n}") for n in range(liars)]
 
-    # -- discovery ---------------------------------------------------------------------------------------------
+    # -- discovery -------------------------------------------------------------------------------------
 
-    def announce(self, peer: SimPeer) -> None:
-        self._announced[peer.place] = self.world.now
+    def announce(self, place: str) -> None:
+        self._announced[place] = self.world.now
 
     def looked_up(self) -> list[str]:
         """Where peers are said to be: with the dead of the last while, and without the newest, when stale."""
-        places = {peer.place for peer in self.peers.values() if peer.alive}
+        places = self.network.serve
         listed = []
         for place, since in self._announced.items():
-            stale = self.world.random.random() < 0.5 and self.world.now - since < self._stale_s
+            young = self.world.now - since < self._stale_s
+            stale = young and self.world.random.random() < 0.5
             if (place in places) != stale:
                 listed.append(place)
         return listed
 
-    # -- clients -----------------------------------------------------------------------------------------------
+    # -- clients ---------------------------------------------------------------------------------------
 
     def trade_at_random(self, orders: int, *, seconds: float = 4.0, cancels: float = 0.3) -> None:
         """Many small orders that cross, at random peers, some cancelled at once, in flight, or later."""
@@ -359,7 +460,7 @@ class Exchange:
         for _ in range(orders):
             self.world.after(random.uniform(0.5, 0.5 + seconds), place)
 
-    # -- the end -----------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------
 
     def settle(self, seconds: float = 180.0) -> bool:
         """Heal everything and wait until the market is at rest. Returns whether it came to rest."""
@@ -368,6 +469,8 @@ class Exchange:
         self.network.cut.clear()
         self.network.slow.clear()
         self._stale_s = 0.0
+        for liar in self.liars:
+            liar.leave()
         for peer in self.peers.values():
             if not peer.alive:
                 peer.start()
@@ -378,7 +481,12 @@ class Exchange:
 
     def at_rest(self) -> bool:
         """Nothing under way, in doubt or reserved, no crossed prices (I4, I5)."""
-        busy = any(n.under_way or n.market.book.reservations for n in self.negotiators())
+        # Who is in doubt about a liar, which is gone, stays in doubt.
+        lied_to = {liar.name for liar in self.liars}
+        busy = any(
+            n.under_way != sum(maker in lied_to for maker in n.makers_in_doubt) or n.market.book.reservations
+            for n in self.negotiators()
+        )
         unwritten = any(peer.disk.unwritten for peer in self.peers.values())
         return not busy and not unwritten and not self.crossed()
 
@@ -391,53 +499,53 @@ class Exchange:
 
     def check(self) -> None:
         """I1 to I3 and I6, from outside: on the orders and trades of all peers together."""
-        orders: dict[str, Order] = {}
-        owner_of: dict[str, str] = {}
-        kept: dict[tuple[str, str, str], dict[str, tuple[int, int, int]]] = {}
+        orders: dict[tuple[str, str], Order] = {}
+        kept: dict[Trade, list[str]] = {}
         for name, peer in self.peers.items():
             assert peer.negotiator is not None
             ledger = peer.negotiator.market.ledger
             for order in ledger.orders(None, 0, 10**9)[0]:
                 check_conservation(order)
-                orders[order.id] = order
-                owner_of[order.id] = name
+                orders[name, order.id] = order
             for trade in ledger.trades(0, 10**9)[0]:
-                key = (trade.match_id, trade.maker_order_id, trade.taker_order_id)
-                assert name not in kept.setdefault(key, {}), f"{name} keeps {trade} twice"
-                kept[key][name] = (trade.price, trade.quantity, trade.time_ms)
-        filled: dict[str, int] = {}
-        for (match_id, maker_id, taker_id), records in kept.items():
-            sides = {owner_of[maker_id], owner_of[taker_id]}
-            assert set(records) == sides, f"match {match_id} is kept by {set(records)}, not by {sides}"
-            assert len(set(records.values())) == 1, f"the sides of {match_id} disagree: {records}"
-            price, quantity, _ = next(iter(records.values()))
-            maker, taker = orders[maker_id], orders[taker_id]
-            assert price == maker.price, f"match {match_id} at {price} is not at the price of {maker}"
-            assert taker.side is maker.side.opposite
-            assert taker.side.crosses(taker.price, maker.price), f"{match_id} is outside the limit of {taker}"
-            assert taker.owner != maker.owner, f"{match_id} is {taker.owner} with itself"
-            for id in (maker_id, taker_id):
-                filled[id] = filled.get(id, 0) + quantity
-        for id, order in orders.items():
-            assert filled.get(id, 0) == order.filled, f"{order} has trades of {filled.get(id, 0)}"
+                kept.setdefault(trade, []).append(name)
+        filled: Counter[tuple[str, str]] = Counter()
+        for trade, keepers in kept.items():
+            honest = {trade.maker_peer, trade.taker_peer} & self.peers.keys()
+            assert sorted(keepers) == sorted(honest), f"{trade} is kept by {keepers}, not by {honest}"
+            maker = orders.get((trade.maker_peer, trade.maker_order_id))
+            taker = orders.get((trade.taker_peer, trade.taker_order_id))
+            assert maker is None or trade.price == maker.price, f"{trade} is not at the price of {maker}"
+            if taker is not None:
+                assert taker.side.crosses(taker.price, trade.price), (
+                    f"{trade} is outside the limit of {taker}"
+                )
+            if maker is not None and taker is not None:
+                assert maker.side is taker.side.opposite, f"{trade}: {maker}, {taker}"
+                assert maker.owner != taker.owner, f"{trade} is {taker.owner} with itself"
+            for name in honest:
+                for id in trade.orders_of(name):
+                    filled[name, id] += trade.quantity
+        for key, order in orders.items():
+            assert filled[key] == order.filled, f"{order} has trades of {filled[key]}"
+        assert filled.keys() <= orders.keys(), "there are trades of no order"
         for name, peer in self.peers.items():
             for told in peer.told.values():
-                assert owner_of.get(told.order_id) == name, f"{told}, and it is gone"
-                order = orders[told.order_id]
+                assert (name, told.order_id) in orders, f"{told}, and it is gone"
+                order = orders[name, told.order_id]
                 assert order.filled >= told.filled, f"{told}, and now {order}"
-                assert not told.cancelled or order.status.closed, f"{told}, and now {order}"
+                assert not told.cancelled or not order.open, f"{told}, and now {order}"
         self.check_disks()
 
     def check_disks(self) -> None:
         """What a restart would make of each journal is what its peer holds now."""
         for peer in self.peers.values():
             assert peer.negotiator is not None
-            recovered = Recovered(INSTRUMENT.market, peer.disk.durable)
+            recovered = Recovered(peer.name, INSTRUMENT.market, peer.disk.durable)
             ledger = peer.negotiator.market.ledger
             live = {order.id: quantities(order) for order in ledger.orders(None, 0, 10**9)[0]}
             assert {id: quantities(order) for id, order in recovered.orders.items()} == live
             assert recovered.trades == ledger.trades(0, 10**9)[0]
-            assert not recovered.confirmations
 
     @property
     def cross_peer_trades(self) -> int:
@@ -452,5 +560,3 @@ def check_conservation(order: Order) -> None:
 
 def quantities(order: Order) -> tuple[int, ...]:
     return (order.quantity, order.open, order.reserved, order.filled, order.cancelled)
-
-

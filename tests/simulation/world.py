@@ -73,6 +73,11 @@ class NetworkFaults:
     delay_s: tuple[float, float] = (0.001, 0.02)
 
 
+def name_of(place: str) -> str:
+    """Who is or was at ``place``: ``"p1"`` of ``"p1:3"``."""
+    return place.partition(":")[0]
+
+
 class SimNetwork:
     """Request and reply between places, each message lost, repeated, delayed and reordered on its own."""
 
@@ -80,9 +85,9 @@ class SimNetwork:
         self._world = world
         self.faults = faults
         self.cut: set[tuple[str, str]] = set()
-        """(from, to) pairs between which nothing travels: partitions can be one-sided."""
+        """(from, to) names between which nothing travels: partitions can be one-sided."""
         self.slow: dict[str, float] = {}
-        """Seconds that a place adds to each of its answers."""
+        """Seconds that somebody adds to each answer, by name."""
         self.serve: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {}
         """What serves a request at a place, given how to reply. Other places refuse connections."""
 
@@ -108,13 +113,13 @@ class SimNetwork:
         def arrive() -> None:
             serve = self.serve.get(place)
             if serve is None:
-                if (place, caller) not in self.cut:
+                if not self._drop(place, caller):
                     self._world.after(self._delay(), lambda: end(lambda: failed(True)))
                 return
 
             def reply(content: Any) -> None:
                 if not self._drop(place, caller):
-                    pause = self._delay() + self.slow.get(place, 0.0)
+                    pause = self._delay() + self.slow.get(name_of(place), 0.0)
                     self._world.after(pause, lambda: end(lambda: answered(content)))
 
             serve(request, reply)
@@ -126,7 +131,8 @@ class SimNetwork:
         self._world.after(timeout_s, lambda: end(lambda: failed(False)))
 
     def _drop(self, sender: str, receiver: str) -> bool:
-        return (sender, receiver) in self.cut or self._world.random.random() < self.faults.lost
+        cut = (name_of(sender), name_of(receiver)) in self.cut
+        return cut or self._world.random.random() < self.faults.lost
 
     def _delay(self) -> float:
         return self._world.random.uniform(*self.faults.delay_s)
