@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import limits
 from .client import MarketHealth, OrderRecord
@@ -101,6 +101,20 @@ class Report:
     @property
     def ok(self) -> bool:
         return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "ok": self.ok,
+            "peers": self.peers,
+            "orders": self.orders,
+            "open_orders": self.open_orders,
+            "local_trades": self.local_trades,
+            "cross_peer_trades": self.cross_peer_trades,
+            "unchecked": self.unchecked,
+            "checked": self.checked,
+            "findings": [finding._asdict() for finding in self.findings],
+        }
 
     def broken(self) -> dict[str, int]:
         """Findings by rule."""

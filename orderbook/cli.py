@@ -1,0 +1,314 @@
+"""The ``orderbook`` command: run a peer, trade at one, replay order flow, reconcile, show the demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .client import BookRecord, Client, OrderPage, Placed
+from .errors import InvalidFieldError
+from .model import Instrument
+from .runs import demo_command, flow_command, reconcile_command, replay_command
+from .selection import POLICIES
+from .terminal import (
+    Failure,
+    api_option,
+    ask,
+    json_option,
+    log_to_stderr,
+    market_option,
+    only_market,
+    print_json,
+    run,
+)
+from .views import book_table, make_console, order_and_trades, orders_table, peers_table, trades_table
+
+STATUSES = ("live", "closed", "open", "partially_filled", "pending_cancel", "filled", "cancelled")
+ROWS = 100
+"""Rows of a list unless asked otherwise."""
+ROWS_MAX = 10_000
+
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, ROWS_MAX), default=ROWS, show_default=True, help="Rows at the most."
+)
+after_option = click.option("--after", metavar="CURSOR", help="Go on after the page that ended with this.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="grenache-py")
+def main() -> None:
+    """A peer-to-peer order book on Grenache.
+
+    Start two Grapes (grape-py) and some peers (orderbook peer), then trade at any of them. Or see it all at
+    work: orderbook demo.
+
+    Exit status: 0 done, 1 it did not work, 2 the command was not well formed.
+    """
+
+
+for command in (flow_command, replay_command, reconcile_command, demo_command):
+    main.add_command(command)
+
+
+# -- a peer ----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--name", required=True, help="Of this peer; unique in the network.")
+@click.option(
+    "--grape",
+    metavar="URL",
+    default="http://127.0.0.1:30001",
+    show_default=True,
+    help="HTTP API of a Grape.",
+)
+@click.option(
+    "--market",
+    "markets",
+    metavar="NAME",
+    multiple=True,
+    default=["BTC-USD"],
+    show_default=True,
+    help="What it trades; may be given several times.",
+)
+@click.option("--tick", default="0.01", show_default=True, help="Price step; all peers must agree on it.")
+@click.option(
+    "--lot", default="0.00000001", show_default=True, help="Quantity step; all peers must agree on it."
+)
+@click.option(
+    "--api",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8081",
+    show_default=True,
+    help="Where the client API listens; port 0 is any free one.",
+)
+@click.option("--host", help="Address for other peers.  [default: all of this machine]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port for other peers; 0 is any free one.",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(list(POLICIES)),
+    default="full-first",
+    show_default=True,
+    help="Which offers to take among those of equal price.",
+)
+@click.option("--ready-json", is_flag=True, help="When ready, print the addresses as a line of JSON.")
+@click.option("--verbose", is_flag=True, help="Log more, to standard error.")
+def peer(
+    name: str,
+    grape: str,
+    markets: tuple[str, ...],
+    tick: str,
+    lot: str,
+    api: str,
+    host: str | None,
+    port: int,
+    policy: str,
+    ready_json: bool,
+    verbose: bool,
+) -> None:
+    """Run a peer until Ctrl-C.
+
+    It announces its markets on a Grape, trades with all other peers there, and serves the client API that the
+    other commands use. Whoever reaches the client API can trade: keep it on loopback.
+
+    \b
+    Example:
+      orderbook peer --name alice --grape http://127.0.0.1:30001 --market BTC-USD --api 127.0.0.1:8081
+    """
+    from grenache_py.errors import GrenacheError
+
+    from .peer import PeerSettings, run_peer
+
+    log_to_stderr(verbose)
+    api_host, api_port = host_and_port(api)
+
+    def ready(worker: Any, served: Any) -> None:
+        if ready_json:
+            print_json({"ready": {"name": name, "api": served.url, "port": worker.port}})
+        else:
+            click.echo(
+                f"{name} is ready: client API {served.url}, peers on port {worker.port}; end with Ctrl-C"
+            )
+
+    try:
+        settings = PeerSettings(
+            name=name,
+            grape=grape,
+            instruments=[Instrument(market, tick=tick, lot=lot) for market in dict.fromkeys(markets)],
+            api_host=api_host,
+            api_port=api_port,
+            host=host,
+            port=port,
+            policy=POLICIES[policy],
+        )
+        run(run_peer(settings, ready))
+    except InvalidFieldError as error:
+        raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from None
+    except GrenacheError as error:
+        hint = f"is a Grape running at {grape}? start one with `grape-py`"
+        raise Failure(str(error), hint=hint) from error
+    except OSError as error:
+        hint = "choose another --api or --port; 0 is any free port"
+        raise Failure(f"cannot listen: {error}", hint=hint) from error
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """``127.0.0.1:8081`` or ``[::1]:8081`` in parts. Raises BadParameter."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and len(port) < 6 and int(port) <= 65535):
+        raise click.BadParameter("must be HOST:PORT, such as 127.0.0.1:8081", param_hint="--api")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+# -- trading ---------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("side", type=click.Choice(["buy", "sell"]))
+@click.argument("quantity")
+@click.argument("price")
+@market_option
+@click.option(
+    "--owner",
+    required=True,
+    metavar="NAME",
+    help="Whose order it is; orders of one owner at one peer never trade with each other.",
+)
+@click.option(
+    "--client-order-id", metavar="ID", help="Your own name for it: the same again gives the same order."
+)
+@api_option()
+@json_option
+def submit(
+    side: str,
+    quantity: str,
+    price: str,
+    market: str | None,
+    owner: str,
+    client_order_id: str | None,
+    api: str,
+    as_json: bool,
+) -> None:
+    """Place a limit order: SIDE is buy or sell, QUANTITY and PRICE are decimals.
+
+    Answers when the order has met all peers; what is left of it then rests in the book.
+
+    \b
+    Example:
+      orderbook submit buy 0.5 78318.00 --owner bob
+    """
+
+    async def work(client: Client) -> Placed:
+        name = await only_market(client, market)
+        return await client.submit(name, side, quantity, price, owner, client_order_id)
+
+    placed = ask(api, work)
+    if as_json:
+        print_json(placed)
+    else:
+        make_console().print(order_and_trades(placed.order, placed.trades))
+
+
+@main.command()
+@click.argument("order_id")
+@api_option()
+@json_option
+def cancel(order_id: str, api: str, as_json: bool) -> None:
+    """Take an order back, at the peer that took it.
+
+    What is reserved for another peer at this moment may still trade: then the order is pending_cancel.
+    """
+    order = ask(api, lambda client: client.cancel(order_id))
+    if as_json:
+        print_json({"order": order})
+    else:
+        make_console().print(orders_table([order]))
+
+
+@main.command()
+@click.option("--status", type=click.Choice(STATUSES), help="Only these; live ones can still trade.")
+@market_option
+@limit_option
+@after_option
+@api_option()
+@json_option
+def orders(
+    status: str | None, market: str | None, limit: int, after: str | None, api: str, as_json: bool
+) -> None:
+    """List a peer's own orders, in order of arrival."""
+
+    async def work(client: Client) -> OrderPage:
+        name = await only_market(client, market)
+        return await client.orders_page(status=status, market=name, after=after, limit=limit)
+
+    page = ask(api, work)
+    if as_json:
+        print_json(page)
+    else:
+        make_console().print(orders_table(page.orders))
+        tell_of_more(page.next)
+
+
+@main.command()
+@market_option
+@limit_option
+@after_option
+@api_option()
+@json_option
+def trades(market: str | None, limit: int, after: str | None, api: str, as_json: bool) -> None:
+    """List a peer's trades, in order of execution."""
+
+    async def work(client: Client) -> Any:
+        name = await only_market(client, market)
+        return await client.trades_page(market=name, after=after, limit=limit)
+
+    page = ask(api, work)
+    if as_json:
+        print_json(page)
+    else:
+        make_console().print(trades_table(page.trades))
+        tell_of_more(page.next)
+
+
+def tell_of_more(cursor: object) -> None:
+    if cursor is not None:
+        make_console(stderr=True).print(f"there is more: --after {cursor}, or a larger --limit")
+
+
+@main.command()
+@click.argument("market", required=False)
+@click.option(
+    "--levels", type=click.IntRange(1, ROWS_MAX), default=20, show_default=True, help="Prices a side."
+)
+@api_option()
+@json_option
+def book(market: str | None, levels: int, api: str, as_json: bool) -> None:
+    """Show the open quantity by price of MARKET, at one peer."""
+
+    async def work(client: Client) -> BookRecord:
+        return await client.book(await only_market(client, market), levels)
+
+    record = ask(api, work)
+    if as_json:
+        print_json(record)
+    else:
+        make_console().print(book_table(record))
+
+
+@main.command()
+@api_option()
+@json_option
+def peers(api: str, as_json: bool) -> None:
+    """List the other peers that a peer knows, and whether they trade with it."""
+    records = ask(api, lambda client: client.peers())
+    if as_json:
+        print_json({"peers": records})
+    else:
+        make_console().print(peers_table(records))

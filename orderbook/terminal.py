@@ -1,0 +1,177 @@
+"""What all commands of the command line share: options, running asyncio work, and how errors are told.
+
+Exit status: 0 done, 1 it did not work (refused, unreachable, findings), 2 the command was not well formed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from .client import Client, PeerFailedError, RefusedError
+from .errors import InvalidFieldError
+from .flow import FlowError
+from .views import printable
+
+DEFAULT_API = "http://127.0.0.1:8081"
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+HINTS = {
+    "busy": "try again in a moment, or another peer (--api)",
+    "duplicate_order": "use a new --client-order-id, or none",
+    "order_closed": "there is nothing left to cancel",
+    "unknown_market": "see the peer's markets with: orderbook book --help",
+    "unknown_order": "an order is known to the peer that took it: is this the right --api?",
+}
+"""What to do about a refusal, by its code."""
+
+
+class Failure(click.ClickException):
+    """The command did not work: exit status 1, and with ``--json`` the error as the client API writes it."""
+
+    def __init__(self, message: str, *, code: str = "failed", field: str | None = None, hint: str = ""):
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.hint = hint
+
+    def format_message(self) -> str:
+        said = "\n".join(printable(line) for line in self.message.splitlines())
+        return f"{said}\n{self.hint}" if self.hint else said
+
+    def show(self, file: Any = None) -> None:
+        context = click.get_current_context(silent=True)
+        if context is not None and context.params.get("as_json"):
+            error = {"code": self.code, "message": self.message}
+            print_json({"error": error if self.field is None else {**error, "field": self.field}})
+        else:
+            super().show(file)
+
+
+def api_option(*, multiple: bool = False) -> Callable[[Command], Command]:
+    """``--api``: which peer is asked, or which ones."""
+    return click.option(
+        "--api",
+        "apis" if multiple else "api",
+        metavar="URL",
+        envvar="ORDERBOOK_API",
+        default=[DEFAULT_API] if multiple else DEFAULT_API,
+        multiple=multiple,
+        show_default=True,
+        show_envvar=True,
+        help="Client API of a peer" + ("; once for each peer." if multiple else "."),
+    )
+
+
+market_option = click.option(
+    "--market", metavar="NAME", help="Such as BTC-USD; may be left out where the peer has only one."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs, on one line.")
+
+
+def print_json(content: Any) -> None:
+    """``content`` (also msgspec structs) as one line of ASCII, which is harmless in any terminal."""
+    click.echo(json.dumps(msgspec.to_builtins(content), separators=(",", ":")))
+
+
+def make_clients(apis: tuple[str, ...]) -> list[Client]:
+    """Raises BadParameter for what is no URL, or given twice."""
+    try:
+        clients = [Client(api) for api in apis]
+    except InvalidFieldError as error:
+        raise click.BadParameter(error.rule, param_hint="--api") from None
+    if len({client.api for client in clients}) < len(clients):
+        raise click.BadParameter("must name each peer once", param_hint="--api")
+    return clients
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work`` to its end; SIGINT and SIGTERM cancel it, so that it cleans up.
+
+    Raises:
+        Failure: In place of the errors of peers and flows.
+        Abort: It was cancelled.
+    """
+    with explained():
+        return asyncio.run(_until_signalled(work))
+
+
+async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise click.Abort from None
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def ask(api: str, work: Callable[[Client], Coroutine[Any, Any, Result]]) -> Result:
+    """The result of ``work`` with a client of the peer at ``api``."""
+    [client] = make_clients((api,))
+
+    async def asked() -> Result:
+        async with client:
+            return await work(client)
+
+    return run(asked())
+
+
+async def only_market(client: Client, market: str | None) -> str:
+    """``market``, or where none is given the peer's only one. Raises BadParameter where it has several."""
+    if market is not None:
+        return market
+    markets = list((await client.health()).markets)
+    if len(markets) != 1:
+        names = ", ".join(printable(name) for name in markets) or "none"
+        raise click.BadParameter(f"must be given, one of: {names}", param_hint="--market")
+    return markets[0]
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn errors into what a user can act on."""
+    try:
+        yield
+    except RefusedError as error:
+        raise Failure(
+            str(error), code=error.code, field=error.field, hint=HINTS.get(error.code, "")
+        ) from error
+    except PeerFailedError as error:
+        if error.sent:
+            hint = "it may have been done all the same: look with `orderbook orders` before you try again"
+        else:
+            hint = "is the peer running? start one with `orderbook peer`, or name another --api"
+        raise Failure(str(error), code="peer_failed", hint=hint) from error
+    except FlowError as error:
+        raise Failure(f"the flow: {error}", code="invalid_flow", field=error.field) from error
+
+
+class SafeFormatter(logging.Formatter):
+    """Log lines whose messages, which quote peers, can't forge lines or speak to the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name logging calls
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
+def log_to_stderr(verbose: bool) -> None:
+    """Warnings and errors; everything from INFO on with ``verbose``."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])

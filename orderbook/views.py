@@ -1,0 +1,218 @@
+"""What people see in their terminal: tables of rich, with every foreign string made harmless.
+
+Names, ids and error texts come from peers and clients. They are shown as plain text, never as markup, and
+whatever is not printable (escape sequences, line breaks, characters that change the direction of writing) is
+shown as its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .client import BookRecord, Health, OrderRecord, PeerRecord
+from .messages import TradeRecord
+from .reconcile import RULES, Report
+from .replay import Counts
+
+FINDINGS_SHOWN = 20
+PIPE_WIDTH = 240
+"""Columns where the output is no terminal: wide enough that no id is cut."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console for the terminal, or for a pipe or file without colours and cuts."""
+    console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def printable(text: str) -> str:
+    r"""``text`` with all that is not printable as its code, such as ``\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Foreign ``text`` for a table or a line."""
+    return Text(printable(str(text)), style=style)
+
+
+def side_text(side: str) -> Text:
+    return plain(side, {"buy": "green", "sell": "red"}.get(side, ""))
+
+
+def time_text(time_ms: int) -> str:
+    """Milliseconds since the epoch as local time of day and date."""
+    try:
+        moment = datetime.fromtimestamp(time_ms // 1000, timezone.utc).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return str(time_ms)  # beyond any calendar: whoever said it is to be doubted
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ms % 1000:03}"
+
+
+def _table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+_AMOUNTS = ("price", "quantity", "open", "reserved", "filled", "cancelled")
+
+
+def orders_table(orders: Sequence[OrderRecord]) -> RenderableType:
+    """Orders, one a row."""
+    if not orders:
+        return Text("no orders")
+    table = _table("time", "id", "market", "side", *_AMOUNTS, "status", "owner", right=_AMOUNTS)
+    for order in orders:
+        amounts = (plain(getattr(order, name)) for name in _AMOUNTS)
+        table.add_row(
+            time_text(order.time),
+            plain(order.id),
+            plain(order.market),
+            side_text(order.side),
+            *amounts,
+            plain(order.status),
+            plain(order.owner),
+        )
+    return table
+
+
+def trades_table(trades: Sequence[TradeRecord]) -> RenderableType:
+    """Trades, one a row."""
+    if not trades:
+        return Text("no trades")
+    table = _table(
+        "time", "market", "price", "quantity", "maker", "taker", "maker order", "taker order", right=_AMOUNTS
+    )
+    for trade in trades:
+        table.add_row(
+            time_text(trade.time),
+            plain(trade.market),
+            plain(trade.price),
+            plain(trade.quantity),
+            plain(trade.maker_peer),
+            plain(trade.taker_peer),
+            plain(trade.maker_order_id),
+            plain(trade.taker_order_id),
+        )
+    return table
+
+
+def order_and_trades(order: OrderRecord, trades: Sequence[TradeRecord]) -> RenderableType:
+    """What came of a submitted order."""
+    return Group(orders_table([order]), trades_table(trades)) if trades else orders_table([order])
+
+
+def book_table(book: BookRecord) -> RenderableType:
+    """Bids and asks side by side, best prices at the top."""
+    table = _table("bid quantity", "bid", "ask", "ask quantity", right=("bid quantity", "bid"))
+    for place in range(max(len(book.bids), len(book.asks))):
+        bid = book.bids[place] if place < len(book.bids) else ("", "")
+        ask = book.asks[place] if place < len(book.asks) else ("", "")
+        table.add_row(plain(bid[1]), plain(bid[0], "green"), plain(ask[0], "red"), plain(ask[1]))
+    if not table.row_count:
+        return plain(f"the book of {book.market} is empty at this peer")
+    return table
+
+
+def peers_table(peers: Sequence[PeerRecord]) -> RenderableType:
+    """The other peers, one a row."""
+    if not peers:
+        return Text("no other peers: are they announced on the same Grapes, with the same market?")
+    table = _table("name", "address", "market", "heard", "trades with us")
+    for peer in peers:
+        heard = "not yet" if peer.heard_s_ago is None else f"{peer.heard_s_ago:.1f} s ago"
+        table.add_row(
+            plain(peer.name or "not known yet"),
+            plain(peer.destination),
+            plain(peer.market),
+            heard,
+            Text("yes") if peer.refused is None else plain(f"no: {peer.refused}", "red"),
+        )
+    return table
+
+
+# -- replay, reconciliation, demo ------------------------------------------------------------------------
+
+
+def counts_line(counts: Counts) -> str:
+    """A replay in one line."""
+    rejected = "".join(f", {printable(code)} {count}" for code, count in counts.rejected.most_common())
+    return (
+        f"{counts.rows:,} rows in {counts.elapsed_s:.1f} s, {counts.orders_per_s:,.0f} requests/s: "
+        f"{counts.accepted:,} of {counts.submitted:,} orders accepted, {counts.cancelled:,} cancelled, "
+        f"{counts.too_late:,} cancels too late (traded){rejected}"
+    )
+
+
+def network_table(figures: Sequence[Health]) -> Table:
+    """One row for each peer and market."""
+    names = ("open orders", "reservations", "in doubt", "local trades", "cross-peer trades")
+    table = _table("peer", "market", *names, "best bid", "best ask", right=(*names, "best bid", "best ask"))
+    for health in figures:
+        for name, market in health.markets.items():
+            table.add_row(
+                plain(health.peer),
+                plain(name),
+                f"{market.open_orders:,}",
+                f"{market.reservations:,}",
+                f"{market.in_doubt:,}",
+                f"{market.trades - market.cross_peer_trades:,}",
+                f"{market.cross_peer_trades:,}",
+                plain(market.best_bid or ""),
+                plain(market.best_ask or ""),
+            )
+    return table
+
+
+def network_line(figures: Sequence[Health]) -> str:
+    """All peers together in one line."""
+    markets = [market for health in figures for market in health.markets.values()]
+    cross = sum(market.cross_peer_trades for market in markets)
+    return (
+        f"{sum(market.open_orders for market in markets):,} open orders, "
+        f"{sum(market.reservations for market in markets):,} reservations, "
+        f"{sum(market.trades for market in markets) - cross:,} local trades, "
+        f"{cross // 2:,} cross-peer trades"
+    )
+
+
+def report_view(report: Report) -> RenderableType:
+    """What was checked, on how much, and what was found."""
+    table = _table("", "rule", "checked", "broken", right=("checked", "broken"))
+    broken = report.broken()
+    for rule, text in RULES.items():
+        count = broken.get(rule, 0)
+        mark = Text("✗", "bold red") if count else Text("✓", "green")
+        table.add_row(mark, text, f"{report.checked[rule]:,}", f"{count:,}" if count else "")
+    parts: list[RenderableType] = [table]
+    parts += [plain(finding, "red") for finding in report.findings[:FINDINGS_SHOWN]]
+    if len(report.findings) > FINDINGS_SHOWN:
+        parts.append(Text(f"… and {len(report.findings) - FINDINGS_SHOWN:,} more; --json has all of them"))
+    if report.unchecked:
+        parts.append(
+            Text(f"{report.unchecked:,} orders of old trades are forgotten: their limits were not checked")
+        )
+    parts.append(Text(verdict(report), "bold green" if report.ok else "bold red"))
+    return Group(*parts)
+
+
+def verdict(report: Report) -> str:
+    """The outcome in a sentence."""
+    scope = (
+        f"{report.peers} peers, {report.orders:,} orders ({report.open_orders:,} open), "
+        f"{report.local_trades:,} local and {report.cross_peer_trades:,} cross-peer trades"
+    )
+    if report.ok:
+        return f"All books agree: {scope}; nothing lost, nothing doubled."
+    return f"The books do not agree: {len(report.findings):,} findings in {scope}."
