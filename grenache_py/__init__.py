@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import aio as aio
     from . import errors as errors
     from .discovery import MapResult as MapResult
+    from .grape import Grape as Grape
     from .grape_api import Item as Item
     from .link import Link as Link
     from .peer import PeerRPCClient as PeerRPCClient
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Grape": "grape",
     "Handler": "transports.rpc_server",
     "Item": "grape_api",
     "Link": "link",
@@ -34,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Grape",
     "Handler",
     "Item",
     "Link",

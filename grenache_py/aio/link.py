@@ -111,10 +111,9 @@ class Link:
         return None if known is None else list(known)
 
     def forget(self, name: str, destination: str) -> None:
-        """Say that ``destination`` does not work: it leaves the memory of ``name`` at once and is avoided a
-        while.
+        """Say that ``destination`` does not work: it leaves the memory of ``name`` at once.
 
-        While others are announced, look-ups leave it out for ``cache_age`` seconds.
+        Look-ups leave it out for ``cache_age`` seconds, as long as others are announced.
         """
         self._cache.forget(check_name(name), check_destination(destination))
 
