@@ -144,19 +144,24 @@ class Walk:
             self._settle(candidate, State.FAILED)
             self._advance()
 
-    def hurry(self, now: float) -> None:
-        """Stop waiting for those who have been silent for too long, as of ``now``, while others answered."""
+    def hurry(self, now: float) -> list[Address]:
+        """Stop waiting for those who have been silent for too long, as of ``now``, while others answered.
+
+        Returns their addresses.
+        """
         if self.finished or not self.answers:
-            return
+            return []
         patience_s = PATIENCE_FOUND_S if self.found else PATIENCE_S
-        slow = False
+        slow = []
         for candidate in self._candidates:
             waited_for = candidate.state is State.ASKED and not candidate.suspect
             if waited_for and now - candidate.asked_at >= patience_s:
-                candidate.suspect = slow = True
+                candidate.suspect = True
                 self._in_flight -= 1
+                slow.append(candidate.address)
         if slow:
             self._advance()
+        return slow
 
     def closest_with_token(self) -> list[Candidate]:
         """The up to ``k`` closest nodes that answered with a write token."""

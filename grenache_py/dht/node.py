@@ -496,18 +496,22 @@ class DhtNode:
         for done, context in self._transactions.take_doomed():
             done(context, None, None)
         for walk in list(self._walks):
-            walk.hurry(now)
+            for address in walk.hurry(now):
+                self._suspect(address, now)
         while self._suspects and next(iter(self._suspects.values())) <= now:
             self._suspects.popitem(last=False)
         self.peers.purge(now)
         self.items.purge(now)
         self._keep_up(now)
 
-    def _unanswered(self, address: Address, now: float) -> None:
+    def _suspect(self, address: Address, now: float) -> None:
         self._suspects.pop(address, None)
         self._suspects[address] = now + SUSPECT_S
         if len(self._suspects) > SUSPECTS_MAX:
             self._suspects.popitem(last=False)
+
+    def _unanswered(self, address: Address, now: float) -> None:
+        self._suspect(address, now)
         questionable = self.routing.failed(address)
         if questionable is not None:
             self._verify(questionable.address)

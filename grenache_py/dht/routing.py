@@ -126,6 +126,8 @@ class Routing:
                 # The same id at two addresses: the one that is known to answer stays unless it stops to.
                 return False, elsewhere if now - elsewhere.seen > PING_BEFORE_EVICT_S else None
             self.remove(elsewhere)
+        while address in self.by_address:  # what came up from a replacement list may be older still
+            self.remove(self.by_address[address])
         contact = Contact(node_id, address, now, verified=True)
         oldest = self._add(contact, now)
         return node_id in self.by_id, oldest
@@ -171,6 +173,8 @@ class Routing:
         while True:
             index = bisect_left(self._tops, contact.long_id)
             bucket = self._table.buckets[index]
+            # kademlia leaves an earlier self on the replacement list, from where it would come back.
+            bucket.replacement_nodes.pop(contact.id, None)
             if bucket.add_node(contact):
                 self.by_id[contact.id] = contact
                 self.by_address[contact.address] = contact
