@@ -9,7 +9,7 @@ NPM_DIR   := tests/interop
 NPM_STAMP := $(NPM_DIR)/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types bench simulate clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,11 @@ bench: $(STAMP) node  ## measure against the real Node peers in the same run
 
 bench-%: $(STAMP) node
 	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+SEED  ?= 1
+SEEDS ?= 5000
+simulate: $(STAMP)  ## markets under faults, as many seeds as asked: SEED=first SEEDS=how-many
+	$(BIN)/python -m tests.simulation.campaign --seed $(SEED) --seeds $(SEEDS)
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) $(NPM_DIR)/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

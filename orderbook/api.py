@@ -95,6 +95,12 @@ class Api:
         host, port = self._runner.addresses[0][:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    async def _answer(self, content: Any, status: int = 200) -> web.Response:
+        """``content``, once all that it may speak of is durable."""
+        response = answer(content, status)
+        await self._worker.durable()
+        return response
+
     # -- orders ------------------------------------------------------------------------------------------
 
     async def _submit(self, request: web.Request) -> web.Response:
@@ -102,16 +108,18 @@ class Api:
         new = NewOrder(*(fields.get(name) for name in NewOrder._fields))
         order = await self._worker.submit(fields["market"], new)
         market = self._worker.market_of(order.id)
-        return answer({"order": order_view(market, order), "trades": trades_view(market, order)}, 201)
+        return await self._answer(
+            {"order": order_view(market, order), "trades": trades_view(market, order)}, 201
+        )
 
     async def _order(self, request: web.Request) -> web.Response:
         market = self._worker.market_of(request.match_info["id"])
         order = market.ledger.order(request.match_info["id"])
-        return answer({"order": order_view(market, order), "trades": trades_view(market, order)})
+        return await self._answer({"order": order_view(market, order), "trades": trades_view(market, order)})
 
     async def _cancel(self, request: web.Request) -> web.Response:
         order = await self._worker.cancel(request.match_info["id"])
-        return answer({"order": order_view(self._worker.market_of(order.id), order)})
+        return await self._answer({"order": order_view(self._worker.market_of(order.id), order)})
 
     async def _orders(self, request: web.Request) -> web.Response:
         market = self._one_market(request)
@@ -124,12 +132,14 @@ class Api:
                     "status", f"must be one of {', '.join(s.value for s in OrderStatus)}"
                 ) from None
         rows, next_after = market.ledger.orders(status, *page_of(request))
-        return answer({"orders": [order_view(market, order) for order in rows], "next": next_after})
+        return await self._answer(
+            {"orders": [order_view(market, order) for order in rows], "next": next_after}
+        )
 
     async def _trades(self, request: web.Request) -> web.Response:
         market = self._one_market(request)
         rows, next_after = market.ledger.trades(*page_of(request))
-        return answer({"trades": [market.record(trade) for trade in rows], "next": next_after})
+        return await self._answer({"trades": [market.record(trade) for trade in rows], "next": next_after})
 
     def _one_market(self, request: web.Request) -> Market:
         """The market asked for; a peer of a single one needs no asking."""
@@ -150,7 +160,7 @@ class Api:
             ]
             for name, side in (("bids", Side.BUY), ("asks", Side.SELL))
         }
-        return answer({"market": market.instrument.market, **sides})
+        return await self._answer({"market": market.instrument.market, **sides})
 
     async def _peers(self, request: web.Request) -> web.Response:
         rows = []
@@ -166,11 +176,11 @@ class Api:
                 }
                 for peer in hosted.market.roster.all()
             ]
-        return answer({"peers": rows})
+        return await self._answer({"peers": rows})
 
     async def _healthz(self, request: web.Request) -> web.Response:
         markets = {name: market_view(hosted) for name, hosted in self._worker.markets.items()}
-        return answer({"status": "ok", "peer": self._worker.name, "markets": markets})
+        return await self._answer({"status": "ok", "peer": self._worker.name, "markets": markets})
 
 
 def order_fields(body: bytes) -> dict[str, Any]:

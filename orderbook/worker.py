@@ -162,6 +162,11 @@ class Worker:
         market = self.market_of(order_id)
         return await self.markets[market.instrument.market].cancel(order_id)
 
+    async def durable(self) -> None:
+        """Wait until all that can be seen now survives a crash; what clients are told has to."""
+        for hosted in self.markets.values():
+            await hosted.durable()
+
     def _hosted(self, name: object) -> HostedMarket:
         hosted = self.markets.get(name) if isinstance(name, str) else None
         if hosted is None:
@@ -246,10 +251,14 @@ class HostedMarket:
         """Returns when the cancellation is durable."""
         order, effects = self.negotiator.cancel(order_id)
         self._after_step(effects)
+        await self.durable()
+        return order
+
+    async def durable(self) -> None:
+        """Wait until all that has happened so far is durable."""
         durable = asyncio.Event()
         self._outbox.promise(durable.set)
         await durable.wait()
-        return order
 
     def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
         """Answer another peer's request. Raises OrderBookError, having changed nothing."""

@@ -54,6 +54,7 @@ class SimPeer:
         self._life = 0
         self._outbox: Outbox | None = None
         self._discovering = False
+        self._matches_seen: set[str] = set()
 
     # -- the process -----------------------------------------------------------------------------------
 
@@ -86,6 +87,12 @@ class SimPeer:
 
     def crash(self) -> None:
         """``kill -9``: what is not on the disk is gone."""
+        sights = self.exchange.sights
+        assert self.negotiator is not None
+        sights["crash"] += 1
+        sights["crash with a confirmation unanswered"] += bool(self.negotiator.makers_in_doubt)
+        sights["crash with reservations for others"] += bool(self.negotiator.market.book.reservations)
+        sights["crash with something not yet durable"] += self.disk.unwritten
         self.exchange.world.log(f"{self.name} crashes")
         self.exchange.network.serve.pop(self.place)
         self.negotiator = self._outbox = None
@@ -109,6 +116,9 @@ class SimPeer:
         assert due is not None, "the heartbeat is always due"
 
         def tick() -> None:
+            assert self.negotiator is not None
+            run_out = self.negotiator.market.book.expired(self.clock.monotonic())
+            self.exchange.sights["lease ran out"] += len(run_out)
             self._step(lambda n: n.tick())
             self._wake()
 
@@ -137,6 +147,7 @@ class SimPeer:
             return
         negotiator.check()
         self.check_leases()
+        self._note_sights(message, answer.content)
         if negotiator.market.book.reservations.keys() - locks_before:
             check_priority(negotiator, message["payload"]["order"], answer.content)
         outbox.after_step(answer.effects)
@@ -145,6 +156,22 @@ class SimPeer:
             outbox.promise(lambda: reply(content))
         else:
             reply(content)
+
+    def _note_sights(self, message: Any, answer: Any) -> None:
+        sights, kind = self.exchange.sights, message["type"]
+        if kind == "AnnounceOpenOrder":
+            sights["announcement"] += 1
+            sights["offer"] += isinstance(answer, dict) and "lock_id" in answer
+            sights["contended"] += isinstance(answer, dict) and answer.get("contended") is True
+        elif kind == "CrossPeerMatch":
+            match_id = message["payload"]["match_id"]
+            sights[f"confirmation {answer['status']}"] += 1
+            sights["confirmation repeated"] += match_id in self._matches_seen
+            if answer["status"] == "rejected":
+                sights["rejected: " + answer["reason"].split(":")[0]] += 1
+            self._matches_seen.add(match_id)
+        elif kind == "ReleaseLock":
+            sights["release of a lock that is gone"] += not answer["released"]
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, Announce):
@@ -164,6 +191,7 @@ class SimPeer:
                 limits.CONFIRM_TIMEOUT_S,
                 lambda n, answer: n.match_answered(id, answer),
                 lambda n: n.match_failed(id),
+                doubted=effect.maker,
             )
         elif isinstance(effect, Release):
             self._call(effect.destination, effect.payload, 1.0, lambda n, answer: [], lambda n: [])
@@ -190,6 +218,7 @@ class SimPeer:
         timeout_s: float,
         answered: Callable[[Negotiator, Any], list[Effect]],
         failed: Callable[[Negotiator], list[Effect]],
+        doubted: str = "",
     ) -> None:
         world = self.exchange.world
         if payload["type"] != "Heartbeat":
@@ -217,6 +246,7 @@ class SimPeer:
                 world.log(
                     f"{self.name} .. {place} {payload['type']} {'refused' if refused else 'unanswered'}"
                 )
+            self.exchange.sights["confirmation unanswered"] += bool(doubted)
             if refused:
                 self._step(lambda n: n.peer_lost(place))
             self._step(failed)
@@ -268,7 +298,15 @@ class SimPeer:
     def _tell(self, order_id: str) -> None:
         assert self.negotiator is not None
         order = self.negotiator.market.ledger.order(order_id)
-        self.told[order_id] = Told(order_id, order.filled, order.cancel_requested)
+        sights = self.exchange.sights
+        sights[f"told: {order.status.value}"] += 1
+        sights["told: in doubt"] += bool(order.reserved) and not order.cancel_requested
+        trades = self.negotiator.market.ledger.trades_of_order(order_id)
+        sights["filled by several peers"] += len({trade.maker_peer for trade in trades}) > 1
+        told = Told(order_id, order.filled, order.cancel_requested)
+        # What is told may be newer than what was waited for: it has to be durable as well.
+        assert self._outbox is not None
+        self._outbox.promise(lambda: self.told.update({order_id: told}))
 
     # -- what must hold at every step ------------------------------------------------------------------
 
@@ -404,7 +442,10 @@ class Exchange:
         stale_s: float = 0.0,
     ):
         self.world = World(seed)
+        self.healed = False
         self.network = SimNetwork(self.world, faults or NetworkFaults())
+        self.sights: Counter[str] = Counter()
+        """What has been seen to happen: a run in which nothing does proves little."""
         self._stale_s = stale_s
         self._announced: dict[str, float] = {}
         random = self.world.random
@@ -460,11 +501,33 @@ class Exchange:
         for _ in range(orders):
             self.world.after(random.uniform(0.5, 0.5 + seconds), place)
 
+    def crash_at(self, delay_s: float, peer: SimPeer, down_s: float) -> None:
+        """``kill -9`` of ``peer`` after ``delay_s``, and a restart ``down_s`` later."""
+        self.world.after(delay_s, lambda: self._crash(peer, down_s))
+
+    def crash_at_write(self, write: int, peer: SimPeer, down_s: float) -> None:
+        """As :meth:`crash_at`, while ``peer`` waits for its ``write``-th write to become durable."""
+        left = itertools.count(write, -1)
+
+        def on_append() -> None:
+            if next(left) == 0:
+                peer.disk.on_append = None
+                soon = self.world.random.uniform(0.0, peer.disk.sync_s[1])
+                self.world.after(soon, lambda: self._crash(peer, down_s))
+
+        peer.disk.on_append = on_append
+
+    def _crash(self, peer: SimPeer, down_s: float) -> None:
+        if peer.alive and not self.healed:
+            peer.crash()
+            self.world.after(down_s, lambda: None if peer.alive else peer.start())
+
     # -- the end ---------------------------------------------------------------------------------------
 
     def settle(self, seconds: float = 180.0) -> bool:
         """Heal everything and wait until the market is at rest. Returns whether it came to rest."""
         self.world.log("everything heals")
+        self.healed = True
         self.network.faults = NetworkFaults()
         self.network.cut.clear()
         self.network.slow.clear()
@@ -517,9 +580,8 @@ class Exchange:
             taker = orders.get((trade.taker_peer, trade.taker_order_id))
             assert maker is None or trade.price == maker.price, f"{trade} is not at the price of {maker}"
             if taker is not None:
-                assert taker.side.crosses(taker.price, trade.price), (
-                    f"{trade} is outside the limit of {taker}"
-                )
+                better = taker.price - trade.price if taker.side is Side.BUY else trade.price - taker.price
+                assert better >= 0, f"{trade} is outside the limit of {taker}"
             if maker is not None and taker is not None:
                 assert maker.side is taker.side.opposite, f"{trade}: {maker}, {taker}"
                 assert maker.owner != taker.owner, f"{trade} is {taker.owner} with itself"

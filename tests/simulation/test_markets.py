@@ -1,54 +1,237 @@
-"""Whole markets on virtual time, many seeds: nothing is lost or doubled, and a quiet network is uncrossed."""
+"""The order book protocol holds under faults, and the simulation that says so can tell when it does not."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from random import Random
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from orderbook.selection import POLICIES
-from tests.simulation.markets import Faults, Network
+from orderbook import book, maker, market, negotiation, outbox, recovery, taker
+from orderbook.effects import Effect
+from orderbook.events import Cancelled, Event, Intended
+from orderbook.model import Order, Side
+from tests.simulation import markets
+from tests.simulation.campaign import Outcome, Scenario, failed_seeds, report, run, shrink
 
-FAULTS = {
-    "none": Faults(),
-    "slow": Faults(delay_s=(0.001, 0.7)),
-    "loss": Faults(lost=0.1),
-    "repeats": Faults(repeated=0.3, delay_s=(0.001, 0.3)),
-    "all": Faults(lost=0.05, repeated=0.1, delay_s=(0.001, 0.8)),
-}
+SEEDS = 500
+CHUNK = 25
 
 
-def trade_at_random(network: Network, orders: int) -> None:
-    """Many small crossing orders at random peers within a few seconds, some cancelled at once or later."""
-    random = Random(network.random.random())
-    names = list(network.peers)
+def hold(seeds: range) -> Counter[str]:
+    sights: Counter[str] = Counter()
+    for seed in seeds:
+        outcome = run(Scenario.of_seed(seed))
+        if outcome.error is not None:
+            pytest.fail(report(outcome), pytrace=False)
+        sights += outcome.sights
+    return sights
 
-    def place() -> None:
-        name = random.choice(names)
-        order = network.submit(
-            name,
-            random.choice(("buy", "sell")),
-            random.randint(95, 105),
-            random.randint(1, 20),
-            owner=f"o{random.randrange(8)}-{name}",
+
+@pytest.mark.parametrize("first", range(1, SEEDS + 1, CHUNK))
+def test_all_invariants_hold(first: int) -> None:
+    hold(range(first, first + CHUNK))
+
+
+@pytest.mark.parametrize("seed", failed_seeds())
+def test_what_failed_once_holds_now(seed: int) -> None:
+    hold(range(seed, seed + 1))
+
+
+def test_the_interesting_things_do_happen() -> None:
+    sights = hold(range(1000, 1120))
+    wanted = (
+        "confirmation committed",
+        "confirmation rejected",
+        "confirmation repeated",
+        "confirmation unanswered",
+        "contended",
+        "crash with a confirmation unanswered",
+        "crash with reservations for others",
+        "filled by several peers",
+        "release of a lock that is gone",
+        "told: in doubt",
+        "told: pending_cancel",
+    )
+    assert not [sight for sight in wanted if not sights[sight]]
+
+
+def test_a_seed_decides_everything() -> None:
+    scenario = Scenario(7, peers=4, orders=40, policy="random", faults=frozenset({"loss", "crash", "liars"}))
+    assert run(scenario).timeline == run(scenario).timeline
+
+
+def test_a_failure_is_shrunk_to_what_it_takes() -> None:
+    scenario = Scenario(1, peers=9, orders=40, policy="largest", faults=frozenset({"loss", "crash", "skew"}))
+    small = shrink(scenario, lambda s: "crash" in s.faults and s.orders >= 3)
+    assert (small.peers, small.orders, small.faults) == (2, 3, {"crash"})
+
+
+# -- mutations: the protocol broken on purpose, each way must be caught ------------------------------
+
+
+def forget_releases(patch: pytest.MonkeyPatch) -> None:
+    """The taker does not release what it did not choose: only leases free it."""
+    patch.setattr(taker.Taker, "_release", lambda self, destination, lock_id: [])
+
+
+def refuse_repeated_confirmations(patch: pytest.MonkeyPatch) -> None:
+    """The maker does not remember what it committed."""
+    patch.setattr(market.Ledger, "trades_of_match", lambda self, match_id: [])
+
+
+def give_up_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    """The taker never asks again."""
+    patch.setattr(taker.Taker, "_confirm_again", lambda self, match_id: [])
+
+
+def take_silence_for_refusal(patch: pytest.MonkeyPatch) -> None:
+    """The taker treats an unanswered confirmation as refused."""
+    patch.setattr(
+        taker.Taker,
+        "match_failed",
+        lambda self, match_id: self.match_answered(match_id, {"status": "rejected"}),
+    )
+
+
+def promise_before_durable(patch: pytest.MonkeyPatch) -> None:
+    """Answers and confirmations go out before their events are on the disk."""
+
+    def after_step(self: outbox.Outbox, effects: list[Effect]) -> None:
+        self._journal.append(self._market.take_events())
+        for effect in effects:
+            self._carry_out(effect)
+
+    patch.setattr(outbox.Outbox, "after_step", after_step)
+    patch.setattr(outbox.Outbox, "promise", lambda self, tell: tell())
+
+
+def without(kind: type[Event]) -> Callable[[pytest.MonkeyPatch], None]:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        note = market.Market.note
+        patch.setattr(
+            market.Market, "note", lambda self, event: None if isinstance(event, kind) else note(self, event)
         )
-        if random.random() < 0.3:
-            network.at(random.choice((0.0, 0.01, 2.0)), lambda: network.cancel(name, order.id))
 
-    for _ in range(orders):
-        network.at(random.uniform(2.0, 6.0), place)
+    return mutate
 
 
-@pytest.mark.parametrize("faults", FAULTS)
-@pytest.mark.parametrize("seed", range(12))
-def test_nothing_is_lost_or_doubled_and_quiet_networks_are_uncrossed(seed: int, faults: str) -> None:
-    policy = list(POLICIES)[seed % len(POLICIES)]
-    network = Network(seed, peers=2 + seed % 4, faults=FAULTS[faults], policy=policy)
-    trade_at_random(network, 120)
-    network.run(8.0)
-    network.faults = replace(network.faults, lost=0.0, repeated=0.0)
-    assert network.run(120.0, until=network.quiet), "the healed network did not come to rest uncrossed"
-    network.check()
-    trades = sum(p.market.ledger.cross_peer_trades for p in network.peers.values())
-    assert trades > 0, "the seed tests nothing: no cross-peer trade"
+def reuse_ids_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """Lock ids are counted from one by each process: an old confirmation finds a new lock."""
+    start = markets.SimPeer.start
+
+    def restart(self: markets.SimPeer) -> None:
+        self._ids = itertools.count()
+        start(self)
+        assert self.negotiator is not None
+        self.negotiator.market.new_id = lambda: f"{self.name}-{next(self._ids)}"
+
+    patch.setattr(markets.SimPeer, "start", restart)
+
+
+def ignore_limits(patch: pytest.MonkeyPatch) -> None:
+    """Nobody compares prices with limits."""
+    patch.setattr(Side, "crosses", lambda self, price, other: True)
+
+
+def offer_the_newest_first(patch: pytest.MonkeyPatch) -> None:
+    """The maker forgets time priority."""
+    crossing = book.Book.crossing
+
+    def reversed_crossing(self: book.Book, *args: Any, **options: Any) -> book.Crossing:
+        for levels in self._levels.values():
+            for level in levels.values():
+                level.orders = dict(reversed(level.orders.items()))
+        try:
+            return crossing(self, *args, **options)
+        finally:
+            for levels in self._levels.values():
+                for level in levels.values():
+                    level.orders = dict(reversed(level.orders.items()))
+
+    patch.setattr(book.Book, "crossing", reversed_crossing)
+
+
+def announce_without_holding(patch: pytest.MonkeyPatch) -> None:
+    """The order stays open while it is offered elsewhere: it can be filled twice."""
+    patch.setattr(book.Book, "hold", lambda self, order: order.open)
+
+
+def keep_what_was_not_confirmed(patch: pytest.MonkeyPatch) -> None:
+    """A partial confirmation does not free the rest of its reservation."""
+    release_held = book.Book.release_held
+    commit = book.Book.commit
+
+    def leaky(self: book.Book, *args: Any) -> Any:
+        patch.setattr(book.Book, "release_held", lambda *_: None)
+        try:
+            return commit(self, *args)
+        finally:
+            patch.setattr(book.Book, "release_held", release_held)
+
+    patch.setattr(book.Book, "commit", leaky)
+
+
+def ignore_heartbeats(patch: pytest.MonkeyPatch) -> None:
+    """Crossed prices that no announcement showed are never noticed."""
+    patch.setattr(negotiation.Negotiator, "_compare", lambda *_: None)
+
+
+def reopen_cancelled_orders(patch: pytest.MonkeyPatch) -> None:
+    """What is released of a cancelled order opens again."""
+
+    def release_held(self: book.Book, order: Order, quantity: int) -> None:
+        self._shift(order, reserved=-quantity, open=quantity)
+
+    patch.setattr(book.Book, "release_held", release_held)
+
+
+def leave_released_orders_crossed(patch: pytest.MonkeyPatch) -> None:
+    """What is released is not matched with what came meanwhile."""
+    patch.setattr(market.Market, "rematch", lambda self, orders: [])
+
+
+def let_leases_last(patch: pytest.MonkeyPatch) -> None:
+    """Nobody sweeps leases that have run out."""
+    patch.setattr(maker.Maker, "expire", lambda self, now: [])
+
+
+def trust_ids_of_strangers(patch: pytest.MonkeyPatch) -> None:
+    """A trade counts for every order whose id it names, whoever's that is."""
+    patch.setattr(recovery.Trade, "orders_of", lambda self, peer: [self.maker_order_id, self.taker_order_id])
+
+
+MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        forget_releases,
+        refuse_repeated_confirmations,
+        give_up_in_doubt,
+        take_silence_for_refusal,
+        promise_before_durable,
+        reuse_ids_after_a_restart,
+        ignore_limits,
+        offer_the_newest_first,
+        announce_without_holding,
+        keep_what_was_not_confirmed,
+        ignore_heartbeats,
+        reopen_cancelled_orders,
+        leave_released_orders_crossed,
+        let_leases_last,
+        trust_ids_of_strangers,
+    )
+} | {"lose_intents": without(Intended), "lose_cancellations": without(Cancelled)}
+
+
+def first_caught(seeds: int) -> Outcome | None:
+    outcomes = (run(Scenario.of_seed(seed)) for seed in range(1, seeds + 1))
+    return next((outcome for outcome in outcomes if outcome.error is not None), None)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_broken_protocol_is_caught(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTATIONS[mutation](monkeypatch)
+    caught = first_caught(SEEDS)
+    assert caught is not None, f"{SEEDS} seeds did not notice: {mutation}"

@@ -29,11 +29,17 @@ class World:
         heapq.heappush(self._events, (self.now + delay_s, next(self._count), event))
 
     def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let ``seconds`` pass, or less when ``until`` holds. Returns whether it does."""
+        """Let ``seconds`` pass, or less when ``until`` holds; it is asked 20 times a virtual second.
+
+        Returns whether it does.
+        """
         end = self.now + seconds
+        ask = self.now
         while self._events and self._events[0][0] <= end:
-            if until():
-                return True
+            if self._events[0][0] >= ask:
+                if until():
+                    return True
+                ask += 0.05
             time, _, event = heapq.heappop(self._events)
             self.now = max(self.now, time)
             event()
@@ -145,10 +151,11 @@ class SimDisk(Generic[Item]):
     torn when the log is opened, and left out.
     """
 
-    def __init__(self, world: World, sync_s: tuple[float, float] = (0.0002, 0.005)):
+    def __init__(self, world: World):
         self._world = world
-        self._sync_s = sync_s
+        self.sync_s = (0.0002, 0.005)
         self.durable: list[Item] = []
+        self.on_append: Callable[[], None] | None = None
         self._pending: list[list[Item]] = []
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._appended = 0
@@ -161,10 +168,12 @@ class SimDisk(Generic[Item]):
         return bool(self._pending)
 
     def append(self, batch: Sequence[Item]) -> None:
+        if self.on_append is not None:
+            self.on_append()
         self._pending.append(list(batch))
         self._appended += 1
         life, upto = self._life, self._appended
-        self._world.after(self._world.random.uniform(*self._sync_s), lambda: self._sync(life, upto))
+        self._world.after(self._world.random.uniform(*self.sync_s), lambda: self._sync(life, upto))
 
     def when_durable(self, then: Callable[[], None]) -> None:
         if self._synced == self._appended:

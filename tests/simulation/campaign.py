@@ -1,0 +1,206 @@
+"""Seeded campaigns over the simulated market, and what to do with a seed that fails.
+
+    python -m tests.simulation.campaign --seed 1 --seeds 1000
+
+Each seed draws its own mix of faults, size and policy, lets peers trade, heals everything, waits until the
+market is at rest and checks I1 to I7. A failure is shrunk (fewer faults, peers, orders) and printed with its
+timeline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+from orderbook.selection import POLICIES
+from tests.simulation.markets import Exchange
+from tests.simulation.world import NetworkFaults
+
+FAULTS = (
+    "loss",
+    "repeats",
+    "reordering",
+    "lateness",
+    "partition",
+    "skew",
+    "crash",
+    "slow disks",
+    "slowness",
+    "staleness",
+    "liars",
+)
+FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
+"""Seeds that found something once, one per line with a word on what; they are run first, always."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything that a run depends on."""
+
+    seed: int
+    peers: int
+    orders: int
+    policy: str
+    faults: frozenset[str]
+
+    @classmethod
+    def of_seed(cls, seed: int) -> Scenario:
+        """What ``seed`` draws: mostly a few peers and some faults, sometimes many or all."""
+        random = Random(seed)
+        share = random.choice((0.0, 0.2, 0.5, 0.8, 1.0))
+        return cls(
+            seed,
+            peers=random.choice((2, 2, 3, 3, 4, 5, random.randint(6, 20))),
+            orders=random.choice((10, 20, 40, 60)),
+            policy=random.choice(list(POLICIES)),
+            faults=frozenset(fault for fault in FAULTS if random.random() < share),
+        )
+
+
+@dataclass
+class Outcome:
+    """How a run ended; ``error`` is None when all held."""
+
+    scenario: Scenario
+    error: str | None
+    timeline: list[str] = field(repr=False)
+    sights: Counter[str] = field(default_factory=Counter)
+
+
+def run(scenario: Scenario) -> Outcome:
+    """Run one scenario from beginning to end."""
+    exchange: Exchange | None = None
+    try:
+        exchange = set_up(scenario)
+        exchange.world.run(6.5)
+        assert exchange.settle(), "the healed market did not come to rest (I4, I5)"
+        exchange.check()
+        faultless = scenario.faults <= {"skew", "slow disks"}
+        assert not faultless or not exchange.sights["lease ran out"], "a lease ran out, and nothing was lost"
+    except Exception as error:
+        timeline = exchange.world.timeline if exchange is not None else []
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        return Outcome(scenario, text, timeline)
+    return Outcome(scenario, None, exchange.world.timeline, exchange.sights)
+
+
+def set_up(scenario: Scenario) -> Exchange:
+    """The exchange of a scenario, with all that will happen to it."""
+    faults, random = scenario.faults, Random(scenario.seed + 1)
+    delay_s = (0.001, 0.02)
+    if "reordering" in faults:
+        delay_s = (0.001, 0.4)
+    if "lateness" in faults:
+        delay_s = (0.001, random.choice((1.5, 8.0)))  # beyond deadlines, beyond leases
+    exchange = Exchange(
+        scenario.seed,
+        scenario.peers,
+        liars=random.randint(1, 2) if "liars" in faults else 0,
+        faults=NetworkFaults(
+            lost=random.uniform(0.01, 0.3) if "loss" in faults else 0.0,
+            repeated=random.uniform(0.05, 0.5) if "repeats" in faults else 0.0,
+            delay_s=delay_s,
+        ),
+        policy=scenario.policy,
+        drift=0.02 if "skew" in faults else 0.0,
+        wall_off_s=3600.0 if "skew" in faults else 0.0,
+        stale_s=5.0 if "staleness" in faults else 0.0,
+    )
+    exchange.trade_at_random(scenario.orders)
+    names = list(exchange.peers)
+    if "partition" in faults:
+        for _ in range(random.randint(1, 4)):
+            links = [(a, b) for a in names for b in names if a != b]
+            cut = set(random.sample(links, random.randint(1, len(links))))
+            begin, length = random.uniform(0.2, 5.0), random.uniform(0.1, 6.0)
+            exchange.world.after(begin, lambda cut=cut: exchange.network.cut.update(cut))
+            exchange.world.after(begin + length, lambda cut=cut: exchange.network.cut.difference_update(cut))
+    if "slowness" in faults:
+        for name in random.sample(names, random.randint(1, len(names))):
+            exchange.network.slow[name] = random.choice((0.3, 1.2, 6.0))
+    if "crash" in faults:
+        for _ in range(random.randint(1, 2 * len(names))):
+            peer, down = exchange.peers[random.choice(names)], random.uniform(0.01, 7.0)
+            if random.random() < 0.5:
+                exchange.crash_at(random.uniform(0.2, 6.0), peer, down)
+            else:
+                exchange.crash_at_write(random.randint(1, 20), peer, down)
+    if "slow disks" in faults:
+        for peer in exchange.peers.values():
+            peer.disk.sync_s = (0.001, random.choice((0.05, 0.5, 3.0)))
+    return exchange
+
+
+def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
+    """The smallest scenario we find that fails as well, dropping one thing at a time."""
+    smaller = True
+    while smaller:
+        smaller = False
+        for candidate in simpler(scenario):
+            if fails(candidate):
+                scenario, smaller = candidate, True
+                break
+    return scenario
+
+
+def simpler(scenario: Scenario) -> Iterator[Scenario]:
+    for fault in sorted(scenario.faults):
+        yield replace(scenario, faults=scenario.faults - {fault})
+    for orders in (scenario.orders // 2, scenario.orders * 3 // 4, scenario.orders - 1):
+        if 0 < orders < scenario.orders:
+            yield replace(scenario, orders=orders)
+    if scenario.peers > 2:
+        yield replace(scenario, peers=max(2, scenario.peers // 2))
+        yield replace(scenario, peers=scenario.peers - 1)
+
+
+def failed_seeds() -> list[int]:
+    lines = FAILED_SEEDS.read_text().splitlines()
+    return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def report(outcome: Outcome) -> str:
+    """What a person needs to understand a failure."""
+    small = shrink(outcome.scenario, lambda scenario: run(scenario).error is not None)
+    final = run(small)
+    return "\n".join(
+        [
+            f"seed {outcome.scenario.seed}: {outcome.error}",
+            f"  as drawn: {outcome.scenario}",
+            f"  shrunk:   {final.scenario}",
+            f"  there:    {final.error}",
+            "  timeline of the shrunk run:",
+            *(f"    {line}" for line in final.timeline),
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Simulate markets under faults, one per seed.")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=500, help="how many")
+    options = parser.parse_args(argv)
+    started, sights = time.monotonic(), Counter[str]()
+    for count, seed in enumerate(range(options.seed, options.seed + options.seeds), 1):
+        outcome = run(Scenario.of_seed(seed))
+        if outcome.error is not None:
+            print(report(outcome))
+            return 1
+        sights += outcome.sights
+        if count % 100 == 0 or count == options.seeds:
+            print(f"{count} seeds held, {time.monotonic() - started:.0f} s", file=sys.stderr)
+    for sight, times in sights.most_common():
+        print(f"{times:>8}  {sight}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
