@@ -1,0 +1,42 @@
+"""A client with asyncio: many calls at once to the workers that serve rpc_test, then one to each of them.
+
+Start a Grape and at least one worker first, each in its own terminal:
+
+    grape-py --dp 20001 --aph 30001
+    python examples/aio_worker.py    # or examples/worker.py, or: node examples/node/worker.js
+
+then
+
+    python examples/aio_client.py
+"""
+
+import argparse
+import asyncio
+
+from grenache_py.aio import Link, PeerRPCClient
+from grenache_py.errors import RemoteError
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description="Call rpc_test.")
+    parser.add_argument("--grape", default="http://127.0.0.1:30001", help="URL of a Grape")
+    options = parser.parse_args()
+
+    async with Link(options.grape) as link:
+        client = PeerRPCClient(link)
+
+        results = await asyncio.gather(*[client.request("rpc_test", {"n": n}) for n in range(100)])
+        print("100 calls at once, doubled and summed:", sum(result["doubled"] for result in results))
+
+        try:
+            await client.request("rpc_test", "no number")
+        except RemoteError as error:
+            print("a worker's own error:", error.message, error.result)
+
+        for answer in await client.map("rpc_test", {"n": 4}, timeout=10):
+            # One result per peer: a peer that fails is told here and changes nothing for the others.
+            print(answer.destination, "says", answer.payload if answer.ok else answer.error)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

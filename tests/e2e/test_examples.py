@@ -1,0 +1,82 @@
+"""The examples run as they say they do: as processes, on free ports, with the Python Grape."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Process, need_node
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., Process]]:
+    """Start a process; all of them end with the test."""
+    processes: list[Process] = []
+
+    def start(*argv: object) -> Process:
+        process = Process([str(part) for part in argv], cwd=ROOT)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in reversed(processes):
+        process.stop()
+
+
+@pytest.fixture
+def grape(started) -> str:
+    """The URL of a Grape that runs as a process."""
+    said = started(
+        sys.executable, "-m", "grenache_py.grape", "--dp", 0, "--aph", 0, "-b", "127.0.0.1"
+    ).next_line()
+    return next(word.rstrip(".,;") for word in said.split() if word.startswith("http://"))
+
+
+def example(name: str, grape: str, *options: object) -> list[object]:
+    """The command line that runs one, in Python or Node."""
+    if name.endswith(".js"):
+        return [need_node(), EXAMPLES / "node" / name, grape]
+    return [sys.executable, EXAMPLES / name, "--grape", grape, *options]
+
+
+def output(process: Process) -> list[str]:
+    assert process.wait(30) == 0, process.lines
+    return process.lines
+
+
+WORKERS = ["worker.py", "aio_worker.py", "worker.js"]
+CLIENTS = ["client.py", "aio_client.py", "client.js"]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_every_client_understands_every_worker(started, grape, worker):
+    serving = started(*example(worker, grape))
+    assert serving.next_line().startswith("serving rpc_test on port ")
+    for client in CLIENTS:
+        said = "\n".join(output(started(*example(client, grape))))
+        assert "a worker's own error: ERR_NO_NUMBER" in said, client
+        assert worker in said, client
+        assert "8" in said.splitlines()[-1], client  # 4, doubled
+    # Ends when asked to, without an error.
+    assert serving.stop() == 0
+    assert len(serving.lines) == 1
+
+
+def test_workers_of_all_kinds_together(started, grape):
+    for worker in WORKERS:
+        started(*example(worker, grape)).next_line()
+    said = "\n".join(output(started(*example("client.py", grape))))
+    for worker in WORKERS:
+        assert f"'doubled': 8, 'by': '{worker}'" in said
+
+
+def test_put_get(started, grape):
+    said = output(started(*example("put_get.py", grape, "some text")))
+    assert said[0].startswith("stored under ")
+    assert said[1] == "fetched: some text"
