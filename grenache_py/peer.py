@@ -240,8 +240,9 @@ class Service:
 
     def __init__(self, timeout_s: float, max_body: int, threads: int):
         self._listeners: dict[str, Callable[..., Any]] = {}
-        self._pool = ThreadPoolExecutor(threads, "grenache-handler")
-        # Handlers that run or wait for a thread.
+        self._threads = threads
+        self._pool: ThreadPoolExecutor  # while it listens
+        # Counts the handlers that run or wait for a thread.
         self._room = threading.BoundedSemaphore(limits.REQUESTS_IN_FLIGHT_MAX)
         self._thread: LoopThread | None = None
         self._server = RpcServer(self._handle, self._bad_request, timeout_s=timeout_s, max_body=max_body)
@@ -276,9 +277,12 @@ class Service:
         """Listen on ``port`` (0: any free one) of ``host`` (``None``: all). Raises ``ListenError``."""
         check_listen_port(port)
         thread = LoopThread.borrow()
+        pool = ThreadPoolExecutor(self._threads, "grenache-handler")
+        self._pool = pool
         try:
             thread.run(self._server.listen(port, host))
         except BaseException:
+            pool.shutdown()
             LoopThread.give_back()
             raise
         self._thread = thread
@@ -290,43 +294,48 @@ class Service:
         Handlers that run go on to their end, their replies go nowhere.
         """
         thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.run(self._server.close(drain))
-            LoopThread.give_back()
+        if thread is None:
+            return
+        thread.run(self._server.close(drain))
+        LoopThread.give_back()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _handle(self, request: Request, handler: Handler) -> None:
         listener = self._listeners.get("request")
         if listener is None:
             handler.refuse(501, "ERR_SERVER_NO_HANDLER")
-        elif self._room.acquire(blocking=False):
-            self._pool.submit(self._run, listener, request, handler)
-        else:
+        elif not self._submit(self._run, listener, request, handler):
             handler.refuse(503, "ERR_SERVER_BUSY")
 
-    def _run(self, listener: Callable[..., Any], request: Request, handler: Handler) -> None:
+    def _submit(self, function: Callable[..., None], *arguments: Any) -> bool:
+        """Run it in a thread; returns false when too much runs or waits already."""
+        if not self._room.acquire(blocking=False):
+            return False
+        self._pool.submit(function, *arguments).add_done_callback(lambda _: self._room.release())
+        return True
+
+    @staticmethod
+    def _run(listener: Callable[..., Any], request: Request, handler: Handler) -> None:
+        if handler.replied:
+            return  # its time passed while it waited for a thread
         try:
-            if not handler.replied:  # its time may have passed while it waited for a thread
-                listener(request.rid, request.key, request.payload, handler)
+            listener(request.rid, request.key, request.payload, handler)
         except Exception as error:
             handler.fail(error)
-        finally:
-            self._room.release()
 
     def _bad_request(self, error: BadRequestError) -> None:
         listener = self._listeners.get("request-error")
         if listener is None:
             log.info("not a request: %s", error)
-        elif self._room.acquire(blocking=False):
-            self._pool.submit(self._report, listener, error)
+        else:
+            self._submit(self._report, listener, error)
 
-    def _report(self, listener: Callable[..., Any], error: BadRequestError) -> None:
+    @staticmethod
+    def _report(listener: Callable[..., Any], error: BadRequestError) -> None:
         try:
             listener(error)
         except Exception:
             log.exception("the listener of request-error raised")
-        finally:
-            self._room.release()
 
 
 def _ends(timeout: float) -> float:

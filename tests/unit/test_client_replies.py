@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import socket
 import time
 
@@ -156,6 +157,45 @@ def test_silence_ends_at_the_time_limit(flavour, script):
         assert caught.value.code == "ERR_TIMEOUT"
         assert caught.value.in_doubt
         assert isinstance(caught.value, TimeoutError)
+
+
+def test_any_bytes_end_in_a_result_or_a_peer_error(flavour):
+    """Good replies with a few bytes changed, cut or doubled, from a fixed seed."""
+    random_source = random.Random(20260)
+    templates = [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n["r",null,"01234567"]',
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'5\r\n["r",\r\n6\r\nnull,1\r\n1\r\n]\r\n0\r\n\r\n',
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 25\r\n\r\n" + gzip.compress(b"[1,2]"),
+    ]
+
+    def spoiled() -> bytes:
+        data = bytearray(random_source.choice(templates))
+        for _ in range(random_source.randrange(1, 6)):
+            place = random_source.randrange(len(data))
+            change = random_source.randrange(4)
+            if change == 0:
+                data[place] = random_source.randrange(256)
+            elif change == 1:
+                del data[place : place + random_source.randrange(1, 9)]
+            elif change == 2:
+                data[place:place] = data[place : place + random_source.randrange(1, 20)]
+            else:
+                data[place:place] = random_source.choice([b"\r\n", b"\n", b"\0", b"-1", b"9" * 30, b":"])
+            data = data or bytearray(b"x")
+        return bytes(data)
+
+    scripts = [[spoiled(), "close"] for _ in range(150)]
+    sent = [script[0] for script in scripts]
+    with ScriptedServer(*scripts) as peer:
+        client = flavour.client(flavour.link(NOBODY))
+        for data in sent:
+            try:
+                client.request_to(peer.destination, "rpc_test", "hello", timeout=5)
+            except errors.RequestTimeout:
+                pytest.fail(f"waited for more after the connection had ended: {data!r}")
+            except errors.PeerError:
+                pass
 
 
 def test_a_refused_connection(flavour):

@@ -12,6 +12,7 @@ import pytest
 from grenache_py import errors, limits
 from tests.harness import eventually, free_port
 from tests.scripted import ScriptedServer, reply
+from tests.unit.test_rpc_server import listens_on
 
 
 def grape_with(*destinations: object) -> ScriptedServer:
@@ -324,13 +325,44 @@ def test_a_peer_that_comes_back_is_found_again(flavour):
             client.request("rpc_test", 1)
         again = flavour.server(flavour.link(grape.url)).transport()
         again.on("request", echo)
-        eventually(lambda: listening(again, port))
+        eventually(lambda: listens_on(again, port))
         assert client.request("rpc_test", 1)["payload"] == 1
 
 
-def listening(service, port: int) -> bool:
-    try:
-        service.listen(port, "127.0.0.1")
-    except errors.ListenError:
-        return False
-    return True
+def test_the_first_example_of_the_documentation():
+    from grenache_py import Grape, Link, PeerRPCClient, PeerRPCServer
+
+    with Grape(host="127.0.0.1") as grape, Link(grape=grape.url) as link:
+        service = PeerRPCServer(link).transport("server")
+        service.listen(0)
+
+        @service.on("request")
+        def handle(rid, key, payload, handler):
+            handler.reply(None, {"echo": payload})
+
+        link.start_announcing("rpc_test", service.port)
+
+        client = PeerRPCClient(link)
+        assert client.request("rpc_test", {"n": 1}, timeout=10) == {"echo": {"n": 1}}
+        assert [result.payload for result in client.map("rpc_test", {"n": 1}, limit=5)] == [
+            {"echo": {"n": 1}}
+        ]
+
+
+async def test_the_first_example_of_the_documentation_with_asyncio():
+    from grenache_py.aio import Grape, Link, PeerRPCClient, PeerRPCServer
+
+    async with Grape(host="127.0.0.1") as grape, Link(grape=grape.url) as link:
+        service = PeerRPCServer(link).transport("server")
+        await service.listen(0)
+
+        @service.on("request")
+        async def handle(rid, key, payload, handler):
+            handler.reply(None, {"echo": payload})
+
+        await link.start_announcing("rpc_test", service.port)
+
+        client = PeerRPCClient(link)
+        assert await client.request("rpc_test", {"n": 1}, timeout=10) == {"echo": {"n": 1}}
+        results = await client.map("rpc_test", {"n": 1}, limit=5)
+        assert [result.payload for result in results] == [{"echo": {"n": 1}}]

@@ -370,6 +370,23 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(flavour):
     service.stop()
 
 
+def test_a_service_can_be_started_again(flavour):
+    service = flavour.service(node_like)
+    port = service.port
+    service.stop()
+    eventually(lambda: listens_on(service, port))
+    assert service.port == port
+    assert post(service, '["r","k",1]') == (200, ["r", None, 1])
+
+
+def listens_on(service, port: int) -> bool:
+    try:
+        service.listen(port, "127.0.0.1")
+    except errors.ListenError:
+        return False
+    return True
+
+
 def test_stopping_does_not_wait_for_ever(flavour):
     held = []
     service = flavour.service(lambda rid, key, payload, handler: held.append(handler))
