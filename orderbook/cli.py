@@ -98,6 +98,19 @@ for command in (flow_command, replay_command, reconcile_command, demo_command):
     show_default=True,
     help="Which offers to take among those of equal price.",
 )
+@click.option(
+    "--journal",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep orders and trades there, over restarts and crashes.  [default: forget them]",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(list(DURABILITIES)),
+    default="full",
+    show_default=True,
+    help="full: survives a power cut; normal: a crash of the process; off: neither for sure, but fast.",
+)
 @click.option("--ready-json", is_flag=True, help="When ready, print the addresses as a line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log more, to standard error.")
 def peer(
@@ -110,6 +123,8 @@ def peer(
     host: str | None,
     port: int,
     policy: str,
+    journal: Path | None,
+    durability: str,
     ready_json: bool,
     verbose: bool,
 ) -> None:
@@ -122,7 +137,7 @@ def peer(
     Example:
       orderbook peer --name alice --grape http://127.0.0.1:30001 --market BTC-USD --api 127.0.0.1:8081
     """
-    from grenache_py.errors import GrenacheError
+    from grenache_py.errors import ArgumentError
 
     from .peer import PeerSettings, run_peer
 
@@ -149,11 +164,8 @@ def peer(
             policy=POLICIES[policy],
         )
         run(run_peer(settings, ready))
-    except InvalidFieldError as error:
+    except (InvalidFieldError, ArgumentError) as error:
         raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from None
-    except GrenacheError as error:
-        hint = f"is a Grape running at {grape}? start one with `grape-py`"
-        raise Failure(str(error), hint=hint) from error
     except OSError as error:
         hint = "choose another --api or --port; 0 is any free port"
         raise Failure(f"cannot listen: {error}", hint=hint) from error

@@ -44,14 +44,16 @@ class Failure(click.ClickException):
         self.code = code
         self.field = field
         self.hint = hint
+        # When it is shown, the command's context is gone.
+        context = click.get_current_context(silent=True)
+        self._as_json = context is not None and bool(context.params.get("as_json"))
 
     def format_message(self) -> str:
         said = "\n".join(printable(line) for line in self.message.splitlines())
         return f"{said}\n{self.hint}" if self.hint else said
 
     def show(self, file: Any = None) -> None:
-        context = click.get_current_context(silent=True)
-        if context is not None and context.params.get("as_json"):
+        if self._as_json:
             error = {"code": self.code, "message": self.message}
             print_json({"error": error if self.field is None else {**error, "field": self.field}})
         else:
