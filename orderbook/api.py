@@ -40,6 +40,7 @@ STATUS_OF_CODE = {
     "order_closed": 409,
     "duplicate_order": 409,
     "busy": 503,
+    "journal": 503,
 }
 """HTTP status by the ``code`` of an OrderBookError; 400 for the others."""
 
@@ -180,7 +181,9 @@ class Api:
 
     async def _healthz(self, request: web.Request) -> web.Response:
         markets = {name: market_view(hosted) for name, hosted in self._worker.markets.items()}
-        return await self._answer({"status": "ok", "peer": self._worker.name, "markets": markets})
+        troubles = [hosted.journal.trouble for hosted in self._worker.markets.values()]
+        status = next((trouble for trouble in troubles if trouble is not None), "ok")
+        return answer({"status": status, "peer": self._worker.name, "markets": markets})
 
 
 def order_fields(body: bytes) -> dict[str, Any]:

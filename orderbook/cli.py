@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from .client import BookRecord, Client, OrderPage, Placed
-from .errors import InvalidFieldError
+from .errors import InvalidFieldError, JournalError
+from .journal import DURABILITIES
 from .model import Instrument
 from .runs import demo_command, flow_command, reconcile_command, replay_command
 from .selection import POLICIES
@@ -162,10 +164,14 @@ def peer(
             host=host,
             port=port,
             policy=POLICIES[policy],
+            journals=journal,
+            durability=durability,
         )
         run(run_peer(settings, ready))
     except (InvalidFieldError, ArgumentError) as error:
         raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from None
+    except JournalError as error:
+        raise click.ClickException(str(error)) from None
     except OSError as error:
         hint = "choose another --api or --port; 0 is any free port"
         raise Failure(f"cannot listen: {error}", hint=hint) from error

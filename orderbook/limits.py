@@ -18,6 +18,11 @@ PRICE_TICKS = 2**53 - 1
 # What one peer holds.
 OPEN_ORDERS = 1_000_000
 """Live orders in one market; further ones are refused with a clear error."""
+ICEBERG_TIPS = 1_000
+"""Tips that an iceberg order shows one after the other at the most, so that one order that trades with all of
+them takes a bounded time."""
+MASS_QUOTE = 1_000
+"""Orders in one mass quote: both sides of 500 prices."""
 NEGOTIATIONS = 1_000
 """Orders of one market under way in the network at once; further ones wait in the book for their turn."""
 RESERVATIONS = 100_000
@@ -61,6 +66,12 @@ REANNOUNCE_PER_HEARTBEAT = 32
 """Crossing orders announced again on one heartbeat; the next one continues."""
 STOP_S = 3.0
 """How long a peer that stops waits for its clients' orders that are under way."""
+JOURNAL_RETRY_S = 1.0
+"""Pause before a journal that could not be written (a full disk) is tried again."""
+JOURNAL_TAIL = 50_000
+"""Events after which a start replaces them by a snapshot: a second or so of replay."""
+SNAPSHOT_CLOSED_ORDERS = 20_000
+"""Closed orders, newest first, that a snapshot keeps, so that a client that repeats itself is recognised."""
 
 # The client API.
 PAGE_DEFAULT = 1_000

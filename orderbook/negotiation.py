@@ -76,7 +76,7 @@ class Negotiator:
         """
         market, book = self.market, self.market.book
         resting: list[tuple[Order, int]] = []
-        for order in recovered.orders.values():
+        for order in recovered.finish().orders.values():
             market.ledger.add_order(order)
             open = order.open
             order.open, order.reserved = 0, order.reserved + open  # held, since orders of a past may cross

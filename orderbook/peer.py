@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from grenache_py.aio import Link
 
@@ -31,6 +32,8 @@ class PeerSettings:
         host: Where other peers reach it; None: on all addresses.
         port: 0: any free one.
         policy: Chooses among offers of equal price.
+        journals: The folder of its journals; None: all is forgotten in the end.
+        durability: Of the journals, one of :data:`orderbook.journal.DURABILITIES`.
     """
 
     name: str
@@ -41,6 +44,8 @@ class PeerSettings:
     host: str | None = None
     port: int = 0
     policy: Policy = POLICIES["full-first"]
+    journals: Path | None = None
+    durability: str = "full"
 
 
 async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None]) -> None:
@@ -61,6 +66,8 @@ async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None])
             policy=settings.policy,
             host=settings.host,
             port=settings.port,
+            journals=settings.journals,
+            durability=settings.durability,
         )
         async with worker, Api(worker, settings.api_host, settings.api_port) as api:
             ready(worker, api)

@@ -8,41 +8,52 @@ is refused, since its lock is gone.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import msgspec
+
+from . import limits
 from .errors import JournalError
-from .events import Accepted, Cancelled, Event, Executed, Intended, Refused, trade_of
+from .events import (
+    Accepted,
+    Cancelled,
+    Event,
+    Executed,
+    Intended,
+    Refused,
+    accepted_event,
+    trade_of,
+)
 from .model import Order, Side, Trade
 from .selection import OfferFill
 from .taker import Confirmation
 
 
 class Recovered:
-    """What the events of a market add up to.
+    """What the events of a market add up to, so far.
 
     Attributes:
-        orders: By id, in order of arrival. What is in-doubt is ``reserved``, all else that is left is
-            ``open``, or ``cancelled`` if the owner has cancelled the order.
+        orders: By id, in order of arrival; ``filled`` and ``reserved`` (in-doubt) count, the rest of their
+            quantity is divided by :meth:`finish`.
         trades: In order of execution.
         confirmations: Those without an answer, by match id.
     """
 
-    def __init__(self, peer: str, market: str, events: Iterable[Event]):
-        """``peer``: whose events they are. Raises JournalError when they can't have happened so."""
-        self._market = market
+    def __init__(self, peer: str, market: str):
         self._peer = peer
+        self._market = market
         self.orders: dict[str, Order] = {}
         self.trades: list[Trade] = []
         self.confirmations: dict[str, Confirmation] = {}
+
+    def apply(self, events: Iterable[Event]) -> Recovered:
+        """Add ``events``. Raises JournalError when they can't have happened in this order."""
         for event in events:
             try:
                 self._apply(event)
             except KeyError as error:
                 raise JournalError(f"{event} is about {error}, of which nothing is known") from None
-        for order in self.orders.values():
-            left = order.quantity - order.filled - order.reserved
-            order.open, order.cancelled = (0, left) if order.cancel_requested else (left, 0)
-            if left < 0 or order.reserved < 0:
-                raise JournalError(f"the events of {order.id} move more than there is: {order}")
+        return self
 
     def _apply(self, event: Event) -> None:
         if isinstance(event, Accepted):
@@ -58,11 +69,7 @@ class Recovered:
         elif isinstance(event, Cancelled):
             self.orders[event.order_id].cancel_requested = True
         elif isinstance(event, Intended):
-            order = self.orders[event.order_id]
-            fills = [OfferFill(*fill) for fill in event.fills]
-            confirmation = Confirmation(order, event.maker, event.destination, event.lock_id, fills)
-            self.confirmations[event.match_id] = confirmation
-            order.reserved += confirmation.quantity
+            self._intend(event)
         elif isinstance(event, Refused):
             self._answered(event.match_id)
         elif isinstance(event, Executed):
@@ -73,6 +80,65 @@ class Recovered:
                 self.orders[order_id].filled += event.quantity
             self.trades.append(trade)
 
+    def _intend(self, event: Intended) -> None:
+        order = self.orders[event.order_id]
+        fills = [OfferFill(*fill) for fill in event.fills]
+        confirmation = Confirmation(order, event.maker, event.destination, event.lock_id, fills)
+        self.confirmations[event.match_id] = confirmation
+        order.reserved += confirmation.quantity
+
     def _answered(self, match_id: str) -> None:
         confirmation = self.confirmations.pop(match_id)
         confirmation.order.reserved -= confirmation.quantity
+
+    def finish(self) -> Recovered:
+        """Divide what is left of each order: open, or cancelled if its owner has cancelled it.
+
+        Raises:
+            JournalError: More was filled or confirmed than there is.
+        """
+        for order in self.orders.values():
+            left = order.quantity - order.filled - order.reserved
+            if left < 0 or order.reserved < 0:
+                raise JournalError(f"the events of {order.id} move more than there is: {order}")
+            order.open, order.cancelled = (0, left) if order.cancel_requested else (left, 0)
+        return self
+
+    # -- snapshots ---------------------------------------------------------------------------------
+
+    def to_plain(self) -> Any:
+        """What a snapshot holds, for msgpack: live orders, the newest closed ones, unanswered confirmations.
+
+        Trades are kept elsewhere.
+        """
+        self.finish()
+        closed = [order.id for order in self.orders.values() if not order.live]
+        dropped = set(closed[: -limits.SNAPSHOT_CLOSED_ORDERS])
+        return {
+            "orders": [
+                [msgspec.to_builtins(accepted_event(order)), order.filled, order.cancel_requested]
+                for order in self.orders.values()
+                if order.id not in dropped
+            ],
+            "confirmations": [
+                msgspec.to_builtins(confirmation.intent(match_id))
+                for match_id, confirmation in self.confirmations.items()
+            ],
+        }
+
+    def load(self, plain: Any) -> None:
+        """Begin with a snapshot. Raises JournalError when it is none."""
+        try:
+            orders = msgspec.convert(plain["orders"], list[tuple[Accepted, int, bool]])
+            intents = msgspec.convert(plain["confirmations"], list[Intended])
+        except (msgspec.ValidationError, KeyError, TypeError) as error:
+            raise JournalError(f"no snapshot: {error}") from error
+        for accepted, filled, cancel_requested in orders:
+            self._apply(accepted)
+            order = self.orders[accepted.order_id]
+            order.filled, order.cancel_requested = filled, cancel_requested
+        self.apply(intents)
+
+    def add_trades(self, executed: Iterable[Executed]) -> None:
+        """Trades from before the snapshot, whose orders know of them already."""
+        self.trades += [trade_of(event, self._market) for event in executed]

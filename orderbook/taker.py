@@ -74,6 +74,17 @@ class Confirmation:
         self.quantity = sum(fill.quantity for fill in fills)
         self.silences = 0
 
+    def intent(self, match_id: str) -> Intended:
+        """The event to be journaled before this is sent."""
+        return Intended(
+            match_id=match_id,
+            order_id=self.order.id,
+            maker=self.maker,
+            destination=self.destination,
+            lock_id=self.lock_id,
+            fills=self.fills,
+        )
+
 
 class Taker:
     """Finds counterparties for our own orders."""
@@ -228,16 +239,7 @@ class Taker:
         negotiation.held -= confirmation.quantity
         negotiation.confirming.add(match_id)
         self.confirmations[match_id] = confirmation
-        self._market.note(
-            Intended(
-                match_id=match_id,
-                order_id=confirmation.order.id,
-                maker=confirmation.maker,
-                destination=confirmation.destination,
-                lock_id=confirmation.lock_id,
-                fills=confirmation.fills,
-            )
-        )
+        self._market.note(confirmation.intent(match_id))
         return self._ask_to_execute(match_id, confirmation)
 
     def _ask_to_execute(self, match_id: str, confirmation: Confirmation) -> Confirm:

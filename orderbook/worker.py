@@ -12,6 +12,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,8 +22,8 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 
 from . import limits
 from .effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled
-from .errors import OrderBookError, UnknownMarketError, UnknownOrderError
-from .journal import Journal, MemoryJournal
+from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError
+from .journal import Journal, MemoryJournal, open_journal
 from .market import Market
 from .model import Instrument, Order, check_name
 from .negotiation import Negotiator, NewOrder
@@ -69,6 +71,8 @@ class Worker:
         policy: Chooses among offers of equal price.
         port: Where other peers reach it; 0: any free one.
         host: The address it listens on; None: all. Peers find it under its Grape's address.
+        journals: The folder of its journals, a file for each market; None: all is forgotten in the end.
+        durability: Of the journals, one of :data:`orderbook.journal.DURABILITIES`.
     """
 
     def __init__(
@@ -80,11 +84,16 @@ class Worker:
         policy: Policy = POLICIES["full-first"],
         port: int = 0,
         host: str | None = None,
+        journals: Path | None = None,
+        durability: str = "full",
     ):
         self.name = check_name(name, "name")
         self._link = link
         self._port = port
         self._host = host
+        self._journals = journals
+        self._announced: list[tuple[str, int]] = []
+        self._durability = durability
         self._client = PeerRPCClient(link)
         self._server = PeerRPCServer(link)
         self._service = self._server.transport("server")
@@ -100,7 +109,6 @@ class Worker:
                     random=Random(secrets.randbits(64)),
                     policy=policy,
                 ),
-                MemoryJournal(),
                 link,
                 self._client,
             )
@@ -114,9 +122,13 @@ class Worker:
 
     async def __aenter__(self) -> Worker:
         try:
+            if self._journals is not None:
+                for hosted in self.markets.values():
+                    await hosted.open_journal(self._journals, self._durability)
             await self._service.listen(self._port, self._host)
             for market, hosted in self.markets.items():
                 for name in (shared_name(market), own_name(market, self.name)):
+                    self._announced.append((name, self.port))
                     await self._link.start_announcing(name, self.port, interval=ANNOUNCE_INTERVAL_S)
                 await hosted.start()
         except BaseException:
@@ -129,12 +141,14 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop announcing, let what is in hand end, close the connections."""
-        for market, hosted in self.markets.items():
-            for name in (shared_name(market), own_name(market, self.name)):
-                await self._link.stop_announcing(name, self.port)
+        for name, port in self._announced:
+            await self._link.stop_announcing(name, port)
+        for hosted in self.markets.values():
             await hosted.stop()
         await self._server.stop()
         await self._client.stop()
+        for hosted in self.markets.values():
+            await hosted.journal.close()
 
     # -- clients -----------------------------------------------------------------------------------------
 
@@ -204,10 +218,11 @@ class IdSource:
 class HostedMarket:
     """One market of a worker: its negotiator, its timer, and its calls to other peers."""
 
-    def __init__(self, market: Market, journal: Journal, link: Link, client: PeerRPCClient):
+    def __init__(self, market: Market, link: Link, client: PeerRPCClient):
         self.market = market
         self.negotiator = Negotiator(market)
-        self._outbox = Outbox(market, journal, self._carry_out)
+        self.journal: Journal = MemoryJournal()
+        self._outbox = Outbox(market, self.journal, self._carry_out)
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
@@ -215,6 +230,15 @@ class HostedMarket:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._discovery_wanted = asyncio.Event()
+
+    async def open_journal(self, folder: Path, durability: str) -> None:
+        """Go on where the journal of an earlier process ends. Raises JournalError."""
+        market, loop = self.market, asyncio.get_running_loop()
+        path = folder / f"{market.instrument.market}.journal"
+        opened = partial(open_journal, path, market.peer, market.instrument, durability, loop)
+        self.journal, recovered = await loop.run_in_executor(None, opened)
+        self._outbox = Outbox(market, self.journal, self._carry_out)
+        self._after_step(self.negotiator.resume(recovered))
 
     async def start(self) -> None:
         await self._look_up()
@@ -240,6 +264,8 @@ class HostedMarket:
 
     async def submit(self, new: NewOrder) -> Order:
         """Returns when the order's way through the network is over for now, and that is durable."""
+        if self.journal.trouble is not None:
+            raise JournalError(f"no new orders: {self.journal.trouble}")
         order, effects = self.negotiator.submit(new)
         settled = asyncio.get_running_loop().create_future()
         self._settling.setdefault(order.id, []).append(settled)

@@ -81,7 +81,7 @@ class SimPeer:
         world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
         self.exchange.network.serve[self.place] = self._serve
         self.exchange.announce(self.place)
-        self._step(lambda n: n.resume(Recovered(self.name, INSTRUMENT.market, self.disk.durable)))
+        self._step(lambda n: n.resume(Recovered(self.name, INSTRUMENT.market).apply(self.disk.durable)))
         self._look_up()
         self._wake()
 
@@ -603,7 +603,7 @@ class Exchange:
         """What a restart would make of each journal is what its peer holds now."""
         for peer in self.peers.values():
             assert peer.negotiator is not None
-            recovered = Recovered(peer.name, INSTRUMENT.market, peer.disk.durable)
+            recovered = Recovered(peer.name, INSTRUMENT.market).apply(peer.disk.durable).finish()
             ledger = peer.negotiator.market.ledger
             live = {order.id: quantities(order) for order in ledger.orders(None, 0, 10**9)[0]}
             assert {id: quantities(order) for id, order in recovered.orders.items()} == live

@@ -1,0 +1,321 @@
+"""The journal's file: what was durable is there again, and a fault is told, never glossed over."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from orderbook import limits
+from orderbook.errors import JournalError
+from orderbook.events import Accepted, Cancelled, Event, Executed, Intended, Refused, from_plain, to_plain
+from orderbook.journal import JournalFile, SqliteJournal, open_journal
+from orderbook.model import Instrument, Order
+from orderbook.recovery import Recovered
+from tests.harness import until
+
+META = {"peer": "ann", "market": "SIM", "instrument": "x"}
+
+
+def accepted(n: int, quantity: int = 10) -> Accepted:
+    return Accepted(f"o{n}", "owner", "buy", 100, quantity, 1_000 + n, f"c{n}")
+
+
+def executed(match_id: str, order_id: str, quantity: int) -> Executed:
+    """Of our order as taker, with another peer's as maker."""
+    return Executed(match_id, 100, quantity, "theirs", order_id, "bob", "ann", 5)
+
+
+EVENTS: list[Event] = [
+    accepted(1),
+    accepted(2),
+    Intended("m1", "o1", "bob", "b:1", "lock", (("theirs", 100, 3), ("theirs2", 100, 1))),
+    executed("m1", "o1", 3),
+    executed("m1", "o1", 1),
+    Intended("m2", "o2", "bob", "b:1", "lock2", (("theirs", 100, 5),)),
+    Cancelled("o1"),
+    Intended("m3", "o2", "bob", "b:1", "lock3", (("theirs", 100, 2),)),
+    Refused("m3"),
+]
+
+
+def state(recovered: Recovered) -> object:
+    def row(order: Order) -> object:
+        return (order.id, order.open, order.reserved, order.filled, order.cancelled, order.client_order_id)
+
+    orders = [row(order) for order in recovered.finish().orders.values()]
+    return orders, recovered.trades, {id: c.fills for id, c in recovered.confirmations.items()}
+
+
+def write(path: Path, events: Sequence[Event]) -> None:
+    file = JournalFile(path, create=META)
+    for event in events:
+        file.write([event])
+    file.close()
+
+
+def read(path: Path) -> Recovered:
+    file = JournalFile(path)
+    try:
+        return file.recover()
+    finally:
+        file.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "SIM.journal"
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_events_survive_the_way_to_the_disk(event: Event) -> None:
+    assert from_plain(to_plain(event)) == event
+
+
+@pytest.mark.parametrize("plain", [None, {}, {"type": "nothing"}, {"type": "cancelled"}, [1]])
+def test_what_is_no_event_is_refused(plain: object) -> None:
+    with pytest.raises(JournalError):
+        from_plain(plain)
+
+
+def test_a_file_gives_back_what_its_events_add_up_to(path: Path) -> None:
+    write(path, EVENTS)
+    recovered = read(path)
+    expected = Recovered("ann", "SIM").apply(EVENTS)
+    assert state(recovered) == state(expected)
+    orders = recovered.orders
+    assert (orders["o1"].filled, orders["o1"].cancelled, orders["o1"].open) == (4, 6, 0)
+    assert (orders["o2"].reserved, orders["o2"].open) == (5, 5)
+    assert list(recovered.confirmations) == ["m2"]
+
+
+@pytest.mark.parametrize("cut", range(len(EVENTS) + 1))
+def test_a_snapshot_anywhere_changes_nothing(path: Path, cut: int) -> None:
+    write(path, EVENTS[:cut])
+    file = JournalFile(path)
+    file.compact()
+    file.close()
+    write(path, EVENTS[cut:])
+    assert state(read(path)) == state(Recovered("ann", "SIM").apply(EVENTS))
+    file = JournalFile(path)
+    file.check()
+    assert file.number == len(EVENTS)
+    assert file.snapshot_number() == cut
+    file.close()
+
+
+def test_old_closed_orders_leave_with_a_snapshot_and_their_trades_stay(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SNAPSHOT_CLOSED_ORDERS", 1)
+    write(path, [accepted(1), accepted(2), accepted(3), executed("m", "o1", 10), Cancelled("o2")])
+    file = JournalFile(path)
+    file.compact()
+    recovered = file.recover()
+    file.close()
+    assert list(recovered.orders) == ["o2", "o3"]
+    assert [trade.match_id for trade in recovered.trades] == ["m"]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [Cancelled("nothing")],
+        [Refused("nothing")],
+        [executed("m", "nothing", 1)],
+        [accepted(1), executed("m", "o1", 11)],
+        [accepted(1), Intended("m", "o1", "bob", "b:1", "l", (("theirs", 100, 11),))],
+    ],
+)
+def test_events_that_cannot_have_happened_are_refused(path: Path, events: list[Event]) -> None:
+    write(path, events)
+    file = JournalFile(path)
+    with pytest.raises(JournalError):
+        file.check()
+    file.close()
+
+
+# -- faults ------------------------------------------------------------------------------------------
+
+
+def test_two_processes_cannot_open_one_journal(path: Path) -> None:
+    write(path, EVENTS)
+    file = JournalFile(path)
+    program = (
+        "import pathlib, sys; from orderbook import journal;journal.JournalFile(pathlib.Path(sys.argv[1]))"
+    )
+    other = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
+    assert other.returncode != 0
+    assert "in use by another process: stop it first" in other.stderr
+    file.close()
+    read(path)
+
+
+def test_a_missing_journal_is_said_to_be_missing(path: Path) -> None:
+    with pytest.raises(JournalError, match="there is no journal"):
+        JournalFile(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("wrong", [b"hello", b"SQLite format 3\0" + b"\0" * 84, b"\0" * 5000])
+def test_what_is_no_journal_is_left_as_it_is(path: Path, wrong: bytes) -> None:
+    path.write_bytes(wrong)
+    with pytest.raises(JournalError, match="left as it is"):
+        JournalFile(path, create=META)
+    assert path.read_bytes() == wrong
+
+
+def test_another_programs_database_is_left_as_it_is(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE something (x)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="another program"):
+        JournalFile(path, create=META)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_journal_is_left_as_it_is(path: Path) -> None:
+    write(path, EVENTS)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="version 99, newer"):
+        JournalFile(path, create=META)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("key", META)
+def test_a_journal_of_somebody_else_is_refused(path: Path, key: str) -> None:
+    write(path, EVENTS)
+    with pytest.raises(JournalError, match=f"journal of {key}"):
+        JournalFile(path, create={**META, key: "other"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        ("UPDATE events SET data = zeroblob(length(data)) WHERE number = 4", "row 4 of events has changed"),
+        ("UPDATE events SET checksum = checksum + 1 WHERE number = 1", "row 1 of events has changed"),
+        ("DELETE FROM events WHERE number = 3", "event 3 is missing"),
+        ("UPDATE meta SET value = 'eve' WHERE key = 'peer'", "whose journal it is has changed"),
+        ("UPDATE events SET number = 100 WHERE number = 9", "row 100 of events has changed"),
+    ],
+)
+def test_damaged_rows_are_named(path: Path, damage: str, text: str) -> None:
+    write(path, EVENTS)
+    with sqlite3.connect(path) as db:
+        db.execute(damage)
+    db.close()
+    with pytest.raises(JournalError, match=text):
+        read(path)
+
+
+def test_flipped_bytes_never_pass_for_the_truth(path: Path) -> None:
+    """Any byte of the file may change: what is read is the same, or an error is raised."""
+    write(path, EVENTS)
+    whole, truth, random = path.read_bytes(), state(read(path)), Random(5)
+    seen = 0
+    for _ in range(300):
+        place = random.randrange(len(whole))
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ (1 << random.randrange(8))]) + whole[place + 1 :]
+        )
+        try:
+            found = state(read(path))
+        except JournalError:
+            seen += 1
+        else:
+            assert found == truth
+    assert seen > 20
+
+
+def test_a_torn_tail_gives_a_beginning_that_has_all_that_was_durable(path: Path, tmp_path: Path) -> None:
+    """Cut the write-ahead log anywhere, as a crash does: whole transactions remain."""
+    file = JournalFile(path, create=META)
+    sizes = []
+    log = path.with_name(path.name + "-wal")
+    for event in EVENTS:
+        file.write([event])
+        sizes.append(log.stat().st_size)
+    whole = log.read_bytes()
+    random = Random(6)
+    for cut in [*sizes, *(random.randrange(len(whole)) for _ in range(60))]:
+        copy = tmp_path / f"cut{cut}" / path.name
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copy)
+        torn = whole[:cut] + random.randbytes(random.choice((0, 100)))
+        copy.with_name(log.name).write_bytes(torn)
+        durable = sum(size <= cut for size in sizes)
+        found = JournalFile(copy)
+        assert found.number == durable
+        assert [event for _, event in found.events()] == EVENTS[:durable]
+        found.close()
+    file.close()
+
+
+# -- the writer --------------------------------------------------------------------------------------
+
+
+async def test_promises_wait_for_the_disk_and_come_in_order(path: Path) -> None:
+    journal, recovered = open_journal(path, "ann", Instrument("SIM"), "full", asyncio.get_running_loop())
+    assert not recovered.orders
+    told: list[int] = []
+    journal.when_durable(lambda: told.append(0))
+    assert told == [0], "nothing to wait for"
+    last = asyncio.Event()
+    for n in range(1, 200):
+        journal.append([accepted(n)])
+        journal.when_durable(lambda n=n: told.append(n))  # type: ignore[misc]
+    journal.when_durable(last.set)
+    assert told == [0]
+    await last.wait()
+    assert told == list(range(200))
+    journal.append([accepted(200)])
+    await journal.close()
+    assert len(read(path).orders) == 200, "closing writes what is left"
+
+
+class FullDisk:
+    """A journal file whose disk is full until it is not."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.full = True
+        self.written: list[Event] = []
+
+    def write(self, events: Sequence[Event]) -> None:
+        if self.full:
+            raise sqlite3.OperationalError("database or disk is full")
+        self.written += events
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_full_disk_is_said_and_nothing_is_promised_until_it_has_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOURNAL_RETRY_S", 0.01)
+    disk = FullDisk(path)
+    journal = SqliteJournal(disk, asyncio.get_running_loop())  # type: ignore[arg-type]
+    durable = asyncio.Event()
+    journal.append([accepted(1)])
+    journal.when_durable(durable.set)
+    await until(lambda: journal.trouble is not None)
+    assert journal.trouble is not None
+    assert "disk is full" in journal.trouble
+    assert not durable.is_set()
+    disk.full = False
+    await durable.wait()
+    assert journal.trouble is None
+    assert disk.written == [accepted(1)]
+    await journal.close()
