@@ -288,8 +288,7 @@ class DhtNode:
     def receive(self, datagram: bytes, address: Address) -> None:
         """Take a datagram. Whatever it is, it raises nothing."""
         now = self._clock()
-        contact = self.routing.by_address.get(address)
-        if not (contact is not None and contact.verified) and not self._transactions.expects(address):
+        if address not in self.routing.by_address and not self._transactions.expects(address):
             if len(datagram) > STRANGER_DATAGRAM_BYTES_MAX or not address[1]:
                 return
             if not self._strangers.allow(address[0], now):

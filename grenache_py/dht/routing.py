@@ -5,9 +5,8 @@ which schedules a ping on asyncio where this table tells its caller whom to ping
 bucket, which misses an id at the end of a range; nor ``find_neighbors``, which goes left and right in turn
 instead of by distance.
 
-Only nodes that answered a query of ours fill the table. Those that merely asked us something enter at once
-while the table is small, unverified, so that a node which bootstraps here is known without delay; they
-leave again when they do not answer the ping that follows.
+Only nodes that answered a query of ours are in the table. One that asked us something, such as a node that
+bootstraps here, is pinged, and so enters a round trip later.
 """
 
 from __future__ import annotations
@@ -29,23 +28,21 @@ _seen = attrgetter("seen")
 class Contact:
     """A node of the DHT. ``id`` and ``long_id`` are what kademlia's buckets ask of it."""
 
-    __slots__ = ("address", "compact", "failures", "id", "long_id", "seen", "verified")
+    __slots__ = ("address", "compact", "failures", "id", "long_id", "seen")
 
-    def __init__(self, node_id: bytes, address: Address, now: float, *, verified: bool) -> None:
+    def __init__(self, node_id: bytes, address: Address, now: float) -> None:
         self.id = node_id
         self.long_id = int.from_bytes(node_id, "big")
         self.address = address
         self.compact = node_id + pack_address(address)
         #: when a datagram of it last came in, on the node's clock
         self.seen = now
-        #: whether it has answered a query of ours at this address
-        self.verified = verified
         #: queries in a row that it left unanswered
         self.failures = 0
 
     def __repr__(self) -> str:
         host, port = self.address
-        return f"<Contact {self.id.hex()[:8]} {host}:{port}{'' if self.verified else ' unverified'}>"
+        return f"<Contact {self.id.hex()[:8]} {host}:{port}>"
 
 
 class Routing:
@@ -56,7 +53,7 @@ class Routing:
         self.k = k
         self.by_id: dict[bytes, Contact] = {}
         self.by_address: dict[Address, Contact] = {}
-        own = Contact(own_id, ("0.0.0.0", 0), now, verified=True)
+        own = Contact(own_id, ("0.0.0.0", 0), now)
         self._table = RoutingTable(None, k, own)
         # Inclusive ends that are powers of two less one, unlike kademlia's first bucket: each is a true
         # prefix.
@@ -87,48 +84,43 @@ class Routing:
         return found[:count]
 
     def heard(self, node_id: bytes, address: Address, now: float) -> bool:
-        """A query came from there. Returns whether the node should be pinged, to be verified."""
+        """A query came from there. Returns whether the node should be pinged, so that it can enter."""
         known = self.by_address.get(address)
         if known is not None and known.id == node_id:
             known.seen = now
-            return not known.verified
+            return known.failures > 0
         if node_id == self.own_id:
             return False
-        if known is None and node_id not in self.by_id and len(self.by_id) < self.k:
-            self._add(Contact(node_id, address, now, verified=False), now)
-            return True
         # Someone else at a known address, or a known id elsewhere: the ping tells who is there, and until
         # then nothing is given up. A full bucket is not worth a ping.
-        return known is not None or self._has_room(node_id)
+        return known is not None or node_id in self.by_id or self._has_room(node_id)
 
     def answered(self, node_id: bytes, address: Address, now: float) -> tuple[bool, Contact | None]:
         """A query of ours was answered from there.
 
-        Returns whether the contact is new, or as good as new (it was unverified, or thought dead), and a
+        Returns whether the contact is new, or as good as new because it was thought dead, and a
         contact to ping before it may be evicted from a full bucket, if there is one.
         """
         known = self.by_address.get(address)
         if known is not None:
             if known.id == node_id:
                 known.seen = now
-                if known.verified and not known.failures:
-                    return False, None
-                known.verified = True
+                back = known.failures > 0
                 known.failures = 0
-                return True, None
+                return back, None
             # A node that came back with another id: the old one is gone.
             self.remove(known)
         if node_id == self.own_id:
             return False, None
         elsewhere = self.by_id.get(node_id)
         if elsewhere is not None:
-            if elsewhere.verified and not elsewhere.failures:
+            if not elsewhere.failures:
                 # The same id at two addresses: the one that is known to answer stays unless it stops to.
                 return False, elsewhere if now - elsewhere.seen > PING_BEFORE_EVICT_S else None
             self.remove(elsewhere)
         while address in self.by_address:  # what came up from a replacement list may be older still
             self.remove(self.by_address[address])
-        contact = Contact(node_id, address, now, verified=True)
+        contact = Contact(node_id, address, now)
         oldest = self._add(contact, now)
         return node_id in self.by_id, oldest
 
@@ -138,7 +130,7 @@ class Routing:
         if contact is None:
             return None
         contact.failures += 1
-        if not contact.verified or contact.failures >= FAILURES_MAX:
+        if contact.failures >= FAILURES_MAX:
             self.remove(contact)
             return None
         return contact

@@ -86,29 +86,23 @@ def test_invariants_hold_after_every_step(seed: int) -> None:
         routing.check()
 
 
-def test_a_querier_enters_a_small_table_unverified_and_is_pinged() -> None:
+def test_a_querier_is_pinged_and_enters_when_it_answers() -> None:
     routing = Routing(OWN, 0.0, k=2)
     assert routing.heard(far(1), address_of(1), 0.0)
-    assert not routing.by_id[far(1)].verified
+    assert len(routing) == 0
     assert routing.answered(far(1), address_of(1), 1.0) == (True, None)
-    assert routing.by_id[far(1)].verified
     assert not routing.heard(far(1), address_of(1), 2.0)
     assert routing.by_id[far(1)].seen == 2.0
     routing.answered(far(2), address_of(2), 3.0)
-    # No longer small: the next one has to answer first.
     assert routing.heard(far(3), address_of(3), 4.0)
-    assert len(routing) == 2
     routing.answered(b"\x01" * 20, address_of(4), 5.0)
     # By now the far half is a bucket of its own, and full: not worth a ping.
     assert not routing.heard(far(3), address_of(3), 6.0)
     assert routing.heard(b"\x02" * 20, address_of(5), 6.0)
-
-
-def test_an_unverified_querier_that_does_not_answer_leaves() -> None:
-    routing = Routing(OWN, 0.0)
-    routing.heard(far(1), address_of(1), 0.0)
-    assert routing.failed(address_of(1)) is None
-    assert len(routing) == 0
+    # Nor is a contact that is known to live; one that is thought dead is.
+    assert not routing.heard(far(1), address_of(1), 6.0)
+    routing.failed(address_of(1))
+    assert routing.heard(far(1), address_of(1), 6.0)
 
 
 def test_a_contact_is_asked_again_before_it_is_given_up() -> None:

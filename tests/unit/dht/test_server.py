@@ -109,7 +109,8 @@ def test_probes_of_node_grapes() -> None:
         if query.get(b"y") != b"q":
             assert probe["replies"] == []
             continue
-        _use_our_token(found, query)
+        if not any(b"bad token" in bytes.fromhex(recorded) for recorded in probe["replies"]):
+            _use_our_token(found, query)
         datagram = answer(found, SENDER, query, 0.0)
         if name in SILENT:
             assert datagram is None, name

@@ -1,0 +1,328 @@
+"""The DHT as a whole: what is announced is found, whoever dies, joins, returns or lies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from grenache_py.dht import bounds
+from grenache_py.dht.items import Item
+from grenache_py.dht.krpc import encode_reply, pack_address
+from grenache_py.dht.node import DhtNode, StoreReport
+from tests.simulation.dht_network import Network
+
+
+def lookup(network: Network, node: DhtNode, name: bytes) -> tuple[list[bytes], float]:
+    """The peers found, and how long it took."""
+    found: list[list[bytes]] = []
+    node.lookup(name, found.append)
+    took = network.until(lambda: found)
+    return found[0], took
+
+
+def announce(network: Network, node: DhtNode, name: bytes, port: int) -> StoreReport:
+    reports: list[StoreReport] = []
+    node.announce(name, port, reports.append)
+    network.until(lambda: reports)
+    return reports[0]
+
+
+def put(network: Network, node: DhtNode, item: Item, cas: int | None = None) -> StoreReport:
+    reports: list[StoreReport] = []
+    node.put(item, cas, reports.append)
+    network.until(lambda: reports)
+    return reports[0]
+
+
+def get(network: Network, node: DhtNode, target: bytes, **options: Any) -> Item | None:
+    found: list[Item | None] = []
+    node.get(target, lambda item, reply: found.append(item), **options)
+    network.until(lambda: found)
+    return found[0]
+
+
+def peer(number: int, port: int) -> bytes:
+    return pack_address((f"10.0.0.{number}", port))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fifty_nodes_find_what_any_of_them_announced(seed: int) -> None:
+    network = Network(seed)
+    nodes = network.grow(50)
+    assert all(node.ready for node in nodes)
+    report = announce(network, nodes[7], b"rest:util:net", 6001)
+    assert (report.asked, report.stored, report.silent) == (bounds.K, bounds.K, 0)
+    for node in nodes[::5]:
+        found, took = lookup(network, node, b"rest:util:net")
+        assert found == [peer(8, 6001)]
+        assert took < 0.3
+    assert lookup(network, nodes[0], b"nobody")[0] == []
+    assert network.largest < 1400
+    network.check()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_loss_too(seed: int) -> None:
+    network = Network(seed, loss=0.1)
+    nodes = network.grow(30)
+    network.run(30.0)
+    report = announce(network, nodes[3], b"svc", 6001)
+    assert report.stored > 5
+    for node in nodes[::3]:
+        found, took = lookup(network, node, b"svc")
+        assert found == [peer(4, 6001)]
+        assert took < 2.5
+    network.check()
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    def trace(seed: int) -> tuple[int, list[tuple[Any, str]]]:
+        network = Network(seed, loss=0.05)
+        nodes = network.grow(10)
+        announce(network, nodes[0], b"svc", 1)
+        return network.datagrams, [(address, event) for address, event, _ in network.events]
+
+    assert trace(5) == trace(5)
+    assert trace(5) != trace(6)
+
+
+def test_a_look_up_does_not_wait_for_the_dead() -> None:
+    network = Network()
+    nodes = network.grow(12)
+    announce(network, nodes[0], b"svc", 6001)
+    for number in (10, 11, 12):
+        network.remove(number)
+    found, took = lookup(network, nodes[1], b"svc")
+    assert found == [peer(1, 6001)]
+    assert took < bounds.PATIENCE_FOUND_S + 2 * bounds.TICK_S
+    assert lookup(network, nodes[1], b"nobody")[1] < 0.2  # they are known for it by now
+    network.run(10.0)
+    assert len(nodes[1].routing) == 8
+    network.check()
+
+
+def test_without_any_live_contact_a_look_up_ends_with_the_time_limit() -> None:
+    network = Network()
+    nodes = network.grow(2)
+    network.remove(1)
+    found, took = lookup(network, nodes[1], b"svc")
+    assert found == []
+    assert bounds.QUERY_TIMEOUT_S <= took <= bounds.QUERY_TIMEOUT_S + 2 * bounds.TICK_S
+    assert lookup(network, nodes[1], b"svc")[1] < 0.1
+
+
+def test_a_slow_node_is_waited_for_when_it_is_the_only_one() -> None:
+    network = Network()
+    nodes = network.grow(2)
+    announce(network, nodes[0], b"svc", 6001)
+    network.partition = {network.address(1)}, {network.address(2)}
+    found: list[list[bytes]] = []
+    nodes[1].lookup(b"svc2", found.append)
+    network.run(1.9)
+    assert found == []
+
+
+def test_an_announce_expires_everywhere() -> None:
+    network = Network()
+    nodes = network.grow(5)
+    announce(network, nodes[0], b"svc", 6001)
+    network.run(bounds.PEER_MAX_AGE_S - 2.0)
+    assert lookup(network, nodes[3], b"svc")[0] == [peer(1, 6001)]
+    network.run(3.0)
+    assert lookup(network, nodes[3], b"svc")[0] == []
+    assert lookup(network, nodes[0], b"svc")[0] == []
+
+
+@pytest.mark.parametrize("host", [None, "10.0.0.1"])
+def test_alone_it_keeps_an_announce_and_tells_those_who_join(host: str | None) -> None:
+    network = Network()
+    first = network.add(1, host=host)
+    network.run(1.0)
+    assert announce(network, first, b"svc", 6001) == StoreReport()
+    assert lookup(network, first, b"svc")[0] == [pack_address((host or "127.0.0.1", 6001))]
+    second = network.add(2, [1])
+    network.run(2.0)
+    assert lookup(network, second, b"svc")[0] == [peer(1, 6001)]
+    assert second.peers.names == 1
+    # Now that others tell our address, that is the one.
+    assert lookup(network, first, b"svc")[0] == [peer(1, 6001)]
+
+
+def test_names_are_announced_by_many_and_found_as_one_list() -> None:
+    network = Network()
+    nodes = network.grow(8)
+    for number, node in enumerate(nodes, 1):
+        announce(network, node, b"svc", 6000 + number)
+    found, _ = lookup(network, nodes[0], b"svc")
+    assert sorted(found) == [peer(number, 6000 + number) for number in range(1, 9)]
+
+
+def test_simultaneous_look_ups_of_one_name_share_one_walk() -> None:
+    network = Network()
+    nodes = network.grow(5)
+    found: list[list[bytes]] = []
+    before = network.datagrams
+    for _ in range(100):
+        nodes[0].lookup(b"svc", found.append)
+    network.until(lambda: len(found) == 100)
+    assert network.datagrams - before < 20
+
+
+def test_a_second_announce_needs_no_walk() -> None:
+    network = Network()
+    nodes = network.grow(5)
+    announce(network, nodes[0], b"svc", 6001)
+    before = network.datagrams
+    assert announce(network, nodes[0], b"svc", 6001).stored == 4
+    assert network.datagrams - before == 8
+
+
+@pytest.mark.parametrize("same_id", [False, True])
+def test_a_node_that_comes_back_is_announced_to_again(same_id: bool) -> None:
+    network = Network()
+    nodes = network.grow(4)
+    announce(network, nodes[0], b"svc", 6001)
+    network.add(3, [1], node_id=nodes[2].node_id if same_id else None)
+    network.run(0.5)
+    # Its tokens are new, so the cached ones are refused: the walk is made again.
+    report = announce(network, nodes[0], b"svc", 6001)
+    assert (report.stored, report.refusals) == (3, [])
+    assert network.nodes[network.address(3)].peers.names == 1
+    for number in (1, 2, 4):
+        contacts = list(network.nodes[network.address(number)].routing)
+        assert [contact.address for contact in contacts].count(network.address(3)) == 1
+    network.check()
+
+
+def test_an_empty_table_is_not_remembered() -> None:
+    network = Network()
+    first = network.add(1)
+    network.run(1.0)
+    announce(network, first, b"svc", 6001)
+    network.add(2, [1])
+    network.run(1.0)
+    assert announce(network, first, b"svc", 6001).stored == 1
+
+
+def test_it_joins_when_its_bootstrap_comes_up_late() -> None:
+    network = Network()
+    late = network.add(2, [1])
+    assert network.until(lambda: late.ready) < 2.5
+    network.run(20.0)
+    network.add(1)
+    network.until(lambda: len(late.routing) == 1, within_s=45.0)
+
+
+def test_two_halves_that_were_apart_find_each_other_again() -> None:
+    network = Network()
+    left = network.add(1, [2])
+    right = network.add(2, [1])
+    network.partition = {network.address(1), network.address(3)}, {network.address(2), network.address(4)}
+    third, fourth = network.add(3, [1]), network.add(4, [2])
+    network.run(60.0)
+    assert len(left.routing) == len(right.routing) == 1
+    announce(network, third, b"svc", 6001)
+    assert lookup(network, fourth, b"svc")[0] == []
+    network.partition = set(), set()
+    network.until(lambda: len(left.routing) > 1 and len(right.routing) > 1, within_s=45.0)
+    assert lookup(network, fourth, b"svc")[0] == [peer(3, 6001)]
+    announce(network, fourth, b"other", 6002)
+    assert lookup(network, third, b"other")[0] == [peer(4, 6002)]
+
+
+def test_a_newcomer_that_only_asks_is_known_at_once() -> None:
+    network = Network()
+    first = network.add(1)
+    network.add(2, [1])
+    network.until(lambda: len(first.routing) == 1, within_s=0.1)
+
+
+def test_items_are_stored_and_found() -> None:
+    network = Network()
+    nodes = network.grow(30)
+    item = Item(b"hello")
+    report = put(network, nodes[3], item)
+    assert report.stored == bounds.K
+    assert get(network, nodes[20], item.target) == item
+    assert get(network, nodes[20], Item(b"other").target) is None
+    assert get(network, nodes[3], item.target) == item
+
+
+def test_mutable_items_grow_and_the_newest_wins() -> None:
+    network = Network()
+    nodes = network.grow(30)
+    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+
+    def signed(v: bytes, seq: int) -> Item:
+        item = Item(v, key.public_key().public_bytes_raw(), b"", seq, b"salt")
+        return replace(item, sig=key.sign(item.signed_bytes()))
+
+    assert put(network, nodes[0], signed(b"one", 1)).stored == bounds.K
+    stale = put(network, nodes[1], signed(b"other", 1))
+    # The putting node itself holds no copy, so to another one it may be one of the closest without the item.
+    assert {code for code, _ in stale.refusals} == {302}
+    assert stale.stored <= 1
+    clash = put(network, nodes[1], signed(b"two", 2), cas=7)
+    assert {code for code, _ in clash.refusals} == {301}
+    assert clash.stored <= 1
+    assert put(network, nodes[1], signed(b"two", 2), cas=1).stored == bounds.K
+    # A node that missed the second put still tells of the first.
+    holder = next(node for node in nodes if len(node.items))
+    holder.items = holder._tables.items = type(holder.items)()
+    holder.items.put(signed(b"one", 1), None, network.now)
+    reader = next(node for node in nodes if not len(node.items))
+    found = get(network, reader, signed(b"", 0).target, salt=b"salt")
+    assert found is not None
+    assert (found.v, found.seq) == (b"two", 2)
+
+
+def test_strangers_that_never_answer_do_not_enter() -> None:
+    network = Network()
+    node = network.add(1)
+    network.run(1.0)
+    query = b"d1:ad2:id20:%be1:q4:ping1:t2:aa1:y1:qe"
+    for number in range(200):
+        node.receive(query % (bytes([number]) * 20), ("10.9.9.9", 1000 + number))
+    assert len(node._verifying) == 200
+    network.run(5.0)
+    assert len(node.routing) == len(node._verifying) == 0
+    network.check()
+
+
+def test_a_reply_from_elsewhere_is_not_believed() -> None:
+    network = Network()
+    nodes = network.grow(2)
+    found: list[list[bytes]] = []
+    nodes[1].lookup(b"svc", found.append)
+    (key,) = nodes[1]._transactions._pending
+    forged = encode_reply(key, {b"id": b"f" * 20, b"values": [pack_address(("6.6.6.6", 6))]})
+    nodes[1].receive(forged, ("6.6.6.6", 20001))
+    nodes[1].receive(forged, ("10.0.0.1", 20002))
+    network.until(lambda: found)
+    assert found == [[]]
+
+
+def test_who_asks_while_it_stops_gets_an_answer() -> None:
+    network = Network()
+    nodes = network.grow(3)
+    found: list[Any] = []
+    nodes[0].lookup(b"svc", found.append)
+    nodes[0].announce(b"other", 1, found.append)
+    nodes[0].get(b"x" * 20, lambda item, reply: found.append(item))
+    nodes[0].stop()
+    assert len(found) == 3
+
+
+def test_the_old_age_of_a_quiet_network() -> None:
+    network = Network()
+    nodes = network.grow(8, node_liveness_s=60.0)
+    network.run(1800.0)
+    assert all(len(node.routing) == 7 for node in nodes)
+    assert all(network.now - contact.seen < 70.0 for node in nodes for contact in node.routing)
+    network.remove(3)
+    network.run(120.0)
+    assert all(len(node.routing) == 6 for node in network.nodes.values())
+    network.check()
