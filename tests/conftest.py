@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
 from tests.flavours import flavour
+from tests.node_grapes import node_grape, node_grapes, node_script
 
-__all__ = ["flavour"]
+__all__ = ["flavour", "node_grape", "node_grapes", "node_script"]

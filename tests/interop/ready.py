@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness import eventually
-from tests.interop.conftest import NodeGrape
+from tests.node_grapes import NodeGrape
 
 
 def takes_connections(port: int) -> bool:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grenache_py.dht.items import Item
 from grenache_py.grape import Grape
 from tests.harness import eventually
-from tests.interop.conftest import NodeGrape
+from tests.node_grapes import NodeGrape
 
 AnyGrape = Grape | NodeGrape
 

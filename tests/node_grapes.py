@@ -1,4 +1,4 @@
-"""Fixtures with real Node processes; each test gets its own network on free loopback ports."""
+"""Fixtures with real Node Grapes; each test gets its own network on free loopback ports."""
 
 from __future__ import annotations
 
