@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -50,7 +51,9 @@ class HttpClient:
         # Connecting gets a little less than the whole time, so that its own limit fires and says that nothing
         # was sent.
         timeout = aiohttp.ClientTimeout(
-            total=timeout_s, sock_connect=min(limits.CONNECT_TIMEOUT_S, timeout_s * 0.9)
+            total=timeout_s,
+            sock_connect=min(limits.CONNECT_TIMEOUT_S, timeout_s * 0.9),
+            ceil_threshold=math.inf,  # else times above 5 s are rounded up to whole seconds
         )
         data = body if len(body) <= _WHOLE_BODY_BYTES else io.BytesIO(body)
         try:
