@@ -1,5 +1,5 @@
 """A Node Grape says that it is ready when its DHT is, which may be just before its HTTP API listens. The
-fixture of the same name below stands in for the one of ``conftest.py`` in tests that use the API at once:
+fixture of the same name below stands in for the one of ``node_grapes.py`` in tests that use the API at once:
 it waits for both.
 """
 

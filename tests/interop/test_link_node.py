@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from grenache_py import errors
 from grenache_py.grape_api import Item
@@ -93,6 +94,31 @@ def test_values(flavour, node_grapes, node_link):
     assert err is None
     assert first.get(key) == Item("from node")
     assert first.get("0" * 40) is None
+
+
+@pytest.mark.parametrize("salt", [None, b"foo", b"[1,2]", b"123", bytes(range(64))])
+def test_mutable_values(flavour, node_grape, salt):
+    first = node_grape(verify=True)
+    second = node_grape(bootstrap=[first.dht_address], verify=True)
+    here, there = flavour.link(first.url), flavour.link(second.url)
+    secret = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    k = secret.public_key().public_bytes_raw()
+
+    def sign(value: str, seq: int) -> bytes:
+        """BEP 44: the bencoded salt, seq and v, without the dictionary around them."""
+        data = value.encode()
+        salted = b"" if salt is None else b"4:salt%d:%b" % (len(salt), salt)
+        return secret.sign(salted + b"3:seqi%de1:v%d:%b" % (seq, len(data), data))
+
+    key = here.put("one", k=k, sig=sign("one", 1), seq=1, salt=salt)
+    assert key == hashlib.sha1(k + (salt or b"")).hexdigest()
+    assert here.get(key, salt=salt) == Item("one", 1, k, sign("one", 1))
+    here.put("two", k=k, sig=sign("two", 2), seq=2, salt=salt, cas=1)
+    assert there.get(key, salt=salt) == Item("two", 2, k, sign("two", 2))
+    for seq, cas, status in ((2, None, 302), (3, 1, 301)):
+        with pytest.raises(errors.GrapeReplyError) as caught:
+            here.put("three", k=k, sig=sign("three", seq), seq=seq, salt=salt, cas=cas)
+        assert caught.value.status == status
 
 
 def test_mutable_values_at_grapes_that_cannot_check_them(flavour, node_grapes):
