@@ -10,7 +10,7 @@ import click
 from .client import BookRecord, Client, OrderPage, Placed
 from .errors import InvalidFieldError, JournalError
 from .journal import DURABILITIES
-from .model import Instrument
+from .model import Instrument, OrderStatus
 from .runs import demo_command, flow_command, reconcile_command, replay_command
 from .selection import POLICIES
 from .terminal import (
@@ -26,7 +26,7 @@ from .terminal import (
 )
 from .views import book_table, make_console, order_and_trades, orders_table, peers_table, trades_table
 
-STATUSES = ("live", "closed", "open", "partially_filled", "pending_cancel", "filled", "cancelled")
+STATUSES = ("live", "closed", *(status.value for status in OrderStatus))
 ROWS = 100
 """Rows of a list unless asked otherwise."""
 ROWS_MAX = 10_000

@@ -91,6 +91,11 @@ class PeerProcess:
             await process.wait()
         await listening
 
+    def kill(self) -> None:
+        """SIGKILL, as a crash would be."""
+        assert self._process is not None, "it was started"
+        self._process.kill()
+
     async def ended(self, within_s: float) -> int | None:
         """Its exit status, or None if it runs on for ``within_s`` seconds."""
         assert self._process is not None, "it was started"

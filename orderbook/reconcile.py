@@ -19,6 +19,7 @@ from .messages import TradeRecord
 
 RULES = {
     "reachable": "every peer that a trade names was asked",
+    "healthy": "every peer says that it is well",
     "well_formed": "amounts are decimals; orders and trades are what and where they say",
     "conservation": "quantity = open + reserved + filled + cancelled for each order, none below zero",
     "status": "the status of each order is what its quantities say",
@@ -44,6 +45,7 @@ class Snapshot:
 
     Attributes:
         peer: What it calls itself.
+        status: How it says that it is; ``"ok"`` or what is wrong.
         markets: The figures of each.
         orders: All that it lists, live and closed.
         trades: All that it keeps.
@@ -51,6 +53,7 @@ class Snapshot:
     """
 
     peer: str
+    status: str
     markets: Mapping[str, MarketHealth]
     orders: Sequence[OrderRecord]
     trades: Sequence[TradeRecord]
@@ -163,6 +166,7 @@ class _Check:
     def run(self) -> Report:
         self._read()
         for snapshot in self._snapshots.values():
+            self._check_healthy(snapshot)
             self._check_orders(snapshot.peer)
             self._check_at_rest(snapshot)
         self._check_trades()
@@ -267,6 +271,11 @@ class _Check:
         checked["at_rest"] += 1
         if order.reserved:
             self._find("at_rest", peer, subject, f"{record.reserved} of it is reserved")
+
+    def _check_healthy(self, snapshot: Snapshot) -> None:
+        self._report.checked["healthy"] += 1
+        if snapshot.status != "ok":
+            self._find("healthy", snapshot.peer, f"peer {snapshot.peer}", f"says: {snapshot.status}")
 
     def _check_at_rest(self, snapshot: Snapshot) -> None:
         for market, health in snapshot.markets.items():
@@ -376,7 +385,8 @@ class _Check:
         """Whether ``peer`` may have forgotten a closed order that traded in ``record``."""
         snapshot = self._snapshots[peer]
         old = snapshot.time_ms - record.time > limits.CLOSED_ORDER_AGE_S * 1000
-        return old or len(snapshot.orders) >= limits.CLOSED_ORDERS
+        # A peer that was started again has the newest of a snapshot only.
+        return old or len(snapshot.orders) >= limits.SNAPSHOT_CLOSED_ORDERS
 
     # -- prices ------------------------------------------------------------------------------------------
 
@@ -427,7 +437,8 @@ class _Best(NamedTuple):
 
     @classmethod
     def of(cls, peer: str, orders: Iterable[_Order]) -> _Best:
-        open_orders = [order for order in orders if order.open > 0]
+        in_the_market = (order for order in orders if order.record.status != "untriggered")
+        open_orders = [order for order in in_the_market if order.open > 0]
         bids = [order.price for order in open_orders if order.record.side == "buy"]
         asks = [order.price for order in open_orders if order.record.side == "sell"]
         return cls(peer, max(bids, default=None), min(asks, default=None))
@@ -448,7 +459,8 @@ def _statuses(order: _Order) -> set[str]:
     """What the status may be, going by the quantities."""
     live = "partially_filled" if order.filled else "open"
     if order.open:
-        return {live}
+        # A stop order whose price has not been reached has not traded.
+        return {live} if order.filled or order.reserved else {live, "untriggered"}
     if order.reserved:
         return {live, "pending_cancel"}
     return {"cancelled" if order.cancelled else "filled"}

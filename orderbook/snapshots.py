@@ -113,6 +113,7 @@ async def _take(client: Client) -> Snapshot:
     markets: Mapping[str, MarketHealth] = health.markets
     return Snapshot(
         peer=health.peer,
+        status=health.status,
         markets=markets,
         orders=[order for market in markets async for order in client.orders(market=market)],
         trades=[trade for market in markets async for trade in client.trades(market=market)],

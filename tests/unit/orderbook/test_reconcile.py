@@ -36,6 +36,7 @@ class Peer:
     trades: list[dict[str, Any]] = field(default_factory=list)
     health: dict[str, Any] = field(default_factory=lambda: dict(QUIET))
     markets: list[str] = field(default_factory=lambda: ["BTC-USD"])
+    status: str = "ok"
 
 
 Network = dict[str, Peer]
@@ -88,6 +89,7 @@ def snapshots(peers: Network) -> list[Snapshot]:
     return [
         Snapshot(
             peer=name,
+            status=peer.status,
             markets={market: msgspec.convert(peer.health, MarketHealth) for market in peer.markets},
             orders=[msgspec.convert(order, OrderRecord) for order in peer.orders.values()],
             trades=[msgspec.convert(trade, TradeRecord) for trade in peer.trades],
@@ -109,6 +111,7 @@ def test_a_sound_network_passes_and_everything_is_counted() -> None:
     assert (report.local_trades, report.cross_peer_trades, report.unchecked) == (2, 2, 0)
     assert report.checked == {
         "reachable": 3,
+        "healthy": 3,
         "well_formed": 8 + 6,
         "conservation": 8,
         "status": 8,
@@ -179,6 +182,10 @@ def trade_with_oneself(peers: Network) -> None:
     peers["alice"].orders["a2"]["owner"] = "ann"
 
 
+def fill_the_disk(peers: Network) -> None:
+    peers["carol"].status = "the journal cannot be written"
+
+
 def lie_about_a_maker(peers: Network) -> None:
     """bob made a better price for a friend, and says that alice agreed."""
     peers["bob"].trades[0]["price"] = "10.01"
@@ -193,6 +200,7 @@ LIES: Sequence[tuple[str, Callable[[Network], None], str, str]] = [
     ("status", change_order("alice", "a4", status="filled"), "alice", "is 'filled'"),
     ("status", change_order("alice", "a3", status="open"), "alice", "is 'open' with open 0.5"),
     ("status", change_order("carol", "c1", status="pending_cancel"), "carol", "is 'pending_cancel'"),
+    ("status", change_order("alice", "a3", status="untriggered"), "alice", "is 'untriggered' with open 0.5"),
     ("fills", change_order("alice", "a3", filled="3", open="1"), "alice", "says 3 is filled"),
     ("fills", drop_trade("alice", 0), "alice", "says 2 is filled, its trades add up to 0.5"),
     ("fills", keep_twice("alice", 0), "alice", "its trades add up to 3.5"),
@@ -232,6 +240,7 @@ LIES: Sequence[tuple[str, Callable[[Network], None], str, str]] = [
     ("at_rest", change_health("bob", under_way=2), "bob", "2 under way"),
     ("at_rest", change_health("bob", in_doubt=3), "bob", "3 in doubt"),
     ("at_rest", change_order("carol", "c1", open="0.05", reserved="0.05"), "carol", "0.05 of it is reserved"),
+    ("healthy", fill_the_disk, "carol", "says: the journal cannot be written"),
     ("reachable", drop_peer("bob"), "bob", "ask it too"),
     ("well_formed", list_elsewhere, "carol", "is listed by alice already"),
     ("well_formed", change_order("carol", "c1", price="1e1"), "carol", "'1e1' is no decimal amount"),
@@ -294,6 +303,13 @@ def test_markets_of_different_peers_do_not_cross_each_other() -> None:
     assert report.checked["uncrossed"] == 2
 
 
+def test_stop_orders_that_wait_are_not_in_the_market() -> None:
+    peers = network()
+    stop = order_record("c2", side="sell", price="5.00", owner="eve", **amounts("1", open="1"))
+    peers["carol"].orders["c2"] = {**stop, "status": "untriggered"}
+    assert reconciled(peers).findings == []
+
+
 def test_orders_of_old_trades_may_have_been_swept() -> None:
     peers = network()
     old_ms = NOW_MS - int(limits.CLOSED_ORDER_AGE_S * 1000) - 1
@@ -307,7 +323,7 @@ def test_orders_of_old_trades_may_have_been_swept() -> None:
 def test_orders_may_have_been_swept_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     peers = network()
     drop_order("bob", "b1")(peers)
-    monkeypatch.setattr(limits, "CLOSED_ORDERS", 2)
+    monkeypatch.setattr(limits, "SNAPSHOT_CLOSED_ORDERS", 2)
     report = reconciled(peers)
     assert report.findings == []
     assert report.unchecked == 1

@@ -1,0 +1,113 @@
+"""The ``orderbook`` command with real peers: two processes on two embedded Grapes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from grenache_py import Grape
+from orderbook.cli import main
+from tests.harness import Process, eventually
+
+
+class Peers:
+    """Two peers, alice and bob; commands run in this process."""
+
+    def __init__(self, alice: Process, bob: Process):
+        self.processes = (alice, bob)
+        self.alice, self.bob = (process.next_json()["ready"]["api"] for process in self.processes)
+        self.both = ("--api", self.alice, "--api", self.bob)
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments)
+
+    def json(self, *arguments: str) -> Any:
+        result = self.run(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def peers() -> Iterator[Peers]:
+    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+        command = [sys.executable, "-m", "orderbook", "peer", "--api", "127.0.0.1:0", "--host", "127.0.0.1"]
+        processes = [
+            Process([*command, "--name", name, "--grape", grape, "--ready-json"])
+            for name, grape in (("alice", first.url), ("bob", second.url))
+        ]
+        try:
+            peers = Peers(*processes)
+            for api in (peers.alice, peers.bob):
+                eventually(
+                    lambda api=api: any(peer["name"] for peer in peers.json("peers", "--api", api)["peers"]),
+                    what=f"{api} finds the other",
+                )
+            yield peers
+            statuses = [process.stop() for process in processes]
+            assert statuses == [0, 0], "they end in good order"
+        finally:
+            for process in processes:
+                process.stop()
+
+
+def test_an_order_at_one_peer_trades_with_one_at_the_other(peers: Peers) -> None:
+    sell = peers.json("submit", "sell", "0.5", "100.00", "--owner", "ann", "--api", peers.alice)["order"]
+    assert sell["status"] == "open"
+    assert peers.json("book", "--api", peers.alice)["asks"] == [["100.00", "0.5"]]
+
+    placed = peers.json("submit", "buy", "0.2", "101.00", "--owner", "ben", "--api", peers.bob)
+    assert placed["order"]["status"] == "filled"
+    [trade] = placed["trades"]
+    assert (trade["price"], trade["quantity"], trade["maker_peer"]) == ("100.00", "0.2", "alice")
+    for api in (peers.alice, peers.bob):
+        assert trade in peers.json("trades", "--api", api)["trades"], "both keep the same record"
+
+    [listed] = peers.json("orders", "--status", "partially_filled", "--api", peers.alice)["orders"]
+    assert (listed["id"], listed["open"], listed["filled"]) == (sell["id"], "0.3", "0.2")
+
+    assert "cancelled" in peers.run("cancel", sell["id"], "--api", peers.alice).stdout
+    again = peers.run("cancel", sell["id"], "--api", peers.alice)
+    assert again.exit_code == 1
+    assert "cancelled already" in again.stderr
+
+
+def test_tables_for_people(peers: Peers) -> None:
+    placed = peers.run("submit", "buy", "1.25", "50.00", "--owner", "ann", "--api", peers.bob)
+    assert placed.exit_code == 0
+    assert "1.25" in peers.run("book", "--api", peers.bob).stdout
+    assert "ann" in peers.run("orders", "--api", peers.bob).stdout
+    assert "alice" in peers.run("peers", "--api", peers.bob).stdout
+    assert peers.run("trades", "--api", peers.bob).exit_code == 0
+
+
+def test_a_wrong_order_is_refused_with_field_and_rule(peers: Peers) -> None:
+    result = peers.run("submit", "buy", "1", "0.001", "--owner", "ann", "--api", peers.bob)
+    assert result.exit_code == 1
+    assert "Error: price must be a multiple of 0.01" in result.stderr
+
+
+def test_flow_is_replayed_and_reconciled(peers: Peers, tmp_path: Path) -> None:
+    flow = tmp_path / "flow.csv.gz"
+    assert peers.run("flow", "--rows", "400", "--seed", "11", "--output", str(flow)).exit_code == 0
+    counts = peers.json("replay", str(flow), *peers.both, "--window", "16")
+    assert counts["rows"] == 400
+    assert counts["accepted"] == counts["submitted"] > 200
+    assert counts["rejected"] == {}
+
+    report = peers.json("reconcile", *peers.both)
+    assert report["ok"]
+    assert report["orders"] >= counts["accepted"]
+    assert report["cross_peer_trades"] > 0
+    assert report["local_trades"] > 0
+    assert report["unchecked"] == 0
+    assert "All books agree: 2 peers" in peers.run("reconcile", *peers.both).stdout
+
+    alone = peers.run("reconcile", "--api", peers.alice, "--timeout", "5")
+    assert alone.exit_code == 1
+    assert "reachable: peer bob at bob: trades name it; ask it too" in alone.stdout
