@@ -241,7 +241,10 @@ class HostedMarket:
         self._after_step(self.negotiator.resume(recovered))
 
     async def start(self) -> None:
+        """Meet the peers that are there already, so that the first order reaches them."""
         await self._look_up()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limits.ANNOUNCE_TIMEOUT_S)
         self._spawn(self._discover())
         self._tick()
 
