@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Container
-from enum import IntEnum
 from typing import Any
 
 from grenache_py.dht.bounds import (
@@ -26,12 +25,8 @@ from grenache_py.dht.items import Item, check_signature, read_item
 from grenache_py.dht.krpc import Address, Refusal, reachable, split_nodes, unpack_node, unpack_values
 from grenache_py.dht.transactions import Reply
 
-
-class State(IntEnum):
-    NEW = 0
-    ASKED = 1
-    ANSWERED = 2
-    FAILED = 3
+# What became of a candidate. Plain numbers: this is looked at for every candidate at every reply.
+_NEW, _ASKED, _ANSWERED, _FAILED = range(4)
 
 
 class Candidate:
@@ -45,7 +40,7 @@ class Candidate:
         self.distance = distance
         #: not worth waiting for
         self.suspect = False
-        self.state = State.NEW
+        self.state = _NEW
         self.asked_at = 0.0
         #: its write token for this target, for the announce or put that may follow
         self.token: bytes | None = None
@@ -61,14 +56,30 @@ class Walk:
     ``answered`` or ``failed``, never from within ``ask``. ``done(walk)`` is called once.
     """
 
+    __slots__ = (
+        "_addresses",
+        "_ask",
+        "_candidates",
+        "_concurrency",
+        "_done",
+        "_entries",
+        "_in_flight",
+        "_k",
+        "_key",
+        "_own_id",
+        "_suspects",
+        "answers",
+        "args",
+        "finished",
+        "target",
+    )
     method = b"find_node"
 
     def __init__(
         self,
         target: bytes,
         own_id: bytes,
-        *,
-        ask: Callable[[Walk, Candidate], None],
+        ask: Callable[[Any, Candidate], None],
         done: Callable[[Any], None],
         suspects: Container[Address] = (),
         k: int = K,
@@ -111,13 +122,15 @@ class Walk:
 
     def answered(self, candidate: Candidate, node_id: bytes, reply: Reply) -> None:
         """A reply, from the node with this id; not necessarily the id that was expected."""
-        if self.finished or candidate.state is not State.ASKED:
+        if self.finished or candidate.state != _ASKED:
             return
-        self._settle(candidate, State.ANSWERED)
+        if not candidate.suspect:
+            self._in_flight -= 1
         if node_id == self._own_id:
-            candidate.state = State.FAILED  # a stale contact that leads back to ourselves
+            candidate.state = _FAILED  # a stale contact that leads back to ourselves
             self._advance()
             return
+        candidate.state = _ANSWERED
         self.answers += 1
         if candidate.id != node_id:
             self._candidates.remove(candidate)
@@ -127,12 +140,9 @@ class Walk:
         token = reply.get(b"token")
         if type(token) is bytes and len(token) <= TOKEN_BYTES_MAX:
             candidate.token = token
-        for entry in split_nodes(reply.get(b"nodes")):
-            if entry not in self._entries and len(self._entries) < CANDIDATES_MAX:
-                self._entries.add(entry)
-                other_id, address = unpack_node(entry)
-                if reachable(address):
-                    self.add(other_id, address)
+        nodes = reply.get(b"nodes")
+        if nodes:
+            self._add_nodes(nodes)
         if self._visit(reply):
             self._finish()
         else:
@@ -140,8 +150,10 @@ class Walk:
 
     def failed(self, candidate: Candidate) -> None:
         """No answer came, or an error."""
-        if not self.finished and candidate.state is State.ASKED:
-            self._settle(candidate, State.FAILED)
+        if not self.finished and candidate.state == _ASKED:
+            candidate.state = _FAILED
+            if not candidate.suspect:
+                self._in_flight -= 1
             self._advance()
 
     def hurry(self, now: float) -> list[Address]:
@@ -154,7 +166,7 @@ class Walk:
         patience_s = PATIENCE_FOUND_S if self.found else PATIENCE_S
         slow = []
         for candidate in self._candidates:
-            waited_for = candidate.state is State.ASKED and not candidate.suspect
+            waited_for = candidate.state == _ASKED and not candidate.suspect
             if waited_for and now - candidate.asked_at >= patience_s:
                 candidate.suspect = True
                 self._in_flight -= 1
@@ -163,19 +175,24 @@ class Walk:
             self._advance()
         return slow
 
-    def closest_with_token(self) -> list[Candidate]:
-        """The up to ``k`` closest nodes that answered with a write token."""
-        found = [candidate for candidate in self._candidates if candidate.token is not None]
+    def holders(self) -> list[tuple[Address, bytes]]:
+        """Address and write token of the up to ``k`` closest nodes that gave one."""
+        found = [(candidate.address, candidate.token) for candidate in self._candidates if candidate.token]
         return found[: self._k]
 
     def _visit(self, reply: Reply) -> bool:
         """Take what a reply brings; True ends the walk."""
         return False
 
-    def _settle(self, candidate: Candidate, state: State) -> None:
-        candidate.state = state
-        if not candidate.suspect:
-            self._in_flight -= 1
+    def _add_nodes(self, nodes: Any) -> None:
+        own_id, entries = self._own_id, self._entries
+        for entry in split_nodes(nodes):
+            # Nodes list us among the others, and each other again and again.
+            if entry not in entries and not entry.startswith(own_id) and len(entries) < CANDIDATES_MAX:
+                entries.add(entry)
+                node_id, address = unpack_node(entry)
+                if reachable(address):
+                    self.add(node_id, address)
 
     def _advance(self) -> None:
         """Ask the closest that are still to be asked; done when the ``k`` closest alive have answered."""
@@ -183,7 +200,7 @@ class Walk:
         alive = 0
         for candidate in self._candidates:
             state = candidate.state
-            if state is State.NEW:
+            if state == _NEW:
                 if candidate.address in self._suspects:
                     candidate.suspect = True
                 elif self._in_flight >= self._concurrency:
@@ -191,13 +208,14 @@ class Walk:
                     break
                 else:
                     self._in_flight += 1
-                candidate.state = State.ASKED
+                candidate.state = state = _ASKED
                 self._ask(self, candidate)
-                waiting |= not candidate.suspect
-            elif state is State.ASKED:
-                waiting |= not candidate.suspect
-            if state is State.FAILED or (candidate.suspect and candidate.state is State.ASKED):
+            if state == _FAILED:
                 continue
+            if state == _ASKED:
+                if candidate.suspect:
+                    continue
+                waiting = True
             if candidate.distance >= 0:
                 alive += 1
                 if alive == self._k:
@@ -213,10 +231,11 @@ class Walk:
 class PeerWalk(Walk):
     """A ``get_peers`` walk: gathers the peers of a name from all who know some."""
 
+    __slots__ = ("values",)
     method = b"get_peers"
 
-    def __init__(self, name: bytes, own_id: bytes, **options: Any) -> None:
-        super().__init__(name, own_id, **options)
+    def __init__(self, name: bytes, own_id: bytes, *args: Any, **options: Any) -> None:
+        super().__init__(name, own_id, *args, **options)
         self.args = {b"id": own_id, b"info_hash": name}
         #: compact peers, as a set that keeps its order
         self.values: dict[bytes, None] = {}
@@ -237,14 +256,16 @@ class ItemWalk(Walk):
     end.
     """
 
+    __slots__ = ("item", "reply", "salt")
     method = b"get"
 
-    def __init__(self, target: bytes, own_id: bytes, *, salt: bytes | None = None, **options: Any) -> None:
-        super().__init__(target, own_id, **options)
+    def __init__(self, target: bytes, own_id: bytes, *args: Any, **options: Any) -> None:
+        super().__init__(target, own_id, *args, **options)
         self.item: Item | None = None
         #: the reply that brought the item
         self.reply: Reply | None = None
-        self._salt = salt
+        #: what the signature of a mutable item covers besides; not told by those who store it
+        self.salt: bytes | None = None
 
     @property
     def found(self) -> bool:
@@ -254,7 +275,7 @@ class ItemWalk(Walk):
         if b"v" not in reply:
             return False
         try:
-            item = read_item(reply, self._salt)
+            item = read_item(reply, self.salt)
             if item.target != self.target:
                 return False
             check_signature(item)
@@ -264,3 +285,10 @@ class ItemWalk(Walk):
             self.item = item
             self.reply = reply
         return not item.mutable
+
+
+class TokenWalk(Walk):
+    """A ``get`` walk for the write tokens alone: looking for the item would end at its first copy."""
+
+    __slots__ = ()
+    method = b"get"

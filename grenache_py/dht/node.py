@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from grenache_py.dht.announces import OwnAnnounces
 from grenache_py.dht.bounds import (
@@ -26,7 +26,6 @@ from grenache_py.dht.bounds import (
     STRANGER_DATAGRAM_BYTES_MAX,
     SUSPECT_S,
     SUSPECTS_MAX,
-    TABLE_MAX_AGE_S,
     TABLES_MAX,
     TICK_S,
     VALUES_MAX,
@@ -46,11 +45,12 @@ from grenache_py.dht.krpc import (
     node_id_of,
     pack_address,
 )
-from grenache_py.dht.lookup import Candidate, ItemWalk, PeerWalk, Walk
+from grenache_py.dht.lookup import Candidate, ItemWalk, PeerWalk, TokenWalk, Walk
 from grenache_py.dht.peers import PeerStore
 from grenache_py.dht.ratelimit import RateLimiter
 from grenache_py.dht.routing import Contact, Routing
 from grenache_py.dht.server import Tables, answer
+from grenache_py.dht.storing import HolderCache, Holders, Store, StoreReport
 from grenache_py.dht.tokens import Tokens
 from grenache_py.dht.transactions import Reply, Transactions
 
@@ -81,32 +81,7 @@ class DhtSettings:
     concurrency: int = CONCURRENCY
 
 
-@dataclass
-class StoreReport:
-    """What became of an announce or a put at the nodes that were asked."""
-
-    asked: int = 0
-    stored: int = 0
-    #: code and text of each refusal
-    refusals: list[tuple[int, str]] = field(default_factory=list)
-
-    @property
-    def silent(self) -> int:
-        return self.asked - self.stored - len(self.refusals)
-
-
-class _Store:
-    """An announce_peer or put on its way to several nodes."""
-
-    __slots__ = ("done", "missing", "report")
-
-    def __init__(self, asked: int, done: Callable[[StoreReport], None]) -> None:
-        self.report = StoreReport(asked)
-        self.missing = asked
-        self.done = done
-
-
-Holders = list[tuple[Address, bytes]]  # nodes and their write tokens
+AnyWalk = TypeVar("AnyWalk", bound=Walk)
 
 
 class DhtNode:
@@ -155,10 +130,9 @@ class DhtNode:
         # Nodes that let a query time out, and until when they are not waited for; in the order of that time.
         self._suspects: OrderedDict[Address, float] = OrderedDict()
         self._verifying: set[Address] = set()
-        self._walks: set[Walk] = set()
+        self._walks: dict[Walk, Callable[[Any], None]] = {}
         self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
-        # Who took an announce of a name, or would: when that was learnt, and the tokens.
-        self._holders: OrderedDict[bytes, tuple[float, Holders]] = OrderedDict()
+        self._holders = HolderCache(self.settings.max_tables)
         #: asked when no contact is known, and every half minute while they are none
         self.bootstrap_addresses: list[Address] = []
         self._bootstrapping = False
@@ -223,20 +197,22 @@ class DhtNode:
         if self.settings.host is not None:
             self.peers.announce(name, pack_address((self.settings.host, port)), self.settings.host, now)
             self._emit("announce", name)
-        holders = self._holders_of(name, now)
-        if not holders:
-            self._walk_peers(name, lambda walk: self._announce_to(_holders_in(walk), name, port, done))
-            return
 
-        def again_when_stale(report: StoreReport) -> None:
-            bad_token = any(code == ErrorCode.PROTOCOL for code, _ in report.refusals)
-            if report.stored and not bad_token:
+        def walked(walk: PeerWalk) -> None:
+            self._holders.keep(name, walk.holders(), self._clock())
+            self._announce_to(walk.holders(), name, port, done)
+
+        def told(report: StoreReport) -> None:
+            if report.stored and ErrorCode.PROTOCOL not in [code for code, _ in report.refusals]:
                 done(report)
-                return
-            self._holders.pop(name, None)
-            self._walk_peers(name, lambda walk: self._announce_to(_holders_in(walk), name, port, done))
+            else:  # nodes are gone, or have come back with other tokens
+                self._walk_peers(name, walked)
 
-        self._announce_to(holders, name, port, again_when_stale)
+        holders = self._holders.get(name, now)
+        if holders:
+            self._announce_to(holders, name, port, told)
+        else:
+            self._walk_peers(name, walked)
 
     def put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
         """Store an item (checked before) at the nodes closest to it; an immutable one here too, as Node does.
@@ -254,11 +230,8 @@ class DhtNode:
         else:
             self.items.put(item, None, self._clock())
 
-        def found(walk: ItemWalk) -> None:
-            self._store(_holders_in(walk), b"put", args, done)
-
-        # Looking for the item itself would end at the first copy of an immutable one; all tokens are wanted.
-        self._run(_TokenWalk, item.target, found)
+        walk = self._walk_to(TokenWalk, item.target)
+        self._run(walk, lambda walk: self._store(walk.holders(), b"put", args, done))
 
     def get(
         self,
@@ -277,7 +250,9 @@ class DhtNode:
         if stored is not None:
             done(stored, None)
             return
-        self._run(ItemWalk, target, lambda walk: done(walk.item, walk.reply), salt=salt)
+        walk = self._walk_to(ItemWalk, target)
+        walk.salt = salt
+        self._run(walk, lambda walk: done(walk.item, walk.reply))
 
     def _check_busy(self) -> None:
         if len(self._walks) >= WALKS_MAX:
@@ -383,54 +358,33 @@ class DhtNode:
             waiting.append(done)
             return
         self._peer_walks[name] = [done]
-        self._run(PeerWalk, name, self._peers_walked)
+        self._run(self._walk_to(PeerWalk, name), self._peers_walked)
 
     def _peers_walked(self, walk: PeerWalk) -> None:
-        name = walk.target
-        holders = _holders_in(walk)
-        self._holders.pop(name, None)
-        if holders:
-            self._holders[name] = self._clock(), holders
-            if len(self._holders) > self.settings.max_tables:
-                self._holders.popitem(last=False)
-        for done in self._peer_walks.pop(name):
+        for done in self._peer_walks.pop(walk.target):
             done(walk)
-
-    def _holders_of(self, name: bytes, now: float) -> Holders:
-        made, holders = self._holders.get(name, (0.0, []))
-        return holders if now - made < TABLE_MAX_AGE_S else []
 
     def _peers_of(self, name: bytes, walk: PeerWalk) -> list[bytes]:
         now = self._clock()
-        found = walk.values.copy()
-        found.update(dict.fromkeys(self.peers.get(name, now, VALUES_MAX, self._random)))
+        found = walk.values
+        for peer in self.peers.get(name, now, VALUES_MAX, self._random):
+            found[peer] = None
         for port in self.own.ports(name, now):
             # How others see us is better than how we see ourselves.
             tail = port.to_bytes(2, "big")
             if not any(peer.endswith(tail) for peer in found):
                 found[pack_address((self.settings.host or _LOOPBACK, port))] = None
-        peers = list(found)
-        if len(peers) > 1:
-            peers = self._random.sample(peers, min(len(peers), VALUES_MAX))
+        if not found:
+            return []
+        peers = self._random.sample(list(found), min(len(found), VALUES_MAX))
         for peer in peers:
             self._emit("peer", peer)
         return peers
 
-    def _run(self, kind: type[Any], target: bytes, done: Callable[[Any], None], **options: Any) -> None:
-        """Walk to a target from the contacts closest to it; with none, from the bootstrap addresses."""
-
-        def ended(walk: Walk) -> None:
-            self._walks.discard(walk)
-            done(walk)
-
-        walk: Walk = kind(
-            target,
-            self.node_id,
-            ask=self._ask,
-            done=ended,
-            suspects=self._suspects,
-            concurrency=self.settings.concurrency,
-            **options,
+    def _walk_to(self, kind: Callable[..., AnyWalk], target: bytes) -> AnyWalk:
+        """A walk from the contacts closest to the target; with none, from the bootstrap addresses."""
+        walk = kind(
+            target, self.node_id, self._ask, self._walked, self._suspects, K, self.settings.concurrency
         )
         contacts = self.routing.closest(key_of(target), K)
         for contact in contacts:
@@ -438,8 +392,14 @@ class DhtNode:
         if not contacts:
             for address in self.bootstrap_addresses:
                 walk.add(None, address)
-        self._walks.add(walk)
+        return walk
+
+    def _run(self, walk: AnyWalk, done: Callable[[AnyWalk], None]) -> None:
+        self._walks[walk] = done
         walk.start()
+
+    def _walked(self, walk: Walk) -> None:
+        self._walks.pop(walk)(walk)
 
     def _ask(self, walk: Walk, candidate: Candidate) -> None:
         candidate.asked_at = self._clock()
@@ -469,20 +429,9 @@ class DhtNode:
         args: dict[bytes, Any],
         done: Callable[[StoreReport], None],
     ) -> None:
-        store = _Store(len(holders), done)
-        if not holders:
-            done(store.report)
+        store = Store(len(holders), done)
         for address, token in holders:
-            self._transactions.query(address, method, {**args, b"token": token}, self._stored, store)
-
-    def _stored(self, store: _Store, reply: Reply | None, error: tuple[int, str] | None) -> None:
-        if reply is not None:
-            store.report.stored += 1
-        elif error is not None:
-            store.report.refusals.append(error)
-        store.missing -= 1
-        if not store.missing:
-            store.done(store.report)
+            self._transactions.query(address, method, {**args, b"token": token}, store.told, None)
 
     # Time.
 
@@ -529,7 +478,7 @@ class DhtNode:
         if self.routing and len(self._walks) < WALKS_MAX:
             target = self.routing.refresh_target(now, REFRESH_S, self._random)
             if target is not None:
-                self._run(Walk, target, lambda walk: None)
+                self._run(self._walk_to(Walk, target), lambda walk: None)
         if now >= self._bootstrap_at and not self._bootstrapping:
             missing = [
                 address
@@ -542,16 +491,14 @@ class DhtNode:
     def _join(self, addresses: Sequence[Address]) -> None:
         """Walk to our own id, starting at these addresses."""
         self._bootstrapping = True
-        walk = Walk(self.node_id, self.node_id, ask=self._ask, done=self._joined)
+        walk = Walk(self.node_id, self.node_id, self._ask, self._walked)
         for address in addresses:
             walk.add(None, address)
         for contact in self.routing.closest(key_of(self.node_id), K):
             walk.add(contact.id, contact.address)
-        self._walks.add(walk)
-        walk.start()
+        self._run(walk, self._joined)
 
     def _joined(self, walk: Walk) -> None:
-        self._walks.discard(walk)
         self._bootstrapping = False
         if self.routing:
             self._bootstrap_delay_s = BOOTSTRAP_RETRY_MAX_S
@@ -561,16 +508,6 @@ class DhtNode:
         if not self.ready:
             self.ready = True
             self._emit("ready", None)
-
-
-class _TokenWalk(Walk):
-    """A ``get`` walk that wants the write tokens only."""
-
-    method = b"get"
-
-
-def _holders_in(walk: Walk) -> Holders:
-    return [(candidate.address, candidate.token or b"") for candidate in walk.closest_with_token()]
 
 
 def _check_name(name: bytes) -> None:

@@ -16,7 +16,8 @@ import msgspec
 
 from grenache_py.dht.items import Item, check_value
 from grenache_py.dht.krpc import Refusal, unpack_address
-from grenache_py.dht.node import Busy, DhtNode, StoreReport
+from grenache_py.dht.node import Busy, DhtNode
+from grenache_py.dht.storing import StoreReport
 from grenache_py.dht.transactions import Reply
 from grenache_py.grape.javascript import (
     BadValue,

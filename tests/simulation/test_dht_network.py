@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grenache_py.dht import bounds
 from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import encode_reply, pack_address
-from grenache_py.dht.node import DhtNode, StoreReport
+from grenache_py.dht.node import DhtNode
+from grenache_py.dht.storing import StoreReport
 from tests.simulation.dht_network import Network
 
 

@@ -110,7 +110,7 @@ def test_a_contact_that_leads_back_to_ourselves_counts_as_failed() -> None:
     run.start(1)
     run.walk.answered(run.asked[0], OWN, {b"id": OWN, b"token": b"t"})
     assert len(run.endings) == 1
-    assert run.walk.closest_with_token() == []
+    assert run.walk.holders() == []
 
 
 def test_bootstrap_addresses_are_asked_first_and_sorted_in_when_they_answer() -> None:
@@ -122,7 +122,7 @@ def test_bootstrap_addresses_are_asked_first_and_sorted_in_when_they_answer() ->
     run.answer(5, token=b"u")
     run.answer(1, token=b"v")
     assert len(run.endings) == 1
-    assert [candidate.token for candidate in run.walk.closest_with_token()] == [b"v", b"u"]
+    assert run.walk.holders() == [(address(1), b"v"), (address(5), b"u")]
 
 
 def test_an_unexpected_id_is_taken_for_what_it_is() -> None:
@@ -130,8 +130,7 @@ def test_an_unexpected_id_is_taken_for_what_it_is() -> None:
     run.walk.add(node_id(5), address(5))
     run.walk.start()
     run.walk.answered(run.asked[0], node_id(9), {b"id": node_id(9), b"token": b"t"})
-    (holder,) = run.walk.closest_with_token()
-    assert (holder.id, holder.token) == (node_id(9), b"t")
+    assert run.walk.holders() == [(address(5), b"t")]
 
 
 @pytest.mark.parametrize("nonsense", [b"short", [nodes(1)], 5, None, {}])
@@ -140,7 +139,7 @@ def test_nonsense_in_nodes_and_tokens_is_passed_over(nonsense: Any) -> None:
     run.start(3)
     run.answer(3, nodes=nonsense, token=5 if nonsense != 5 else b"x" * 65)
     assert len(run.endings) == 1
-    assert run.walk.closest_with_token() == []
+    assert run.walk.holders() == []
 
 
 def test_unreachable_addresses_are_not_asked() -> None:
@@ -171,7 +170,7 @@ def test_suspects_are_asked_and_not_waited_for() -> None:
     assert not run.endings
     run.answer(1, token=b"t")  # it is back
     assert len(run.endings) == 1
-    assert len(run.walk.closest_with_token()) == 1
+    assert run.walk.holders() == [(address(1), b"t")]
 
 
 def test_with_only_suspects_it_asks_them_and_is_done() -> None:
@@ -247,7 +246,8 @@ def test_of_a_mutable_item_the_highest_valid_seq_wins() -> None:
         reply(b"one", 1),
         {b"v": 5},
     ]
-    run = Run(ItemWalk, Item(b"", public, b"", 0, b"salt").target, salt=b"salt")
+    run = Run(ItemWalk, Item(b"", public, b"", 0, b"salt").target)
+    run.walk.salt = b"salt"
     for distance in range(1, 6):
         run.walk.add(node_id(distance), address(distance))
     run.walk.start()

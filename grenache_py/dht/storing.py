@@ -1,0 +1,81 @@
+"""Announces and puts on their way to several nodes, and who would take the next one. IO-free."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from grenache_py.dht.bounds import TABLE_MAX_AGE_S, TABLES_MAX
+from grenache_py.dht.krpc import Address
+from grenache_py.dht.transactions import Reply
+
+#: nodes and their write tokens
+Holders = list[tuple[Address, bytes]]
+
+
+@dataclass
+class StoreReport:
+    """What became of an announce or a put at the nodes that were asked."""
+
+    asked: int = 0
+    stored: int = 0
+    #: code and text of each refusal
+    refusals: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def silent(self) -> int:
+        return self.asked - self.stored - len(self.refusals)
+
+
+class Store:
+    """Counts the outcomes of ``asked`` queries; ``done`` gets the report of all, at once when there are
+    none.
+    """
+
+    __slots__ = ("_done", "_missing", "_report")
+
+    def __init__(self, asked: int, done: Callable[[StoreReport], None]) -> None:
+        self._report = StoreReport(asked)
+        self._missing = asked
+        self._done = done
+        if not asked:
+            done(self._report)
+
+    def told(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
+        """One outcome, as Transactions reports it."""
+        if reply is not None:
+            self._report.stored += 1
+        elif error is not None:
+            self._report.refusals.append(error)
+        self._missing -= 1
+        if not self._missing:
+            self._done(self._report)
+
+
+class HolderCache:
+    """Where names were announced the last time, so that the next announce needs no walk.
+
+    An entry lives as long as tokens do. One that is empty is not kept: the announce after it walks again,
+    unlike a Node Grape's, which then fails for five minutes.
+    """
+
+    def __init__(self, max_names: int = TABLES_MAX) -> None:
+        self._max_names = max_names
+        self._names: OrderedDict[bytes, tuple[float, Holders]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def keep(self, name: bytes, holders: Holders, now: float) -> None:
+        self._names.pop(name, None)
+        if holders:
+            self._names[name] = now + TABLE_MAX_AGE_S, holders
+            if len(self._names) > self._max_names:
+                self._names.popitem(last=False)
+
+    def get(self, name: bytes, now: float) -> Holders:
+        """The holders of a name; none when they are not known, or no longer good."""
+        deadline, holders = self._names.get(name, (0.0, []))
+        return holders if now < deadline else []
