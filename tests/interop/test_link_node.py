@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grenache_py import errors
 from grenache_py.grape_api import Item
 from tests.harness import eventually
-from tests.interop.ready import node_grape
 
 __all__ = ["node_grape"]
 

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from grenache_py import errors
-from tests.interop.ready import node_grape
 
 __all__ = ["node_grape"]
 

@@ -22,10 +22,13 @@ const probe = net.createServer().listen(conf.api_port || 0, '127.0.0.1', () => {
   probe.close(() => {
     const grape = new Grape(conf)
     grape.on('announce', (name) => console.log(JSON.stringify({ announce: name })))
-    grape.once('ready', () => {
+    let waiting = 2 // for the DHT to have bootstrapped, and for the HTTP API to listen
+    const up = () => {
+      if (--waiting) return
       console.log(JSON.stringify({ ready: { dht_port: grape.node.address().port, api_port: conf.api_port } }))
-    })
-    grape.start((err) => { if (err) throw err })
+    }
+    grape.once('ready', up)
+    grape.start((err) => { if (err) throw err; up() })
   })
 })
 process.on('SIGTERM', () => process.exit(0))
