@@ -11,8 +11,6 @@ from grenache_py import errors
 from grenache_py.grape_api import Item
 from tests.harness import eventually
 
-__all__ = ["node_grape"]
-
 
 @pytest.fixture
 def node_link(node_script, node_grapes):

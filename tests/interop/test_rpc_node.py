@@ -9,8 +9,6 @@ import pytest
 
 from grenache_py import errors
 
-__all__ = ["node_grape"]
-
 REQUEST = ["rpc_test", {"hello": "wörld 😀", "n": [1, 2.5, None, True]}]
 
 
