@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from grenache_py.dht.bounds import OWN_ANNOUNCES_MAX, PEER_MAX_AGE_S, WELCOMES_MAX
-from grenache_py.dht.krpc import Address
+from .bounds import OWN_ANNOUNCES_MAX, PEER_MAX_AGE_S, WELCOMES_MAX
+from .krpc import Address
 
 Announce = tuple[bytes, int]  # name, port
 

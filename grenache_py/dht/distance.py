@@ -7,7 +7,7 @@ integers still tell them apart; nowhere else do the two differ.
 
 from __future__ import annotations
 
-from grenache_py.dht.bounds import ID_BYTES
+from .bounds import ID_BYTES
 
 ID_BITS = ID_BYTES * 8
 

@@ -14,14 +14,14 @@ from bencode2 import bencode
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from grenache_py.dht.bounds import (
+from .bounds import (
     ITEM_BYTES_MAX,
     ITEM_DEPTH_MAX,
     ITEM_MAX_AGE_S,
     ITEMS_MAX,
     SALT_BYTES_MAX,
 )
-from grenache_py.dht.krpc import ErrorCode, Refusal
+from .krpc import ErrorCode, Refusal
 
 
 @dataclass(frozen=True)

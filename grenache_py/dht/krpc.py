@@ -13,7 +13,7 @@ from typing import Any
 
 from bencode2 import BencodeDecodeError, bdecode, bencode
 
-from grenache_py.dht.bounds import ID_BYTES, NODES_READ_MAX, TRANSACTION_ID_BYTES_MAX
+from .bounds import ID_BYTES, NODES_READ_MAX, TRANSACTION_ID_BYTES_MAX
 
 Address = tuple[str, int]
 

@@ -12,7 +12,7 @@ from bisect import insort
 from collections.abc import Callable, Container
 from typing import Any
 
-from grenache_py.dht.bounds import (
+from .bounds import (
     CANDIDATES_MAX,
     CONCURRENCY,
     PATIENCE_FOUND_S,
@@ -20,10 +20,10 @@ from grenache_py.dht.bounds import (
     TOKEN_BYTES_MAX,
     K,
 )
-from grenache_py.dht.distance import key_of
-from grenache_py.dht.items import Item, check_signature, read_item
-from grenache_py.dht.krpc import Address, Refusal, reachable, split_nodes, unpack_node, unpack_values
-from grenache_py.dht.transactions import Reply
+from .distance import key_of
+from .items import Item, check_signature, read_item
+from .krpc import Address, Refusal, reachable, split_nodes, unpack_node, unpack_values
+from .transactions import Reply
 
 # What became of a candidate. Plain numbers: this is looked at for every candidate at every reply.
 _NEW, _ASKED, _ANSWERED, _FAILED = range(4)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from grenache_py.dht.announces import OwnAnnounces
-from grenache_py.dht.bounds import (
+from .announces import OwnAnnounces
+from .bounds import (
     BOOTSTRAP_RETRY_MAX_S,
     BOOTSTRAP_RETRY_S,
     CONCURRENCY,
@@ -34,9 +34,9 @@ from grenache_py.dht.bounds import (
     WELCOMES_PER_TICK,
     K,
 )
-from grenache_py.dht.distance import key_of
-from grenache_py.dht.items import Item, ItemStore
-from grenache_py.dht.krpc import (
+from .distance import key_of
+from .items import Item, ItemStore
+from .krpc import (
     Address,
     ErrorCode,
     MalformedDatagram,
@@ -45,14 +45,14 @@ from grenache_py.dht.krpc import (
     node_id_of,
     pack_address,
 )
-from grenache_py.dht.lookup import Candidate, ItemWalk, PeerWalk, TokenWalk, Walk
-from grenache_py.dht.peers import PeerStore
-from grenache_py.dht.ratelimit import RateLimiter
-from grenache_py.dht.routing import Contact, Routing
-from grenache_py.dht.server import Tables, answer
-from grenache_py.dht.storing import HolderCache, Holders, Store, StoreReport
-from grenache_py.dht.tokens import Tokens
-from grenache_py.dht.transactions import Reply, Transactions
+from .lookup import Candidate, ItemWalk, PeerWalk, TokenWalk, Walk
+from .peers import PeerStore
+from .ratelimit import RateLimiter
+from .routing import Contact, Routing
+from .server import Tables, answer
+from .storing import HolderCache, Holders, Store, StoreReport
+from .tokens import Tokens
+from .transactions import Reply, Transactions
 
 # Under which a look-up lists what was announced here while nobody else tells our address.
 _LOOPBACK = "127.0.0.1"

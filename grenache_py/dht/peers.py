@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from random import Random
 
-from grenache_py.dht.bounds import (
+from .bounds import (
     PEER_MAX_AGE_S,
     PEERS_MAX,
     PEERS_PER_NAME_MAX,

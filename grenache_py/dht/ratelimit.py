@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from grenache_py.dht.bounds import (
+from .bounds import (
     MALFORMED_COST,
     PRIVATE_BURST,
     PRIVATE_RATE,

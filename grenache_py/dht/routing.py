@@ -18,9 +18,9 @@ from random import Random
 
 from kademlia.routing import KBucket, RoutingTable
 
-from grenache_py.dht.bounds import FAILURES_MAX, PING_BEFORE_EVICT_S, K
-from grenache_py.dht.distance import ID_BITS, key_of
-from grenache_py.dht.krpc import Address, pack_address
+from .bounds import FAILURES_MAX, PING_BEFORE_EVICT_S, K
+from .distance import ID_BITS, key_of
+from .krpc import Address, pack_address
 
 _seen = attrgetter("seen")
 

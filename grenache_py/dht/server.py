@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from grenache_py.dht.bounds import ID_BYTES, NAME_BYTES_MAX, VALUES_MAX, K
-from grenache_py.dht.distance import key_of
-from grenache_py.dht.items import ItemStore, check_signature, read_item
-from grenache_py.dht.krpc import (
+from .bounds import ID_BYTES, NAME_BYTES_MAX, VALUES_MAX, K
+from .distance import key_of
+from .items import ItemStore, check_signature, read_item
+from .krpc import (
     Address,
     ErrorCode,
     Refusal,
@@ -23,9 +23,9 @@ from grenache_py.dht.krpc import (
     encode_reply,
     pack_address,
 )
-from grenache_py.dht.peers import PeerStore
-from grenache_py.dht.routing import Routing
-from grenache_py.dht.tokens import Tokens
+from .peers import PeerStore
+from .routing import Routing
+from .tokens import Tokens
 
 Args = dict[bytes, Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from grenache_py.dht.bounds import TABLE_MAX_AGE_S, TABLES_MAX
-from grenache_py.dht.krpc import Address
-from grenache_py.dht.transactions import Reply
+from .bounds import TABLE_MAX_AGE_S, TABLES_MAX
+from .krpc import Address
+from .transactions import Reply
 
 #: nodes and their write tokens
 Holders = list[tuple[Address, bytes]]

@@ -6,8 +6,8 @@ import hmac
 from collections.abc import Callable
 from hashlib import blake2b
 
-from grenache_py.dht.bounds import TOKEN_ROTATE_S
-from grenache_py.dht.krpc import Address, pack_address
+from .bounds import TOKEN_ROTATE_S
+from .krpc import Address, pack_address
 
 _TOKEN_BYTES = 8
 _SECRET_BYTES = 32

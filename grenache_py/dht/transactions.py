@@ -11,8 +11,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from grenache_py.dht.bounds import IN_FLIGHT_PER_ADDRESS, PENDING_MAX, QUERY_TIMEOUT_S, QUEUED_MAX
-from grenache_py.dht.krpc import Address, encode_query
+from .bounds import IN_FLIGHT_PER_ADDRESS, PENDING_MAX, QUERY_TIMEOUT_S, QUEUED_MAX
+from .krpc import Address, encode_query
 
 Reply = dict[bytes, Any]
 #: called once with the context of the query and its reply; or with no reply and the error that came instead,

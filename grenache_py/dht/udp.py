@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from grenache_py.dht.krpc import Address
+from .krpc import Address
 
 # A burst of replies must not be lost in the kernel; it grants what it is configured for.
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024

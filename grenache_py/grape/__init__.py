@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from grenache_py.grape.grape import Grape
+from .grape import Grape
 
 __all__ = ["Grape"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grenache_py.grape.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     main(prog_name="python -m grenache_py.grape")

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from grenache_py.dht.bounds import CONCURRENCY, ITEMS_MAX, PEER_MAX_AGE_S, TABLES_MAX
-from grenache_py.dht.node import DhtNode, DhtSettings
-from grenache_py.dht.udp import UdpSocket, parse_address, resolve
-from grenache_py.grape.api import PAYLOAD_BYTES_MAX, Api, address_text
-from grenache_py.grape.events import Callback, Events
-from grenache_py.transports.http1 import HttpServer
+from ..dht.bounds import CONCURRENCY, ITEMS_MAX, PEER_MAX_AGE_S, TABLES_MAX
+from ..dht.node import DhtNode, DhtSettings
+from ..dht.udp import UdpSocket, parse_address, resolve
+from ..transports.http1 import HttpServer
+from .api import PAYLOAD_BYTES_MAX, Api, address_text
+from .events import Callback, Events
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 
-from grenache_py.dht.items import Item, check_value
-from grenache_py.dht.krpc import Refusal, unpack_address
-from grenache_py.dht.node import Busy, DhtNode
-from grenache_py.dht.storing import StoreReport
-from grenache_py.dht.transactions import Reply
-from grenache_py.grape.javascript import (
+from ..dht.items import Item, check_value
+from ..dht.krpc import Refusal, unpack_address
+from ..dht.node import Busy, DhtNode
+from ..dht.storing import StoreReport
+from ..dht.transactions import Reply
+from ..transports.http1 import Exchange
+from .javascript import (
     BadValue,
     bencodable,
     from_hex,
@@ -29,7 +30,6 @@ from grenache_py.grape.javascript import (
     utf8,
     utf16_length,
 )
-from grenache_py.transports.http1 import Exchange
 
 #: ``check_maxPayloadSize`` of grenache-grape/lib/Grape.js
 PAYLOAD_BYTES_MAX = 8192

@@ -7,9 +7,9 @@ import signal
 
 import click
 
-import grenache_py
-from grenache_py.grape.aio import Grape
-from grenache_py.grape.grape import new_event_loop
+from .. import __version__
+from .aio import Grape
+from .grape import new_event_loop
 
 _EPILOG = """Example, two Grapes on one machine:
 
@@ -122,7 +122,7 @@ _EPILOG = """Example, two Grapes on one machine:
     metavar="MS",
     help="Accepted and not used, as in the Node binary.",
 )
-@click.version_option(grenache_py.__version__)
+@click.version_option(__version__)
 def main(
     dht_port: int,
     api_port: int,

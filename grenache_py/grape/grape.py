@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
-from grenache_py.grape import aio
-from grenache_py.grape.events import Callback
+from . import aio
+from .events import Callback
 
 
 class Grape:

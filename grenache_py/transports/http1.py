@@ -366,6 +366,8 @@ class _Connection(asyncio.Protocol):
         self._in_flight.clear()
         # The parser holds our methods and we hold it: a cycle for the collector unless it is broken here.
         self._parser = None
+        if self.ssl_object is not None:
+            self._transport.abort()  # Python 3.10 takes a TLS transport that its peer closed for still open
         self.server.gone(self)
 
     def eof_received(self) -> bool:

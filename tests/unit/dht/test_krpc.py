@@ -120,7 +120,7 @@ def test_decodes_what_node_decodes(text: str, result: str) -> None:
         b"di5e1:xe",
         b"l" * 60_000,
         b"d1:a" * 15_000,
-        b"d1:ali" + b"9" * 5000 + b"eee",
+        b"d1:ali" + b"9" * 5000 + b"eee" + b"trailing",
         b"d1:a" + b"l" * 500 + b"e" * 500 + b"e",
         b"d1:a99999999999999999999999999999999999999:e",
     ],

@@ -11,6 +11,7 @@ from grenache_py.dht import bounds
 from grenache_py.dht.announces import OwnAnnounces
 from grenache_py.dht.peers import PeerStore
 from grenache_py.dht.ratelimit import RateLimiter
+from grenache_py.dht.storing import HolderCache, Store, StoreReport
 from grenache_py.dht.tokens import Tokens
 
 SENDER = ("10.0.0.1", 4000)
@@ -148,3 +149,28 @@ def test_the_limiter_forgets_who_was_silent_longest() -> None:
     for number in range(1000):
         limiter.allow(f"6.6.{number >> 8}.{number & 255}", float(number))
     assert len(limiter) == 100
+
+
+def test_holders_are_kept_as_long_as_their_tokens_are_good() -> None:
+    cache = HolderCache(max_names=2)
+    cache.keep(b"a", [(SENDER, b"token")], 0.0)
+    assert cache.get(b"a", bounds.TABLE_MAX_AGE_S - 1) == [(SENDER, b"token")]
+    assert cache.get(b"a", bounds.TABLE_MAX_AGE_S) == []
+    cache.keep(b"a", [], 1.0)  # an empty table is not remembered
+    assert len(cache) == 0
+    for name in (b"a", b"b", b"c"):
+        cache.keep(name, [(SENDER, b"token")], 2.0)
+    assert len(cache) == 2
+    assert cache.get(b"a", 3.0) == []
+
+
+def test_a_report_counts_every_outcome() -> None:
+    reports: list[StoreReport] = []
+    Store(0, reports.append)
+    store = Store(3, reports.append)
+    store.told(None, {b"id": b"x"}, None)
+    store.told(None, None, (203, "bad token"))
+    assert len(reports) == 1
+    store.told(None, None, None)
+    assert reports == [StoreReport(), StoreReport(3, 1, [(203, "bad token")])]
+    assert reports[1].silent == 1
