@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .client import Client, ClientError, Health, PeerFailedError
@@ -29,6 +32,7 @@ class Demo:
         peers: How many.
         grape: URL of a Grape to use; None: two embedded ones.
         window: Requests in flight.
+        journals: Where the peers keep their journals; None: in a folder that is gone afterwards.
         arguments: Further options of ``orderbook peer``.
     """
 
@@ -37,6 +41,7 @@ class Demo:
     peers: int
     grape: str | None
     window: int
+    journals: Path | None = None
     arguments: Sequence[str] = ()
 
 
@@ -75,7 +80,12 @@ async def run_demo(demo: Demo, display: Display) -> Outcome:
     names = peer_names(demo.peers)
     grapes = f"the Grape at {demo.grape}" if demo.grape else "two Grapes"
     display.note(f"starting {grapes} and the peers {', '.join(names)}")
-    async with LocalNetwork(names, demo.market, grape=demo.grape, arguments=demo.arguments) as network:
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="orderbook-demo-"))
+        journals = demo.journals or Path(folder)
+        network = await stack.enter_async_context(
+            LocalNetwork(names, demo.market, grape=demo.grape, journals=journals, arguments=demo.arguments)
+        )
         try:
             display.note(f"replaying order flow at {', '.join(peer.api for peer in network.peers)}")
             counts = await _replay(demo, network.clients, display)

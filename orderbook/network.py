@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from .client import Client, PeerFailedError
 
@@ -144,15 +145,23 @@ class LocalNetwork:
         names: One peer each.
         market: What they trade.
         grape: URL of a Grape to use; None: two embedded ones.
+        journals: Where each peer keeps its journal, in a folder of its name; None: nowhere.
         arguments: Further options of ``orderbook peer``.
     """
 
     def __init__(
-        self, names: Sequence[str], market: str, *, grape: str | None = None, arguments: Sequence[str] = ()
+        self,
+        names: Sequence[str],
+        market: str,
+        *,
+        grape: str | None = None,
+        journals: Path | None = None,
+        arguments: Sequence[str] = (),
     ):
         self._names = names
         self._market = market
         self._grape = grape
+        self._journals = journals
         self._arguments = arguments
         self._stack = AsyncExitStack()
         self.peers: list[PeerProcess] = []
@@ -188,11 +197,12 @@ class LocalNetwork:
         return [first.url, second.url]
 
     async def _start_peers(self, grapes: Sequence[str]) -> None:
-        options = ["--market", self._market, "--host", "127.0.0.1", *self._arguments]
-        self.peers = [
-            PeerProcess(name, ["--grape", grapes[place % len(grapes)], *options])
-            for place, name in enumerate(self._names)
-        ]
+        for place, name in enumerate(self._names):
+            options = ["--grape", grapes[place % len(grapes)], "--market", self._market]
+            options += ["--host", "127.0.0.1", *self._arguments]
+            if self._journals is not None:
+                options += ["--journal", str(self._journals / name)]
+            self.peers.append(PeerProcess(name, options))
         # All at once: most of a start is Python's imports.
         started = await asyncio.gather(
             *(self._stack.enter_async_context(peer) for peer in self.peers), return_exceptions=True

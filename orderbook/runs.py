@@ -16,6 +16,7 @@ import click
 from .demo import Demo, Display, Outcome, run_demo
 from .display import counts_shown, make_display
 from .flow import Row, read_flow, write_flow
+from .journal import DURABILITIES
 from .network import NetworkError
 from .reconcile import Report
 from .replay import WINDOW, Counts, replay
@@ -34,7 +35,7 @@ from .terminal import (
 )
 from .views import counts_line, make_console, plain, report_view
 
-DEMO_ROWS = 40_000
+DEMO_ROWS = 30_000
 """Made-up rows of the demo: about half a minute of it on a small machine."""
 SEED = 1
 PEERS_MAX = 32
@@ -187,6 +188,20 @@ def reconcile_command(apis: tuple[str, ...], timeout_s: float, as_json: bool) ->
     show_default=True,
     help="Which offers to take among those of equal price.",
 )
+@click.option(
+    "--journal",
+    "journals",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the peers' journals there, and go on with them.  [default: a new one, removed in the end]",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(list(DURABILITIES)),
+    default="normal",
+    show_default=True,
+    help="Of the journals; see orderbook peer.",
+)
 @window_option
 @json_option
 def demo_command(
@@ -197,6 +212,8 @@ def demo_command(
     market: str,
     grape: str | None,
     policy: str,
+    journals: Path | None,
+    durability: str,
     window: int,
     as_json: bool,
 ) -> None:
@@ -213,7 +230,8 @@ def demo_command(
         peers=peer_count,
         grape=grape,
         window=window,
-        arguments=("--policy", policy),
+        journals=journals,
+        arguments=("--policy", policy, "--durability", durability),
     )
     try:
         outcome: Outcome = run(run_demo(demo, Display() if as_json else make_display(console)))
