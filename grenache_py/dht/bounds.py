@@ -28,6 +28,7 @@ STRANGER_DATAGRAM_BYTES_MAX: Final = 4096  # the largest query, a put, stays bel
 
 # Walks.
 WALKS_MAX: Final = 4096
+WAITING_MAX: Final = 10_000  # callers that share one walk
 CANDIDATES_MAX: Final = 500
 # A silent node holds up the end of a walk in which others answered this long …
 PATIENCE_S: Final = 1.0
@@ -63,7 +64,7 @@ TOKEN_ROTATE_S: Final = 300.0  # BEP 5
 # Datagrams per second, and at once, from an IP address that has not proved itself by answering a query.
 STRANGER_RATE: Final = 100.0  # public addresses, as jech/dht
 STRANGER_BURST: Final = 400.0
-PRIVATE_RATE: Final = 5000.0  # loopback and private networks
-PRIVATE_BURST: Final = 20_000.0
+PRIVATE_RATE: Final = 50_000.0  # loopback and private networks
+PRIVATE_BURST: Final = 100_000.0
 MALFORMED_COST: Final = 10.0  # an undecodable datagram counts as many
 STRANGERS_MAX: Final = 10_000  # addresses remembered

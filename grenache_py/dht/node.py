@@ -22,6 +22,7 @@ from .bounds import (
     ITEMS_MAX,
     NAME_BYTES_MAX,
     PEER_MAX_AGE_S,
+    QUERY_TIMEOUT_S,
     REFRESH_S,
     STRANGER_DATAGRAM_BYTES_MAX,
     SUSPECT_S,
@@ -30,6 +31,7 @@ from .bounds import (
     TICK_S,
     VALUES_MAX,
     VERIFYING_MAX,
+    WAITING_MAX,
     WALKS_MAX,
     WELCOMES_PER_TICK,
     K,
@@ -176,7 +178,7 @@ class DhtNode:
         Raises ValueError for an unfit name, Busy when too much is under way.
         """
         _check_name(name)
-        self._check_busy()
+        self._check_busy(name)
 
         def found(walk: PeerWalk) -> None:
             done(self._peers_of(name, walk))
@@ -191,7 +193,7 @@ class DhtNode:
         _check_name(name)
         if not 1 <= port <= 0xFFFF:
             raise ValueError(f"port must be 1..65535, not {port}")
-        self._check_busy()
+        self._check_busy(name)
         now = self._clock()
         self.own.add(name, port, now)
         if self.settings.host is not None:
@@ -254,9 +256,9 @@ class DhtNode:
         walk.salt = salt
         self._run(walk, lambda walk: done(walk.item, walk.reply))
 
-    def _check_busy(self) -> None:
-        if len(self._walks) >= WALKS_MAX:
-            raise Busy(f"{WALKS_MAX} walks are under way")
+    def _check_busy(self, name: bytes = b"") -> None:
+        if len(self._walks) >= WALKS_MAX or len(self._peer_walks.get(name, ())) >= WAITING_MAX:
+            raise Busy("too many requests are under way")
 
     # Datagrams.
 
@@ -290,7 +292,7 @@ class DhtNode:
             self._send(reply, address)
         node_id = node_id_of(message.get(b"a"))
         # BEP 43: a read-only node cannot be asked anything.
-        if node_id is not None and message.get(b"ro") != 1 and self.routing.heard(node_id, address, now):
+        if node_id is not None and message.get(b"ro") != 1 and self.routing.heard(node_id, address):
             self._verify(address)
 
     def _on_reply(self, message: dict[bytes, Any], address: Address, now: float) -> None:
@@ -304,7 +306,7 @@ class DhtNode:
             done(context, None, (0, "a reply needs an id"))
             return
         self._suspects.pop(address, None)
-        if node_id == self.node_id:
+        if node_id == self.node_id and address in self.bootstrap_addresses:
             self._self_addresses.add(address)
         fresh, oldest = self.routing.answered(node_id, address, now)
         if oldest is not None:
@@ -322,18 +324,17 @@ class DhtNode:
         if contact is not None:
             contact.seen = now
             contact.failures = 0
+            self._suspects.pop(address, None)
         done, context = taken
         done(context, None, error_of(message))
 
     # Contacts.
 
     def _verify(self, address: Address) -> None:
+        """Ping, once at a time; what comes of it is seen to where every reply and every silence is."""
         if address not in self._verifying and len(self._verifying) < VERIFYING_MAX:
             self._verifying.add(address)
-            self._ping(address)
-
-    def _ping(self, address: Address) -> None:
-        self._transactions.query(address, b"ping", {b"id": self.node_id}, self._pinged, address)
+            self._transactions.query(address, b"ping", {b"id": self.node_id}, self._pinged, address)
 
     def _pinged(self, address: Address, reply: Reply | None, error: tuple[int, str] | None) -> None:
         self._verifying.discard(address)
@@ -402,6 +403,8 @@ class DhtNode:
         self._walks.pop(walk)(walk)
 
     def _ask(self, walk: Walk, candidate: Candidate) -> None:
+        if candidate.suspect and self._transactions.expects(candidate.address):
+            return  # one question at a time is enough to learn that it is back
         candidate.asked_at = self._clock()
         self._transactions.query(
             candidate.address, walk.method, walk.args, self._walk_answered, (walk, candidate)
@@ -459,10 +462,13 @@ class DhtNode:
             self._suspects.popitem(last=False)
 
     def _unanswered(self, address: Address, now: float) -> None:
+        contact = self.routing.by_address.get(address)
+        if contact is not None and now - contact.seen < QUERY_TIMEOUT_S:
+            return  # it has answered other queries meanwhile: a datagram was lost
         self._suspect(address, now)
-        questionable = self.routing.failed(address)
-        if questionable is not None:
-            self._verify(questionable.address)
+        # Many queries may end in silence at once; then the ping after the first of them decides.
+        if address not in self._verifying and self.routing.failed(address) is not None:
+            self._verify(address)
 
     def _keep_up(self, now: float) -> None:
         """Ping the silent, refresh old buckets, tell newcomers what we announced, rejoin when alone."""

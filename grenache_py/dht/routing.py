@@ -35,7 +35,7 @@ class Contact:
         self.long_id = int.from_bytes(node_id, "big")
         self.address = address
         self.compact = node_id + pack_address(address)
-        #: when a datagram of it last came in, on the node's clock
+        #: when it last answered us, on the node's clock; its own queries may be forged and count for nothing
         self.seen = now
         #: queries in a row that it left unanswered
         self.failures = 0
@@ -83,11 +83,10 @@ class Routing:
             found.sort(key=lambda contact: target_key ^ contact.long_id)
         return found[:count]
 
-    def heard(self, node_id: bytes, address: Address, now: float) -> bool:
+    def heard(self, node_id: bytes, address: Address) -> bool:
         """A query came from there. Returns whether the node should be pinged, so that it can enter."""
         known = self.by_address.get(address)
         if known is not None and known.id == node_id:
-            known.seen = now
             return known.failures > 0
         if node_id == self.own_id:
             return False
@@ -146,7 +145,7 @@ class Routing:
         self._adopt(bucket)
 
     def silent(self, now: float, longer_than_s: float, count: int) -> list[Contact]:
-        """Up to ``count`` contacts that were not heard of for so long, the longest first."""
+        """Up to ``count`` contacts that have not answered for so long, the longest first."""
         found = [contact for contact in self.by_id.values() if now - contact.seen > longer_than_s]
         found.sort(key=_seen)
         return found[:count]

@@ -115,6 +115,47 @@ def test_without_any_live_contact_a_look_up_ends_with_the_time_limit() -> None:
     assert lookup(network, nodes[1], b"svc")[1] < 0.1
 
 
+def test_a_pause_of_the_only_contact_is_forgiven() -> None:
+    network = Network()
+    nodes = network.grow(2)
+    announce(network, nodes[0], b"svc", 6001)
+    network.partition = {network.address(1)}, {network.address(2)}
+    found: list[list[bytes]] = []
+    for number in range(500):
+        nodes[1].lookup(b"name %d" % number, found.append)
+    network.run(2.1)
+    network.partition = set(), set()
+    # All queries of the pause fail; the ping that follows the first decides, and finds it alive.
+    network.until(lambda: len(found) == 500)
+    network.run(1.0)
+    assert lookup(network, nodes[1], b"svc")[0] == [peer(1, 6001)]
+    network.check()
+
+
+def test_lost_datagrams_do_not_make_a_suspect_of_one_that_answers() -> None:
+    network = Network(loss=0.3)
+    nodes = network.grow(2)
+    network.until(lambda: len(nodes[1].routing) == 1)
+    done: list[list[bytes]] = []
+    for number in range(300):
+        nodes[1].lookup(b"name %d" % number, done.append)
+        network.run(0.05)
+        assert len(nodes[1].routing) == 1
+    assert not nodes[1]._suspects
+
+
+def test_those_who_are_not_waited_for_are_asked_one_question_at_a_time() -> None:
+    network = Network()
+    nodes = network.grow(2)
+    network.remove(1)
+    lookup(network, nodes[1], b"svc")
+    network.run(1.0)
+    before = network.datagrams
+    for number in range(1000):
+        assert lookup(network, nodes[1], b"name %d" % number)[0] == []
+    assert network.datagrams - before < 20
+
+
 def test_a_slow_node_is_waited_for_when_it_is_the_only_one() -> None:
     network = Network()
     nodes = network.grow(2)

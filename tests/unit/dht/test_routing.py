@@ -74,7 +74,7 @@ def test_invariants_hold_after_every_step(seed: int) -> None:
         node_id, address = random.choice(nodes), address_of(random.randrange(30))
         match random.randrange(5):
             case 0:
-                routing.heard(node_id, address, now)
+                routing.heard(node_id, address)
             case 1 | 2:
                 routing.answered(node_id, address, now)
             case 3:
@@ -88,21 +88,21 @@ def test_invariants_hold_after_every_step(seed: int) -> None:
 
 def test_a_querier_is_pinged_and_enters_when_it_answers() -> None:
     routing = Routing(OWN, 0.0, k=2)
-    assert routing.heard(far(1), address_of(1), 0.0)
+    assert routing.heard(far(1), address_of(1))
     assert len(routing) == 0
     assert routing.answered(far(1), address_of(1), 1.0) == (True, None)
-    assert not routing.heard(far(1), address_of(1), 2.0)
-    assert routing.by_id[far(1)].seen == 2.0
+    assert not routing.heard(far(1), address_of(1))
+    assert routing.by_id[far(1)].seen == 1.0
     routing.answered(far(2), address_of(2), 3.0)
-    assert routing.heard(far(3), address_of(3), 4.0)
+    assert routing.heard(far(3), address_of(3))
     routing.answered(b"\x01" * 20, address_of(4), 5.0)
     # By now the far half is a bucket of its own, and full: not worth a ping.
-    assert not routing.heard(far(3), address_of(3), 6.0)
-    assert routing.heard(b"\x02" * 20, address_of(5), 6.0)
+    assert not routing.heard(far(3), address_of(3))
+    assert routing.heard(b"\x02" * 20, address_of(5))
     # Nor is a contact that is known to live; one that is thought dead is.
-    assert not routing.heard(far(1), address_of(1), 6.0)
+    assert not routing.heard(far(1), address_of(1))
     routing.failed(address_of(1))
-    assert routing.heard(far(1), address_of(1), 6.0)
+    assert routing.heard(far(1), address_of(1))
 
 
 def test_a_contact_is_asked_again_before_it_is_given_up() -> None:
@@ -120,7 +120,7 @@ def test_an_address_that_answers_with_a_new_id_replaces_the_old_contact_at_once(
     routing = Routing(OWN, 0.0)
     routing.answered(far(1), address_of(1), 0.0)
     # A query alone may be forged: it only leads to a ping.
-    assert routing.heard(far(2), address_of(1), 1.0)
+    assert routing.heard(far(2), address_of(1))
     assert list(routing.by_id) == [far(1)]
     assert routing.answered(far(2), address_of(1), 2.0) == (True, None)
     assert list(routing.by_id) == [far(2)]
@@ -156,7 +156,7 @@ def test_a_full_bucket_asks_for_a_ping_of_the_longest_silent_and_then_replaces_i
 
 def test_the_own_id_never_enters() -> None:
     routing = Routing(OWN, 0.0)
-    assert not routing.heard(OWN, address_of(1), 0.0)
+    assert not routing.heard(OWN, address_of(1))
     assert routing.answered(OWN, address_of(1), 0.0) == (False, None)
     assert len(routing) == 0
 
