@@ -24,7 +24,15 @@ from .terminal import (
     print_json,
     run,
 )
-from .views import book_table, make_console, order_and_trades, orders_table, peers_table, trades_table
+from .views import (
+    book_table,
+    make_console,
+    order_and_trades,
+    orders_table,
+    peers_table,
+    plain,
+    trades_table,
+)
 
 STATUSES = ("live", "closed", *(status.value for status in OrderStatus))
 ROWS = 100
@@ -188,7 +196,7 @@ def host_and_port(text: str) -> tuple[str, int]:
 # -- trading ---------------------------------------------------------------------------------------------
 
 
-@main.command()
+@main.command(short_help="Place a limit order.")
 @click.argument("side", type=click.Choice(["buy", "sell"]))
 @click.argument("quantity")
 @click.argument("price")
@@ -234,7 +242,7 @@ def submit(
         make_console().print(order_and_trades(placed.order, placed.trades))
 
 
-@main.command()
+@main.command(short_help="Take an order back.")
 @click.argument("order_id")
 @api_option()
 @json_option
@@ -250,7 +258,7 @@ def cancel(order_id: str, api: str, as_json: bool) -> None:
         make_console().print(orders_table([order]))
 
 
-@main.command()
+@main.command(short_help="List a peer's own orders.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only these; live ones can still trade.")
 @market_option
 @limit_option
@@ -274,7 +282,7 @@ def orders(
         tell_of_more(page.next)
 
 
-@main.command()
+@main.command(short_help="List a peer's trades.")
 @market_option
 @limit_option
 @after_option
@@ -297,10 +305,11 @@ def trades(market: str | None, limit: int, after: str | None, api: str, as_json:
 
 def tell_of_more(cursor: object) -> None:
     if cursor is not None:
-        make_console(stderr=True).print(f"there is more: --after {cursor}, or a larger --limit")
+        text = f"there is more: --after {cursor}, or a larger --limit"
+        make_console(stderr=True).print(plain(text))
 
 
-@main.command()
+@main.command(short_help="Show open quantity by price.")
 @click.argument("market", required=False)
 @click.option(
     "--levels", type=click.IntRange(1, ROWS_MAX), default=20, show_default=True, help="Prices a side."
@@ -320,7 +329,7 @@ def book(market: str | None, levels: int, api: str, as_json: bool) -> None:
         make_console().print(book_table(record))
 
 
-@main.command()
+@main.command(short_help="List the other peers that a peer knows.")
 @api_option()
 @json_option
 def peers(api: str, as_json: bool) -> None:

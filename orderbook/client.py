@@ -161,12 +161,12 @@ class PeerFailedError(ClientError):
     """The peer cannot be reached, does not answer in time, or not as this API does.
 
     Attributes:
-        sent: Whether the request may have reached the peer: if so, what it asked for may have been done.
+        in_doubt: Whether what was asked for may have been done all the same.
     """
 
-    def __init__(self, api: str, reason: str, *, sent: bool):
+    def __init__(self, api: str, reason: str, *, in_doubt: bool = False):
         super().__init__(api, f"{api}: {reason}")
-        self.sent = sent
+        self.in_doubt = in_doubt
 
 
 Answer = TypeVar("Answer", bound=Struct)
@@ -300,7 +300,7 @@ class Client:
     def _next(self, following: Cursor | None, after: Cursor | None, rows: int) -> Cursor | None:
         """The cursor of the next page; a peer whose pages lead nowhere is not followed for ever."""
         if following is not None and (not rows or following == after):
-            raise PeerFailedError(self.api, "its pages do not end", sent=True)
+            raise PeerFailedError(self.api, "its pages do not end")
         return following
 
     async def _call(
@@ -311,6 +311,7 @@ class Client:
         query: Mapping[str, str | int | None] | None = None,
         body: bytes | None = None,
     ) -> Answer:
+        changes = method != "GET"
         if self._session is None:  # made here, because aiohttp wants a running loop
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
@@ -329,24 +330,28 @@ class Client:
                 content = await self._read(response)
         except aiohttp.ClientConnectorError as error:
             reason = f"cannot be reached: {error.os_error.strerror or error.os_error}"
-            raise PeerFailedError(self.api, reason, sent=False) from error
+            raise PeerFailedError(self.api, reason) from error
         except asyncio.TimeoutError as error:
             limit_s = self._timeout.total
-            raise PeerFailedError(self.api, f"no answer within {limit_s:g} s", sent=True) from error
+            raise PeerFailedError(self.api, f"no answer within {limit_s:g} s", in_doubt=changes) from error
         except (aiohttp.ClientError, OSError) as error:
             reason = f"the connection broke: {error or type(error).__name__}"
-            raise PeerFailedError(self.api, reason, sent=True) from error
-        return self._understand(response.status, content, kind)
+            raise PeerFailedError(self.api, reason, in_doubt=changes) from error
+        if content is None:
+            reason = f"an answer of more than {ANSWER_BYTES} bytes"
+            raise PeerFailedError(self.api, reason, in_doubt=changes)
+        return self._understand(response.status, content, kind, changes)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The whole answer, or None when it is too long."""
         content = bytearray()
         while part := await response.content.readany():
             content += part
             if len(content) > ANSWER_BYTES:
-                raise PeerFailedError(self.api, f"an answer of more than {ANSWER_BYTES} bytes", sent=True)
+                return None
         return bytes(content)
 
-    def _understand(self, status: int, content: bytes, kind: type[Answer]) -> Answer:
+    def _understand(self, status: int, content: bytes, kind: type[Answer], changes: bool) -> Answer:
         try:
             if status < 300:
                 return msgspec.json.decode(content, type=kind)
@@ -354,9 +359,9 @@ class Client:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = content[:ERROR_TEXT].decode(errors="replace")
             reason = f"is this the client API of a peer? Status {status}, {said!r}"
-            raise PeerFailedError(self.api, reason, sent=True) from None
+            raise PeerFailedError(self.api, reason, in_doubt=changes) from None
         if status == 500:
-            raise PeerFailedError(self.api, error.message, sent=True)
+            raise PeerFailedError(self.api, error.message, in_doubt=changes)
         raise RefusedError(self.api, error.code, error.message, error.field)
 
 

@@ -51,7 +51,7 @@ window_option = click.option(
 seed_option = click.option("--seed", type=int, default=SEED, show_default=True, help="Of made-up flow.")
 
 
-@click.command("flow")
+@click.command("flow", short_help="Make up order flow.")
 @click.option("--rows", type=click.IntRange(1), default=DEMO_ROWS, show_default=True, help="How many.")
 @seed_option
 @click.option(
@@ -78,7 +78,7 @@ def opened_for_writing(path: Path) -> Iterator[IO[str]]:
         raise Failure(f"cannot write {path}: {error.strerror}") from error
 
 
-@click.command("replay")
+@click.command("replay", short_help="Replay order flow at peers.")
 @click.argument("file", type=flow_path)
 @api_option(multiple=True)
 @market_option
@@ -130,7 +130,7 @@ def replay_command(
         make_console().print(counts_line(counts))
 
 
-@click.command("reconcile")
+@click.command("reconcile", short_help="Check the books of all peers against each other.")
 @api_option(multiple=True)
 @click.option(
     "--timeout",
@@ -170,7 +170,7 @@ def reconcile_command(apis: tuple[str, ...], timeout_s: float, as_json: bool) ->
         sys.exit(1)
 
 
-@click.command("demo")
+@click.command("demo", short_help="See it all at work on this machine.")
 @click.option("--flow", "file", type=flow_path, help="Replay this file.  [default: made-up flow]")
 @click.option(
     "--rows", type=click.IntRange(1), help=f"Rows of flow.  [default: all of a file, {DEMO_ROWS:,} made up]"

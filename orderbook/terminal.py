@@ -30,7 +30,7 @@ HINTS = {
     "busy": "try again in a moment, or another peer (--api)",
     "duplicate_order": "use a new --client-order-id, or none",
     "order_closed": "there is nothing left to cancel",
-    "unknown_market": "see the peer's markets with: orderbook book --help",
+    "unknown_market": "name one of them with --market",
     "unknown_order": "an order is known to the peer that took it: is this the right --api?",
 }
 """What to do about a refusal, by its code."""
@@ -155,7 +155,7 @@ def explained() -> Iterator[None]:
             str(error), code=error.code, field=error.field, hint=HINTS.get(error.code, "")
         ) from error
     except PeerFailedError as error:
-        if error.sent:
+        if error.in_doubt:
             hint = "it may have been done all the same: look with `orderbook orders` before you try again"
         else:
             hint = "is the peer running? start one with `orderbook peer`, or name another --api"

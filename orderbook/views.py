@@ -7,6 +7,8 @@ shown as its code.
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
@@ -27,6 +29,9 @@ PIPE_WIDTH = 240
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console for the terminal, or for a pipe or file without colours and cuts."""
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # for terminals without ✓
     console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
