@@ -30,8 +30,8 @@ class Confirm(NamedTuple):
     payload: Any
 
 
-class Release(NamedTuple):
-    """Tell a maker that its reservation is not needed; nobody waits for the answer."""
+class Tell(NamedTuple):
+    """Tell a peer something that needs no answer: a reservation is not needed, we leave."""
 
     destination: str
     payload: Any
@@ -63,7 +63,7 @@ class Traded(NamedTuple):
 PROMISES = (Confirm, Settled, Traded)
 """Effects that others may only see once the events of their step are durable."""
 
-Effect = Announce | Confirm | Release | Beat | Discover | Settled | Traded
+Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded
 
 
 class Clock(Protocol):

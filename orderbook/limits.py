@@ -27,8 +27,11 @@ NEGOTIATIONS = 1_000
 """Orders of one market under way in the network at once; further ones wait in the book for their turn."""
 RESERVATIONS = 100_000
 """Reservations for others at once; past it an announcement finds nothing here."""
-RESERVATIONS_PER_COUNTERPARTY = 10_000
-"""Of these, for one counterparty, so that no single peer can lock a whole book."""
+RESERVATIONS_PER_COUNTERPARTY = 2_000
+"""Of these, for one counterparty, so that no single peer can lock a whole book: twice what an honest one can
+hold, with all its orders under way."""
+COUNTERPARTIES = 10_000
+"""Counterparties whose standing is remembered; further strangers reserve nothing until there is room."""
 OFFER_FILLS = 256
 """Resting orders that one offer names; the rest is found by the next announcement."""
 PEERS = 1_000
@@ -42,6 +45,12 @@ CLOSED_ORDER_AGE_S = 3_600.0
 LEASE_S = 5.0
 """How long a reservation holds: several times an announcement's deadline, short enough that a vanished
 counterparty does not bind a resting order for long."""
+LEASE_LEAST_S = 1.5
+"""The shortest lease, for a counterparty that wastes them: an announcement's deadline and a bit."""
+LEASES_WASTED = 8
+"""Leases that a counterparty may let run out in a row before it cools off."""
+COOL_OFF_S = 10.0
+"""For how long it then reserves nothing; a peer that was cut off has long come back by then."""
 ANNOUNCE_TIMEOUT_S = 1.0
 """How long offers are waited for; a peer slower than that is as good as absent for this round."""
 CONFIRM_TIMEOUT_S = 2.0

@@ -32,6 +32,23 @@ AnnouncementKey = tuple[str, str, int]
 """(sender, order id, round): a message that comes twice is one announcement."""
 
 
+class Standing:
+    """What we know of a counterparty.
+
+    Attributes:
+        locks: The reservations that it holds.
+        wasted: Leases that it let run out since it last confirmed something.
+        last_wasted: When it last did, on our monotonic clock.
+    """
+
+    __slots__ = ("last_wasted", "locks", "wasted")
+
+    def __init__(self) -> None:
+        self.locks: set[str] = set()
+        self.wasted = 0
+        self.last_wasted = 0.0
+
+
 class Maker:
     """Answers the other peers' announcements, confirmations and releases."""
 
@@ -40,7 +57,7 @@ class Maker:
         self._book = market.book
         self._lock_of: dict[AnnouncementKey, str] = {}
         self._announcement_of: dict[str, AnnouncementKey] = {}
-        self._locks_held_by: dict[str, int] = {}
+        self._standings: dict[str, Standing] = {}
 
     def announce(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
         """Step 3: reserve what is open for an announced order and offer it. Raises OrderBookError."""
@@ -61,10 +78,11 @@ class Maker:
         if reservation is None:
             crossing = self._book.crossing(side, price, quantity, most=limits.OFFER_FILLS)
             contended = crossing.contended
-            if not crossing.fills or not self._may_reserve(sender):
+            lease_s = self._lease_s(sender, now)
+            if not crossing.fills or not lease_s:
                 contended = contended or bool(crossing.fills)
                 return plain(NoOffer(True, self._market.peer)) if contended else None, effects
-            reservation = self._lock(key, crossing.fills, now + limits.LEASE_S)
+            reservation = self._lock(key, crossing.fills, now + lease_s)
         offer = Offer(
             lock_id=reservation.id,
             fills=[
@@ -105,6 +123,7 @@ class Maker:
             for order, quantity in executed
         ]
         effects += self._market.traded(trades)
+        self._standings[sender].wasted = 0
         effects += self._ended(reservation)
         return self._committed(trades), effects
 
@@ -119,8 +138,17 @@ class Maker:
         """Free every reservation whose lease has run out."""
         effects: list[Effect] = []
         for reservation in self._book.expired(now):
+            standing = self._standings[reservation.counterparty]
+            standing.wasted += 1
+            standing.last_wasted = now
             effects += self._end(reservation)
         return effects
+
+    def forget(self, counterparty: str) -> list[Effect]:
+        """``counterparty`` has gone: free what was reserved for it."""
+        standing = self._standings.get(counterparty)
+        locks = list(standing.locks) if standing is not None else []
+        return [effect for lock_id in locks for effect in self._end(self._book.reservations[lock_id])]
 
     # -- locks -------------------------------------------------------------------------------------------
 
@@ -128,18 +156,38 @@ class Maker:
         reservation = self._book.reservations.get(lock_id)
         return reservation if reservation and reservation.counterparty == counterparty else None
 
-    def _may_reserve(self, counterparty: str) -> bool:
-        return (
-            len(self._book.reservations) < limits.RESERVATIONS
-            and self._locks_held_by.get(counterparty, 0) < limits.RESERVATIONS_PER_COUNTERPARTY
-        )
+    def _lease_s(self, counterparty: str, now: float) -> float:
+        """For how long ``counterparty`` may reserve now; 0: not at all.
+
+        Who lets leases run out gets shorter ones, and then none for a while.
+        """
+        standing = self._standings.get(counterparty)
+        if standing is None:
+            if len(self._standings) >= limits.COUNTERPARTIES:
+                self._drop_standings(now)
+            room = len(self._standings) < limits.COUNTERPARTIES
+            return limits.LEASE_S if room and len(self._book.reservations) < limits.RESERVATIONS else 0.0
+        if standing.wasted and now - standing.last_wasted >= limits.COOL_OFF_S:
+            standing.wasted = 0
+        full = len(self._book.reservations) >= limits.RESERVATIONS
+        if full or len(standing.locks) >= limits.RESERVATIONS_PER_COUNTERPARTY:
+            return 0.0
+        if standing.wasted >= limits.LEASES_WASTED:
+            return 0.0
+        return float(max(limits.LEASE_S / 2 ** (standing.wasted // 2), limits.LEASE_LEAST_S))
+
+    def _drop_standings(self, now: float) -> None:
+        """Forget those who hold nothing and whose cool-off is over."""
+        for name, standing in list(self._standings.items()):
+            if not standing.locks and now - standing.last_wasted >= limits.COOL_OFF_S:
+                del self._standings[name]
 
     def _lock(self, key: AnnouncementKey, fills: Sequence[Fill], expires: float) -> Reservation:
         counterparty, order_id, _ = key
         reservation = self._book.reserve(self._market.new_id(), counterparty, order_id, fills, expires)
         self._lock_of[key] = reservation.id
         self._announcement_of[reservation.id] = key
-        self._locks_held_by[counterparty] = self._locks_held_by.get(counterparty, 0) + 1
+        self._standings.setdefault(counterparty, Standing()).locks.add(reservation.id)
         return reservation
 
     def _end(self, reservation: Reservation) -> list[Effect]:
@@ -149,9 +197,10 @@ class Maker:
     def _ended(self, reservation: Reservation) -> list[Effect]:
         """Forget a lock; what it freed may cross what has come meanwhile."""
         del self._lock_of[self._announcement_of.pop(reservation.id)]
-        left = self._locks_held_by.pop(reservation.counterparty) - 1
-        if left:
-            self._locks_held_by[reservation.counterparty] = left
+        standing = self._standings[reservation.counterparty]
+        standing.locks.discard(reservation.id)
+        if not standing.locks and not standing.wasted:
+            del self._standings[reservation.counterparty]
         return self._market.rematch([fill.order for fill in reservation.fills])
 
     # -- confirmations -----------------------------------------------------------------------------------

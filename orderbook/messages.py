@@ -9,6 +9,7 @@ that later versions can add some. Nothing here does IO.
     CrossPeerMatch      {match_id, lock_id, fills}                   MatchAnswer
     ReleaseLock         {lock_id}                                    {"released": bool}
     Heartbeat           {sequence, best_bid, best_ask, instrument}   Heartbeat
+    Goodbye             {}                                           null
 
 Answers name who gives them in ``from``, so that a destination that has changed hands is noticed.
 """
@@ -131,6 +132,10 @@ class Heartbeat(Struct):
     best_ask: Decimal | None = None
     instrument: Digest | None = None
     sender: Name | None = field(name="from", default=None)
+
+
+class Goodbye(Struct):
+    """ "I leave." What was reserved for the sender is free again."""
 
 
 Message = TypeVar("Message", bound=Struct)

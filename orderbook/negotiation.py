@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from . import limits
 from .book import Match
-from .effects import Beat, Discover, Effect, Settled
+from .effects import Beat, Discover, Effect, Settled, Tell
 from .errors import (
     BusyError,
     DuplicateOrderError,
@@ -25,7 +25,7 @@ from .errors import (
 from .events import Cancelled, accepted_event
 from .maker import Maker
 from .market import Market
-from .messages import CrossPeerMatch, Envelope, Heartbeat, envelope, parse, plain
+from .messages import CrossPeerMatch, Envelope, Goodbye, Heartbeat, envelope, parse, plain
 from .model import Order, Side, check_name
 from .recovery import Recovered
 from .roster import Peer
@@ -186,7 +186,8 @@ class Negotiator:
         if check_name(request.sender, "from") == self.market.peer:
             return Answer(None, False, [])  # our own broadcast
         content, effects = handler(self, request.sender, request.payload)
-        if not self.market.roster.called(request.sender, self.market.clock.monotonic()):
+        known = self.market.roster.called(request.sender, self.market.clock.monotonic())
+        if not known and request.type != Goodbye.__name__:
             effects.append(Discover())
         return Answer(content, request.type == CrossPeerMatch.__name__, self._end_step(effects))
 
@@ -196,11 +197,23 @@ class Negotiator:
         self._compare(self.market.roster.named(sender), message)
         return plain(self._heartbeat()), []
 
+    def _handle_goodbye(self, sender: str, payload: object) -> Reply:
+        parse(payload, Goodbye)
+        return None, self._gone(sender)
+
+    def _gone(self, name: str) -> list[Effect]:
+        """The peer ``name`` has left or vanished, and what was reserved for it is free."""
+        peer = self.market.roster.named(name)
+        if peer is not None:
+            self.market.roster.lost(peer.destination)
+        return self._maker.forget(name)
+
     _handlers: ClassVar[dict[str, Callable[[Negotiator, str, object], Reply]]] = {
         "AnnounceOpenOrder": lambda self, sender, payload: self._maker.announce(sender, payload),
         "CrossPeerMatch": lambda self, sender, payload: self._maker.match(sender, payload),
         "ReleaseLock": lambda self, sender, payload: self._maker.release(sender, payload),
         "Heartbeat": _handle_heartbeat,
+        "Goodbye": _handle_goodbye,
     }
 
     # -- answers to our requests -----------------------------------------------------------------------
@@ -251,10 +264,18 @@ class Negotiator:
     def _beat(self) -> list[Effect]:
         market, now = self.market, self.market.clock.monotonic()
         market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
-        market.roster.drop_silent(now)
         market.ledger.sweep(now)
+        effects: list[Effect] = []
+        for peer in market.roster.drop_silent(now):
+            if peer.name is not None:
+                effects += self._maker.forget(peer.name)
         # Of two peers only the one whose turn comes first asks: question and answer tell both.
-        return self._beats(market.roster.not_heard_since(now - limits.HEARTBEAT_S / 2))
+        return effects + self._beats(market.roster.not_heard_since(now - limits.HEARTBEAT_S / 2))
+
+    def leave(self) -> list[Effect]:
+        """We are about to end: say goodbye, so that nobody waits for us."""
+        payload = envelope(self.market.peer, Goodbye())
+        return [Tell(peer.destination, payload) for peer in self.market.roster.trading()]
 
     def _beats(self, peers: Sequence[Peer]) -> list[Effect]:
         if not peers:
@@ -287,7 +308,7 @@ class Negotiator:
         except OrderBookError as error:
             peer.refused = str(error)
             return
-        peer.refused = None
+        peer.refused, peer.best_bid, peer.best_ask = None, bid or None, ask or None
         for side, price in ((Side.BUY, bid), (Side.SELL, ask)):
             if price:
                 for order in book.crossed_by(side, price, limits.REANNOUNCE_PER_HEARTBEAT):

@@ -18,16 +18,20 @@ class Peer:
         name: What it calls itself, or None until it has said so.
         heard: When it last spoke, on our monotonic clock; None: never.
         sequence: Of its newest heartbeat.
+        best_bid: Its best open buying price as of then, in ticks, or None.
+        best_ask: Its best open selling price as of then, in ticks, or None.
         refused: Why we do not trade with it (it disagrees on the instrument), or None.
     """
 
-    __slots__ = ("destination", "heard", "name", "refused", "sequence")
+    __slots__ = ("best_ask", "best_bid", "destination", "heard", "name", "refused", "sequence")
 
     def __init__(self, destination: str):
         self.destination = destination
         self.name: str | None = None
         self.heard: float | None = None
         self.sequence = 0
+        self.best_bid: int | None = None
+        self.best_ask: int | None = None
         self.refused: str | None = None
 
 
@@ -68,7 +72,7 @@ class Roster:
                 self.lost(before.destination)  # it has moved here
             if peer.name is not None:
                 del self._by_name[peer.name]
-            peer.name, peer.sequence = name, 0
+            peer.name, peer.sequence, peer.best_bid, peer.best_ask = name, 0, None, None
             self._by_name[name] = peer
         peer.heard = now
         return peer
@@ -92,16 +96,21 @@ class Roster:
         if peer is not None and peer.name is not None:
             del self._by_name[peer.name]
 
-    def drop_silent(self, now: float) -> None:
-        """Forget who has not been heard for :data:`limits.HEARTBEATS_MISSED` heartbeats."""
+    def drop_silent(self, now: float) -> list[Peer]:
+        """Forget who has not been heard for :data:`limits.HEARTBEATS_MISSED` heartbeats. Returns them."""
         oldest = now - limits.HEARTBEATS_MISSED * limits.HEARTBEAT_S
-        for peer in self.all():
-            if peer.heard is not None and peer.heard < oldest:
-                self.lost(peer.destination)
+        silent = [peer for peer in self._peers.values() if peer.heard is not None and peer.heard < oldest]
+        for peer in silent:
+            self.lost(peer.destination)
+        return silent
 
     def named(self, name: str) -> Peer | None:
         """The peer called ``name``."""
         return self._by_name.get(name)
+
+    def at(self, destination: str) -> Peer | None:
+        """The peer at ``destination``."""
+        return self._peers.get(destination)
 
     def all(self) -> list[Peer]:
         """Everyone, also those that have not said who they are."""

@@ -76,6 +76,10 @@ POLICIES: Mapping[str, Policy] = {
 }
 
 
+EAGER_POLICIES = (fastest,)
+"""Policies that need not hear everyone once what they have cannot be bettered."""
+
+
 def policy_named(name: str) -> Policy:
     """The policy called ``name``. Raises InvalidFieldError."""
     try:

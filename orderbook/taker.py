@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from . import limits
-from .effects import Announce, Confirm, Effect, Release, Settled
+from .effects import Announce, Confirm, Effect, Settled, Tell
 from .errors import OrderBookError, ProtocolError
 from .events import Intended, Refused
 from .market import Market
@@ -28,9 +28,9 @@ from .messages import (
     envelope,
     parse,
 )
-from .model import Order, Trade
+from .model import Order, Side, Trade
 from .roster import Peer
-from .selection import Choice, OfferFill, PeerOffer, choose
+from .selection import EAGER_POLICIES, Choice, OfferFill, PeerOffer, choose
 
 
 class Negotiation:
@@ -213,7 +213,32 @@ class Taker:
 
     def _heard_from(self, negotiation: Negotiation, destination: str) -> list[Effect]:
         negotiation.awaited.discard(destination)
-        return [] if negotiation.awaited else self._choose(negotiation)
+        if negotiation.awaited and not self._has_enough(negotiation):
+            return []
+        negotiation.awaited.clear()
+        return self._choose(negotiation)
+
+    def _has_enough(self, negotiation: Negotiation) -> bool:
+        """Whether nothing better can be expected of those who have not answered.
+
+        They would have to offer better prices than they last published. Only a policy for which the first is
+        as good as any other need not wait for them.
+        """
+        market, side = self._market, negotiation.order.side
+        if market.policy not in EAGER_POLICIES:
+            return False
+        choices = choose(negotiation.offers, side, negotiation.held, market.policy, market.random)
+        if sum(choice.quantity for choice in choices) < negotiation.held:
+            return False
+        worst = [fill.price for choice in choices for fill in choice.fills]
+        for destination in negotiation.awaited:
+            peer = market.roster.at(destination)
+            if peer is None:
+                continue
+            best = peer.best_ask if side is Side.BUY else peer.best_bid
+            if best is not None and any(side.crosses(price, best) and price != best for price in worst):
+                return False
+        return True
 
     # -- choosing and confirming ---------------------------------------------------------------------------
 
@@ -257,7 +282,7 @@ class Taker:
     def _release(self, destination: str, lock_id: object) -> list[Effect]:
         if not isinstance(lock_id, str) or len(lock_id) > limits.NAME_LENGTH:
             return []
-        return [Release(destination, envelope(self._market.peer, ReleaseLock(lock_id)))]
+        return [Tell(destination, envelope(self._market.peer, ReleaseLock(lock_id)))]
 
     def match_answered(self, match_id: str, answer: object) -> list[Effect]:
         """A maker has answered a confirmation, perhaps a repeated one. Only a valid answer ends its doubt."""

@@ -21,7 +21,7 @@ from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
 
 from . import limits
-from .effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled
+from .effects import Announce, Beat, Confirm, Discover, Effect, Settled, Tell
 from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError
 from .journal import Journal, MemoryJournal, open_journal
 from .market import Market
@@ -254,6 +254,11 @@ class HostedMarket:
             await asyncio.wait(
                 list(itertools.chain.from_iterable(self._settling.values())), timeout=limits.STOP_S
             )
+        farewells = set(self._tasks)
+        self._after_step(self.negotiator.leave())
+        farewells = self._tasks - farewells
+        if farewells:
+            await asyncio.wait(farewells, timeout=limits.ANNOUNCE_TIMEOUT_S)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -309,8 +314,8 @@ class HostedMarket:
             self._spawn(self._announce(effect))
         elif isinstance(effect, Confirm):
             self._spawn(self._confirm(effect))
-        elif isinstance(effect, Release):
-            self._spawn(self._release(effect))
+        elif isinstance(effect, Tell):
+            self._spawn(self._tell(effect))
         elif isinstance(effect, Beat):
             self._spawn(self._beat(effect))
         elif isinstance(effect, Discover):
@@ -375,11 +380,11 @@ class HostedMarket:
         else:
             self._after_step(self.negotiator.match_answered(effect.match_id, answer))
 
-    async def _release(self, effect: Release) -> None:
+    async def _tell(self, effect: Tell) -> None:
         try:
             await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
         except PeerError as error:
-            log.info("releasing, its lease will: %s", error)
+            log.info("not told, which time will mend: %s", error)
 
     async def _beat(self, effect: Beat) -> None:
         try:

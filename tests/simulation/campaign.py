@@ -31,6 +31,7 @@ FAULTS = (
     "partition",
     "skew",
     "crash",
+    "leaving",
     "slow disks",
     "slowness",
     "staleness",
@@ -133,6 +134,9 @@ def set_up(scenario: Scenario) -> Exchange:
                 exchange.crash_at(random.uniform(0.2, 6.0), peer, down)
             else:
                 exchange.crash_at_write(random.randint(1, 20), peer, down)
+    if "leaving" in faults:
+        for name in random.sample(names, random.randint(1, len(names))):
+            exchange.leave_at(random.uniform(0.2, 5.0), exchange.peers[name], random.uniform(0.1, 3.0))
     if "slow disks" in faults:
         for peer in exchange.peers.values():
             peer.disk.sync_s = (0.001, random.choice((0.05, 0.5, 3.0)))

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from orderbook import limits
-from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled
+from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Settled, Tell
 from orderbook.errors import OrderBookError
 from orderbook.events import Event
 from orderbook.market import Market
@@ -84,6 +84,12 @@ class SimPeer:
         self._step(lambda n: n.resume(Recovered(self.name, INSTRUMENT.market).apply(self.disk.durable)))
         self._look_up()
         self._wake()
+
+    def leave(self) -> None:
+        """A clean end: goodbye, and everything is on the disk."""
+        self._step(lambda n: n.leave())
+        self.exchange.sights["goodbye"] += 1
+        self.exchange.world.after(0.5, self._alive_then(self.crash))
 
     def crash(self) -> None:
         """``kill -9``: what is not on the disk is gone."""
@@ -193,7 +199,7 @@ class SimPeer:
                 lambda n: n.match_failed(id),
                 doubted=effect.maker,
             )
-        elif isinstance(effect, Release):
+        elif isinstance(effect, Tell):
             self._call(effect.destination, effect.payload, 1.0, lambda n, answer: [], lambda n: [])
         elif isinstance(effect, Beat):
             place = effect.destination
@@ -504,6 +510,16 @@ class Exchange:
     def crash_at(self, delay_s: float, peer: SimPeer, down_s: float) -> None:
         """``kill -9`` of ``peer`` after ``delay_s``, and a restart ``down_s`` later."""
         self.world.after(delay_s, lambda: self._crash(peer, down_s))
+
+    def leave_at(self, delay_s: float, peer: SimPeer, away_s: float) -> None:
+        """``peer`` says goodbye after ``delay_s``, and comes back ``away_s`` later."""
+
+        def leave() -> None:
+            if peer.alive and not self.healed:
+                peer.leave()
+                self.world.after(0.6 + away_s, lambda: None if peer.alive else peer.start())
+
+        self.world.after(delay_s, leave)
 
     def crash_at_write(self, write: int, peer: SimPeer, down_s: float) -> None:
         """As :meth:`crash_at`, while ``peer`` waits for its ``write``-th write to become durable."""

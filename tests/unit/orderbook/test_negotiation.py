@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from orderbook import limits
-from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Release, Settled, Traded
+from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Settled, Tell, Traded
 from orderbook.errors import (
     BusyError,
     DuplicateOrderError,
@@ -21,6 +21,7 @@ from orderbook.errors import (
 from orderbook.market import Market
 from orderbook.model import Instrument, Order, OrderStatus
 from orderbook.negotiation import Negotiator, NewOrder
+from orderbook.selection import POLICIES
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")
 Kind = TypeVar("Kind", bound=Effect)
@@ -61,7 +62,7 @@ class Peer(Negotiator):
         self.check()
         return result
 
-    def answer(self, effect: Announce | Confirm | Release | Beat) -> Any:
+    def answer(self, effect: Announce | Confirm | Tell | Beat) -> Any:
         """The answer to another's request; a step that breaks an invariant fails the test."""
         answer = self.handle(effect.payload).content
         self.check()
@@ -99,7 +100,7 @@ def confirmed(taker: Peer, announce: Announce, offer: Any) -> Confirm:
     return only(effects, Confirm)
 
 
-# -- the happy path -------------------------------------------------------------------------------------
+# -- the happy path ------------------------------------------------------------------------------------
 
 
 def test_announce_reserve_confirm_fill(taker: Peer, maker: Peer) -> None:
@@ -171,8 +172,8 @@ def test_several_peers_fill_one_order_and_who_is_not_chosen_is_released(clock: C
     for announce in announces:
         offer = makers[announce.destination].answer(announce)
         effects = taker.offer_answered(announce.order_id, announce.round, announce.destination, offer)
-    assert sorted(kinds(effects), key=str) == [Confirm, Confirm, Release]
-    assert makers["m3"].answer(only(effects, Release)) == {"released": True}
+    assert sorted(kinds(effects), key=str) == [Confirm, Confirm, Tell]
+    assert makers["m3"].answer(only(effects, Tell)) == {"released": True}
     for confirm in [effect for effect in effects if isinstance(effect, Confirm)]:
         taker.match_answered(confirm.match_id, makers[confirm.destination].answer(confirm))
     assert order.status is OrderStatus.FILLED
@@ -180,7 +181,7 @@ def test_several_peers_fill_one_order_and_who_is_not_chosen_is_released(clock: C
     assert orders["m1"].open == 2, "confirming less than was reserved frees the rest"
 
 
-# -- the maker ------------------------------------------------------------------------------------------
+# -- the maker -----------------------------------------------------------------------------------------
 
 
 def test_nothing_to_offer_is_null_and_reserved_only_is_contended(
@@ -323,7 +324,7 @@ def test_own_broadcasts_are_ignored_and_nonsense_is_refused(maker: Peer) -> None
     maker.check()
 
 
-# -- the taker ------------------------------------------------------------------------------------------
+# -- the taker -----------------------------------------------------------------------------------------
 
 
 def test_an_unanswered_confirmation_is_in_doubt_until_the_maker_has_answered(
@@ -390,8 +391,8 @@ def test_an_offer_that_lies_is_released_and_costs_nothing(
     order, announce, offer = offered(taker, maker, "buy", 105, 4)
     effects = taker.offer_answered(order.id, announce.round, "maker", {**offer, **change})
     taker.check()
-    assert kinds(effects) == [Release, Settled]
-    assert maker.answer(only(effects, Release)) == {"released": True}
+    assert kinds(effects) == [Tell, Settled]
+    assert maker.answer(only(effects, Tell)) == {"released": True}
     assert (order.open, order.filled) == (4, 0)
 
 
@@ -400,7 +401,7 @@ def test_an_offer_that_comes_too_late_or_twice_is_released(taker: Peer, maker: P
     order, announce, offer = offered(taker, maker, "buy", 105, 4)
     taker.offer_failed(order.id, announce.round, "maker")
     effects = taker.offer_answered(order.id, announce.round, "maker", offer)
-    maker.answer(only(effects, Release))
+    maker.answer(only(effects, Tell))
     assert (resting.open, order.open) == (10, 4)
 
 
@@ -410,7 +411,7 @@ def test_a_cancelled_order_under_way_confirms_nothing_more(taker: Peer, maker: P
     taker.cancel(order.id)
     assert order.status is OrderStatus.PENDING_CANCEL
     effects = taker.offer_answered(order.id, announce.round, "maker", offer)
-    maker.answer(only(effects, Release))
+    maker.answer(only(effects, Tell))
     assert order.status is OrderStatus.CANCELLED
     assert resting.open == 10
 
@@ -472,7 +473,72 @@ def test_what_arrived_meanwhile_meets_what_is_released(taker: Peer) -> None:
     assert (trade.maker_order_id, trade.price) == (order.id, 100)
 
 
-# -- clients --------------------------------------------------------------------------------------------
+def test_who_lets_leases_run_out_gets_shorter_ones_and_then_none_for_a_while(
+    maker: Peer, clock: Clock
+) -> None:
+    maker.place("sell", 100, 10)
+    waster = Peer("waster", clock, "maker")
+    leases = []
+    for _ in range(limits.LEASES_WASTED):
+        _, _, offer = offered(waster, maker, "buy", 100, 1)
+        leases.append(offer["lease"])
+        clock.now += offer["lease"]
+        maker.tick()
+    assert leases[0] == limits.LEASE_S
+    assert leases == sorted(leases, reverse=True)
+    assert leases[-1] == limits.LEASE_LEAST_S
+    assert offered(waster, maker, "buy", 100, 1)[2] == {"contended": True, "from": "maker"}
+    honest = Peer("honest", clock, "maker")
+    assert offered(honest, maker, "buy", 100, 1)[2]["lease"] == limits.LEASE_S
+    clock.now += limits.COOL_OFF_S
+    assert offered(waster, maker, "buy", 100, 1)[2]["lease"] == limits.LEASE_S
+
+
+def test_strangers_are_remembered_within_a_bound(
+    maker: Peer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "COUNTERPARTIES", 3)
+    maker.place("sell", 100, 10)
+    for n in range(3):
+        offered(Peer(f"stranger{n}", clock, "maker"), maker, "buy", 100, 1)
+    assert offered(Peer("late", clock, "maker"), maker, "buy", 100, 1)[2] == {
+        "contended": True,
+        "from": "maker",
+    }
+    clock.now += limits.LEASE_S + limits.COOL_OFF_S
+    maker.tick()
+    clock.now += limits.COOL_OFF_S
+    assert "lock_id" in offered(Peer("late", clock, "maker"), maker, "buy", 100, 1)[2]
+
+
+def test_goodbye_frees_what_was_reserved_and_leaves_the_roster(
+    taker: Peer, maker: Peer, clock: Clock
+) -> None:
+    resting, _ = maker.place("sell", 100, 10)
+    maker.discovered(["taker"])
+    maker.heartbeat_answered("taker", {"sequence": 1, "from": "taker"})
+    offered(taker, maker, "buy", 100, 4)
+    (goodbye,) = taker.leave()
+    assert isinstance(goodbye, Tell)
+    assert maker.answer(goodbye) is None
+    assert (resting.open, maker.market.roster.all()) == (10, [])
+
+
+def test_who_vanishes_loses_its_reservations(
+    taker: Peer, maker: Peer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LEASE_S", 60.0)
+    resting, _ = maker.place("sell", 100, 10)
+    maker.discovered(["taker"])
+    maker.heartbeat_answered("taker", {"sequence": 1, "from": "taker"})
+    offered(taker, maker, "buy", 100, 4)
+    assert resting.reserved == 4
+    clock.now += limits.HEARTBEATS_MISSED * limits.HEARTBEAT_S + 0.1
+    maker.tick()
+    assert (resting.open, maker.market.roster.all()) == (10, [])
+
+
+# -- clients -------------------------------------------------------------------------------------------
 
 
 def test_nobody_trades_with_themselves(maker: Peer) -> None:
@@ -517,7 +583,27 @@ def test_closed_orders_are_swept_after_a_while(maker: Peer, clock: Clock) -> Non
     assert maker.market.ledger.order(resting.id) is resting
 
 
-# -- heartbeats -----------------------------------------------------------------------------------------
+def test_the_fastest_offer_is_taken_without_waiting_for_those_who_have_nothing_better(clock: Clock) -> None:
+    makers = {name: Peer(name, clock) for name in ("m1", "m2", "m3")}
+    taker = Peer("taker", clock, *makers)
+    taker.market.policy = POLICIES["fastest"]
+    makers["m1"].place("sell", 101, 5)
+    makers["m2"].place("sell", 102, 5)
+    makers["m3"].place("sell", 100, 5)
+    for name, peer in makers.items():
+        beat = only([e for e in peer.discovered(["x"]) if isinstance(e, Beat)], Beat)
+        taker.heartbeat_answered(name, beat.payload["payload"])
+    order, effects = taker.place("buy", 105, 5)
+    asked = {effect.destination: effect for effect in effects if isinstance(effect, Announce)}
+    first = taker.offer_answered(order.id, 1, "m1", makers["m1"].answer(asked["m1"]))
+    assert first == [], "the third has published a better price"
+    second = taker.offer_answered(order.id, 1, "m3", makers["m3"].answer(asked["m3"]))
+    assert kinds(second) == [Confirm, Tell], "the second has not"
+    late = taker.offer_answered(order.id, 1, "m2", makers["m2"].answer(asked["m2"]))
+    assert makers["m2"].answer(only(late, Tell)) == {"released": True}
+
+
+# -- heartbeats ----------------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_that_crosses_makes_the_crossing_orders_announce(taker: Peer, clock: Clock) -> None:
