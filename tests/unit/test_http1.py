@@ -9,6 +9,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -506,3 +507,32 @@ async def test_tls_and_the_client_certificate(tmp_path: Any) -> None:
     assert ("commonName", "client") in told["subject"][0]
     assert der is not None
     assert der == ssl.PEM_cert_to_DER_cert(ca.client_cert.read_text())
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_any_bytes_leave_it_serving(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    random = Random(seed)
+    pieces = [
+        POST,
+        CHUNKED,
+        b"\r\n",
+        b"0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n",
+        b"Expect: 100-continue\r\n",
+    ]
+    async with serving(echo) as server:
+        for _ in range(40):
+            reader, writer = await connect(server)
+            for _ in range(random.randrange(1, 6)):
+                piece = bytearray(random.choice(pieces) if random.random() < 0.7 else random.randbytes(40))
+                if random.random() < 0.4:
+                    piece[random.randrange(len(piece))] = random.randrange(256)
+                writer.write(bytes(piece))
+                await asyncio.sleep(0)
+            writer.write_eof()
+            await asyncio.wait_for(asyncio.gather(reader.read(), return_exceptions=True), 10)
+        await until(lambda: not server.connections)
+        reader, writer = await connect(server)
+        writer.write(POST)
+        assert (await read_reply(reader))[2] == b"hi"
+    assert caplog.records == []
