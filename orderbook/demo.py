@@ -100,7 +100,9 @@ async def _replay(demo: Demo, clients: Sequence[Client], display: Display) -> Co
     counts = Counts()
     watching = asyncio.get_running_loop().create_task(_watch(clients, counts, display.frame))
     try:
-        return await replay(demo.rows, clients, demo.market, window=demo.window, counts=counts)
+        await replay(demo.rows, clients, demo.market, window=demo.window, counts=counts)
+        display.frame(counts, await _look(clients))
+        return counts
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -113,7 +115,11 @@ async def _watch(
     """Show the peers' figures again and again. A peer that fails is for the replay to report."""
     while True:
         try:
-            show(counts, await asyncio.gather(*(client.health() for client in clients)))
+            show(counts, await _look(clients))
         except ClientError:
             pass
         await asyncio.sleep(LOOK_S)
+
+
+async def _look(clients: Sequence[Client]) -> Sequence[Health]:
+    return await asyncio.gather(*(client.health() for client in clients))

@@ -161,9 +161,10 @@ def counts_line(counts: Counts) -> str:
 
 
 def network_table(figures: Sequence[Health]) -> Table:
-    """One row for each peer and market."""
-    names = ("open orders", "reservations", "in doubt", "local trades", "cross-peer trades")
-    table = _table("peer", "market", *names, "best bid", "best ask", right=(*names, "best bid", "best ask"))
+    """One row for each peer and market; narrow enough for 80 columns."""
+    names = ("open\norders", "reservations", "local\ntrades", "cross-peer\ntrades", "best bid", "best ask")
+    table = _table("peer", "market", *names, right=names)
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
     for health in figures:
         for name, market in health.markets.items():
             table.add_row(
@@ -171,7 +172,6 @@ def network_table(figures: Sequence[Health]) -> Table:
                 plain(name),
                 f"{market.open_orders:,}",
                 f"{market.reservations:,}",
-                f"{market.in_doubt:,}",
                 f"{market.trades - market.cross_peer_trades:,}",
                 f"{market.cross_peer_trades:,}",
                 plain(market.best_bid or ""),

@@ -140,6 +140,14 @@ def test_a_network_in_one_line() -> None:
     )
 
 
+def test_the_live_table_fits_an_ordinary_terminal() -> None:
+    market = {**QUIET, "best_bid": "78318.00", "best_ask": "78319.00", "open_orders": 12345}
+    health = msgspec.convert({"status": "ok", "peer": "alice", "markets": {"BTC-USD": market}}, Health)
+    text = shown(views.network_table([health]), width=80)
+    [row] = [line.split() for line in text.splitlines() if "alice" in line]
+    assert row == ["alice", "BTC-USD", "12,345", "0", "0", "0", "78318.00", "78319.00"]
+
+
 def test_without_a_terminal_the_demo_says_a_line_now_and_then() -> None:
     console = Console(file=io.StringIO(), width=200)
     display = make_display(console)
