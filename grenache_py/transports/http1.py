@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from email.utils import formatdate
-from http import HTTPStatus
 from ssl import SSLContext
 from types import MappingProxyType
 from typing import Any, cast
 
 import httptools
+
+from .http1_head import NO_BODY, ReplyHeads, encode_headers
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +36,6 @@ CORK_BYTES_MAX = 64 * 1024
 DISCARDED_BYTES_MAX = 1024 * 1024
 # After an error reply the rest of the input is thrown away this long, for a reset would destroy the reply.
 LINGER_S = 2.0
-
-_FRAMING_HEADERS = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding"})
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_NO_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
-# The names that Node gives and Python's table does not.
-_STATUS_LINES[413] = b"HTTP/1.1 413 Payload Too Large\r\n"
 
 Handler = Callable[["Exchange"], None]
 
@@ -140,29 +128,17 @@ class Exchange:
         if self._replied:
             raise RuntimeError("this request has already been answered")
         conn = self._conn
-        extra = _encode_headers(headers) if headers else b""
+        extra = encode_headers(headers) if headers else b""
         self._replied = True
         if conn.closed:
             return
-        head = conn.server.head(status, self._keep_alive)
-        if status in _NO_BODY:
+        head = conn.server.heads.head(status, self._keep_alive)
+        if status in NO_BODY:
             wire = b"%b%b\r\n" % (head, extra)
-        elif self.method == "HEAD":
-            wire = b"%b%bContent-Length: %d\r\n\r\n" % (head, extra, len(body))
         else:
-            wire = b"%b%bContent-Length: %d\r\n\r\n%b" % (head, extra, len(body), body)
+            sent = b"" if self.method == "HEAD" else body
+            wire = b"%b%bContent-Length: %d\r\n\r\n%b" % (head, extra, len(body), sent)
         conn.deliver(self, wire)
-
-
-def _encode_headers(headers: Iterable[tuple[str, str]]) -> bytes:
-    lines = []
-    for name, value in headers:
-        if not _HEADER_NAME.fullmatch(name) or name.lower() in _FRAMING_HEADERS:
-            raise ValueError(f"header name {name!r} is invalid or the server's own")
-        if not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"the value of header {name} has characters that headers cannot carry")
-        lines.append(f"{name}: {value}\r\n")
-    return "".join(lines).encode("latin-1")
 
 
 class HttpServer:
@@ -201,8 +177,7 @@ class HttpServer:
         self._timer: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Event | None = None
         self._tick_s = min(1.0, keep_alive_s / 4, request_timeout_s / 4)
-        self._heads: dict[tuple[int, bool], bytes] = {}
-        self._heads_second = 0
+        self.heads = ReplyHeads(int(keep_alive_s))
 
     @property
     def port(self) -> int:
@@ -256,23 +231,6 @@ class HttpServer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def head(self, status: int, keep_alive: bool) -> bytes:
-        """Status line and general headers; the same for all replies of one second."""
-        second = int(time.time())
-        if second != self._heads_second:
-            self._heads_second = second
-            self._heads.clear()
-        head = self._heads.get((status, keep_alive))
-        if head is None:
-            line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
-            if keep_alive:
-                kept = f"Connection: keep-alive\r\nKeep-Alive: timeout={int(self.keep_alive_s)}\r\n"
-            else:
-                kept = "Connection: close\r\n"
-            head = line + f"Date: {formatdate(second, usegmt=True)}\r\n{kept}".encode()
-            self._heads[status, keep_alive] = head
-        return head
 
     def gone(self, conn: _Connection) -> None:
         self.connections.discard(conn)
