@@ -54,6 +54,9 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 ERROR_TEXT_MAX = 500
 """Characters kept of a text that only appears in an error message."""
 
+REPLY_HEAD_BYTES_MAX = 64 * 1024
+"""The head of a reply, and whatever else of it is no body (chunk sizes, trailers)."""
+
 CONNECTIONS_PER_DESTINATION = 100
 """Idle connections kept to one destination by the synchronous client."""
 
@@ -61,7 +64,7 @@ CONNECTIONS_MAX = 1000
 """Open connections of one asynchronous client; further calls wait, within their time limit."""
 
 DESTINATION_POOLS = 256
-"""Destinations to which the synchronous client keeps connections; the least recently used goes first."""
+"""Destinations to which a client keeps connections; the oldest goes first."""
 
 HANDLER_TIMEOUT_S = 300.0
 """A request whose handler has not replied by then is answered with ``ERR_TIMEOUT``."""

@@ -1,18 +1,20 @@
-"""The HTTP client of the asyncio flavour, on aiohttp: pooled keep-alive connections, one bounded exchange
-per call.
+"""The HTTP client of the asyncio flavour: ``httptools`` parses, ``asyncio.Protocol`` moves the bytes.
 
-Everything above this seam sees ``call`` only; ``transports/http.py`` is its synchronous twin.
+Everything above this seam sees ``call`` only; ``transports/http.py`` is its synchronous twin. No task is
+made per call, and one timer per connection serves all its time limits, so that a call costs little more
+than its bytes. Message syntax, connections that are kept and how they end: RFC 9112.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import math
+import ssl as tls
+from collections import deque
 from collections.abc import Mapping
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-import aiohttp
+import httptools
 
 from .. import limits
 from ..errors import (
@@ -20,25 +22,36 @@ from ..errors import (
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
+    PeerError,
     ReplySizeError,
     RequestTimeout,
     reason,
 )
 from ..wire import CLIENT_HEADERS, HttpReply
 
-# aiohttp warns about larger ones given as bytes: it would write them in one piece.
-_WHOLE_BODY_BYTES = 256 * 1024
+# A body up to this size leaves in one piece with its head; copying a larger one costs more than a write.
+_JOINED_BYTES_MAX = 64 * 1024
 
 
 class HttpClient:
     """Posts bodies and returns whole replies, over connections that are kept for
-    ``limits.IDLE_CONNECTION_S``.
+    ``limits.IDLE_CONNECTION_S``, or less where the server says so; at most ``limits.CONNECTIONS_MAX``.
+
+    A request is sent once. Whether a server that hangs up without a word had begun to work on it cannot be
+    known, not even on a connection that was idle: that is a ``ConnectionLost`` in doubt, and repeating is
+    the caller's decision. Connections that the server closed while they were idle are not used again.
     """
 
     def __init__(self, max_reply_bytes: int = limits.BODY_BYTES_MAX):
-        self._max_reply_bytes = max_reply_bytes
-        self._session: aiohttp.ClientSession | None = None
-        self._closed = False
+        self.max_reply_bytes = max_reply_bytes
+        self.closed = False
+        self._targets: dict[str, _Target] = {}
+        # Those that connect count too.
+        self._open: set[_Connection] = set()
+        self._connecting: set[asyncio.Task[Any]] = set()
+        # Calls that wait for one of them to end.
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._all_gone: asyncio.Event | None = None
 
     async def call(self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> HttpReply:
         """POST ``body`` to ``url``; the reply comes whole, undecoded, with any status; no redirect is
@@ -47,64 +60,369 @@ class HttpClient:
         Raises ``ConnectError``, ``ConnectionLost``, ``RequestTimeout`` or ``ReplySizeError`` within
         ``timeout_s`` seconds; ``ClosedError`` after ``close``.
         """
-        session = self._open()
-        # Connecting gets a little less than the whole time, so that its own limit fires and says that nothing
-        # was sent.
-        timeout = aiohttp.ClientTimeout(
-            total=timeout_s,
-            sock_connect=min(limits.CONNECT_TIMEOUT_S, timeout_s * 0.9),
-            ceil_threshold=math.inf,  # else times above 5 s are rounded up to whole seconds
-        )
-        data = body if len(body) <= _WHOLE_BODY_BYTES else io.BytesIO(body)
-        try:
-            async with session.post(
-                url, data=data, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                encoding = response.headers.get("Content-Encoding", "").lower()
-                return HttpReply(response.status, encoding, await self._read(response, url))
-        except aiohttp.ConnectionTimeoutError as error:
-            raise ConnectTimeout(_place(url), "no connection within the time limit") from error
-        except aiohttp.ClientConnectorError as error:
-            raise ConnectError(_place(url), f"no connection: {reason(error.os_error)}") from error
-        except asyncio.TimeoutError as error:
-            raise RequestTimeout(_place(url), f"no whole reply within {timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            if self._closed:
-                raise ClosedError("stopped during the call") from error
-            raise ConnectionLost(_place(url), f"connection lost: {reason(error)}") from error
-
-    async def _read(self, response: aiohttp.ClientResponse, url: str) -> bytes:
-        parts = []
-        size = 0
-        while part := await response.content.readany():
-            parts.append(part)
-            size += len(part)
-            if size > self._max_reply_bytes:
-                raise ReplySizeError(_place(url), f"a reply of more than {self._max_reply_bytes} bytes")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
+        if self.closed:
             raise ClosedError("stopped before the call")
-        if self._session is None:
-            # Made at the first call, because aiohttp wants a running loop.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=limits.CONNECTIONS_MAX, keepalive_timeout=limits.IDLE_CONNECTION_S
-                ),
-                headers=CLIENT_HEADERS,
-                skip_auto_headers=["Content-Type"],
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-        return self._session
+        loop = asyncio.get_running_loop()
+        target = self._targets.get(url) or self._target(url)
+        now = loop.time()
+        conn = target.take(now) or await self._connect(loop, target, now + timeout_s)
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+        head = target.start + "".join(lines).encode("latin-1")
+        reply = conn.exchange(loop, head, body, now + timeout_s, timeout_s)
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            conn.abort()
+            raise
 
     async def close(self) -> None:
-        """Close all connections; calls under way fail with ``ClosedError`` or ``ConnectionLost``."""
-        self._closed = True
-        if self._session is not None:
-            await self._session.close()
+        """Close all connections; calls under way fail with ``ClosedError``."""
+        self.closed = True
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(ClosedError("stopped during the call"))
+        for task in self._connecting:
+            task.cancel()
+        for conn in list(self._open):
+            conn.fail(ClosedError("stopped during the call"))
+        if self._open:
+            self._all_gone = asyncio.Event()
+            await self._all_gone.wait()
+
+    def _target(self, url: str) -> _Target:
+        if len(self._targets) >= limits.DESTINATION_POOLS:
+            self._targets = {url: target for url, target in self._targets.items() if target.idle}
+        while len(self._targets) >= limits.DESTINATION_POOLS:
+            # All have idle connections: the oldest destination loses its own.
+            for conn in self._targets.pop(next(iter(self._targets))).idle:
+                conn.abort()
+        target = self._targets[url] = _Target(url)
+        return target
+
+    # Making and ending connections.
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, target: _Target, ends: float) -> _Connection:
+        # Connecting gets a little less than the whole time, so that its own limit fires and says that nothing
+        # was sent.
+        limit_s = min(limits.CONNECT_TIMEOUT_S, (ends - loop.time()) * 0.9)
+        try:
+            while len(self._open) >= limits.CONNECTIONS_MAX and not self._evict():
+                await asyncio.wait_for(self._room(loop), ends - loop.time())
+                if idle := target.take(loop.time()):
+                    return idle
+        except asyncio.TimeoutError as error:
+            raise ConnectTimeout(target.place, "no connection became free within the time limit") from error
+        conn = _Connection(self, target)
+        self._open.add(conn)
+        task = loop.create_task(
+            loop.create_connection(lambda: conn, target.host, target.port, ssl=target.tls)
+        )
+        self._connecting.add(task)
+        task.add_done_callback(lambda task: self._connected(task, conn))
+        try:
+            await asyncio.wait([task], timeout=limit_s)
+            if not task.done():
+                raise ConnectTimeout(target.place, "no connection within the time limit")
+            if task.cancelled():
+                raise ClosedError("stopped during the call")
+            task.result()
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, PeerError):
+                raise
+            raise ConnectError(target.place, f"no connection: {reason(error)}") from error
+        finally:
+            task.cancel()
+        if not conn.usable:
+            raise ConnectError(target.place, "no connection: closed at once")
+        return conn
+
+    def _connected(self, task: asyncio.Task[Any], conn: _Connection) -> None:
+        self._connecting.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            conn.abort()
+            self.gone(conn)
+        elif self.closed:
+            conn.abort()
+
+    async def _room(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.make_room()  # it was our turn: the next one's now
+            raise
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def _evict(self) -> bool:
+        """Close the connection that was idle longest; whether there was one."""
+        idle = [conn for conn in self._open if conn.idle]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda conn: conn.ends)
+        oldest.abort()
+        self.gone(oldest)
+        return True
+
+    def make_room(self) -> None:
+        """A connection ended or became idle: let one call that waits for that look again."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def gone(self, conn: _Connection) -> None:
+        """``conn`` counts no more."""
+        if conn in self._open:
+            self._open.discard(conn)
+            if self._waiting:
+                self.make_room()
+            if self._all_gone is not None and not self._open:
+                self._all_gone.set()
 
 
-def _place(url: str) -> str:
-    return urlsplit(url).netloc
+class _Target:
+    """One URL: where it leads, how requests to it begin, and its idle connections."""
+
+    __slots__ = ("host", "idle", "place", "port", "start", "tls")
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.place = parts.netloc
+        self.host = parts.hostname or ""
+        self.tls: tls.SSLContext | None = tls.create_default_context() if parts.scheme == "https" else None
+        self.port = parts.port or (443 if self.tls else 80)
+        fixed = "".join(f"{name}: {value}\r\n" for name, value in CLIENT_HEADERS.items())
+        self.start = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n{fixed}".encode("latin-1")
+        self.idle: list[_Connection] = []
+
+    def take(self, now: float) -> _Connection | None:
+        """The connection that was used last, unless its time is over."""
+        while self.idle:
+            conn = self.idle.pop()
+            if conn.ends > now and conn.usable:
+                return conn
+            conn.abort()
+        return None
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, with at most one request under way."""
+
+    __slots__ = (
+        "_body",
+        "_bytes",
+        "_client",
+        "_encoding",
+        "_framed",
+        "_head_done",
+        "_keep_s",
+        "_loop",
+        "_parser",
+        "_size",
+        "_target",
+        "_timeout_s",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_waiter",
+        "_whole",
+        "ends",
+        "idle",
+    )
+
+    def __init__(self, client: HttpClient, target: _Target) -> None:
+        self._client = client
+        self._target = target
+        self._loop: asyncio.AbstractEventLoop
+        self._transport: asyncio.Transport | None = None
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[HttpReply] | None = None
+        self.idle = False
+        #: on the loop's clock: the end of the call's time, or of the time that it may be idle
+        self.ends = 0.0
+        self._timeout_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._begin()
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def exchange(
+        self, loop: asyncio.AbstractEventLoop, head: bytes, body: bytes, ends: float, timeout_s: float
+    ) -> asyncio.Future[HttpReply]:
+        """Send one request; the future has its reply, or the error in its place."""
+        waiter = self._waiter = loop.create_future()
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self.idle = False
+        self._limit(ends)
+        transport = cast(asyncio.Transport, self._transport)
+        if len(body) <= _JOINED_BYTES_MAX:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        return waiter
+
+    def fail(self, error: Exception) -> None:
+        """End the call under way with ``error``, and the connection."""
+        waiter, self._waiter = self._waiter, None
+        self.abort()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Time. The timer is left to run when a call ends before it, and armed again for what is left: calls with
+    # the same limit, one after the other, then need no timer of their own.
+
+    def _limit(self, ends: float) -> None:
+        self.ends = ends
+        if self._timer is None or ends < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = ends
+            self._timer = self._loop.call_at(ends, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self._loop.time() < self.ends - 0.001:  # timers are exact to a millisecond
+            self._limit(self.ends)
+        elif self._waiter is not None:
+            self.fail(RequestTimeout(self._target.place, f"no whole reply within {self._timeout_s:g} s"))
+        else:
+            self.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.abort()  # nobody asked
+            return
+        self._bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._lose("it switched to another protocol")
+        except httptools.HttpParserError as error:
+            # What a callback found to be wrong has been reported already.
+            self._lose(f"not HTTP: {error}")
+        else:
+            if self._whole:
+                self._finish()
+            elif self._bytes > limits.REPLY_HEAD_BYTES_MAX + 8 * self._size:
+                # Endless headers, trailers or chunk extensions.
+                self._fail_size("headers")
+
+    def eof_received(self) -> bool:
+        if self._waiter is not None and self._head_done and not self._framed:
+            self._keep_s = 0.0
+            self._finish()  # a body without a length ends with the connection
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._waiter is not None:
+            self._lose(reason(error) if error is not None else "the peer closed it")
+        if self.idle and self in self._target.idle:
+            self._target.idle.remove(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        # The parser holds our methods and we hold it: a cycle for the collector unless it is broken here.
+        self._parser = None
+        self._client.gone(self)
+
+    def _lose(self, why: str) -> None:
+        self.fail(ConnectionLost(self._target.place, f"connection lost: {why}"))
+
+    def _fail_size(self, what: str = "bytes") -> None:
+        limit = limits.REPLY_HEAD_BYTES_MAX if what == "headers" else self._client.max_reply_bytes
+        error: PeerError = ReplySizeError(
+            self._target.place,
+            f"a reply of more than {limit} bytes" + (" of headers" if what == "headers" else ""),
+        )
+        self.fail(error)
+
+    # What the parser calls.
+
+    def _begin(self) -> None:
+        self._body: list[bytes] = []
+        self._size = self._bytes = 0
+        self._encoding = ""
+        self._framed = self._head_done = self._whole = False
+        self._keep_s = limits.IDLE_CONNECTION_S
+
+    def on_message_begin(self) -> None:
+        if self._whole:
+            self._lose("a second reply to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        size = len(name)
+        if size == 10:
+            if name.lower() == b"keep-alive":
+                self._read_keep_alive(value)
+        elif size == 14:
+            if name.lower() == b"content-length":
+                self._framed = True
+        elif size == 16:
+            if name.lower() == b"content-encoding":
+                self._encoding = value.decode("latin-1").lower()
+        elif size == 17 and name.lower() == b"transfer-encoding" and value.lower().endswith(b"chunked"):
+            self._framed = True
+
+    def _read_keep_alive(self, value: bytes) -> None:
+        # "timeout=5, max=100": one second less than that, as Node's clients do.
+        for part in value.split(b","):
+            word, _, number = part.strip().partition(b"=")
+            if word.lower() == b"timeout" and number.isdigit() and len(number) < 10:
+                self._keep_s = min(self._keep_s, int(number) - 1)
+
+    def on_headers_complete(self) -> None:
+        self._head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._client.max_reply_bytes:
+            self._fail_size()
+        else:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:
+            self._begin()  # an interim reply (RFC 9110 section 15.2), the real one follows
+        else:
+            self._whole = True
+            if not self._parser.should_keep_alive():
+                self._keep_s = 0.0
+
+    def _finish(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            return
+        body = self._body
+        reply = HttpReply(
+            self._parser.get_status_code(), self._encoding, body[0] if len(body) == 1 else b"".join(body)
+        )
+        if self._keep_s > 0 and self.usable:
+            self.idle = True
+            self._limit(self._loop.time() + self._keep_s)
+            self._target.idle.append(self)
+            self._begin()
+            if self._client._waiting:
+                self._client.make_room()
+        else:
+            self.abort()
+        if not waiter.done():
+            waiter.set_result(reply)
