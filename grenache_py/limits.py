@@ -78,3 +78,39 @@ HANDLER_THREADS = 32
 
 DRAIN_S = 1.0
 """How long a service that stops waits for the replies to the requests it has taken."""
+
+# --- WebSocket; sizes of messages as above
+
+WS_CONNECTIONS_PER_DESTINATION = 3
+"""Connections of a client to one destination (Node's maxActiveDestTransports). A further one is opened only
+while all others hold back what they are to send."""
+
+WS_IDLE_CONNECTION_S = 60.0
+"""A client closes a connection that was not used for this long; Node servers never close theirs."""
+
+WS_PING_S = 20.0
+"""A connection that is silent for this long is asked for a sign of life."""
+
+WS_PONG_S = 10.0
+"""Without any by then, it is taken for dead."""
+
+WS_CLOSE_S = 1.0
+"""How long the end of a connection waits for the other side's consent."""
+
+WS_CONNECTIONS_MAX = 4096
+"""Connections of one service; further ones are closed with code 1013 (try again later)."""
+
+WS_REQUESTS_PER_CONNECTION = 256
+"""Unanswered requests of one connection; until some are answered, no more are read."""
+
+PUB_QUEUE_BYTES = 4 * 1024 * 1024
+"""Unsent bytes of one subscriber; who is slower is disconnected, and may come back."""
+
+SUB_QUEUE_MESSAGES = 1000
+"""Messages that wait for the listener of a subscriber; until it has caught up, no more are read."""
+
+SUB_LOOKUP_S = 10.0
+"""Mean pause between look-ups for new publishers; each is drawn from 0.5 to 1.5 times this."""
+
+SUB_RECONNECT_S = 0.2
+"""Mean pause before a lost publisher is connected to again; doubles with each failure up to SUB_LOOKUP_S."""
