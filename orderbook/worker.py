@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -229,6 +230,7 @@ class HostedMarket:
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes = math.inf
         self._discovery_wanted = asyncio.Event()
 
     async def open_journal(self, folder: Path, durability: str) -> None:
@@ -337,17 +339,18 @@ class HostedMarket:
 
     def _set_timer(self) -> None:
         due = self.negotiator.next_due()
+        if due is None or self._wakes <= due:
+            return  # it wakes early enough, and sets the next one then
         if self._timer is not None:
-            if due is None or self._timer.when() <= due:
-                return  # it wakes early enough, and sets the next one then
             self._timer.cancel()
-        if due is not None:
-            self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+        self._wakes = due
+        self._timer = asyncio.get_running_loop().call_at(due, self._tick)
 
     def _tick(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._wakes = math.inf
         self._after_step(self.negotiator.tick())
 
     # -- calls -------------------------------------------------------------------------------------------

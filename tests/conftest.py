@@ -1,6 +1,27 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and the event loops that they may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
 
 from tests.flavours import flavour
 from tests.node_grapes import node_grape, node_grapes, node_script
 
 __all__ = ["flavour", "node_grape", "node_grapes", "node_script"]
+
+
+def pytest_asyncio_loop_factories(
+    item: object,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The standard loop for every test; with ``loop_factories`` in its mark a test runs on uvloop as well."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    marker = item.get_closest_marker("asyncio")  # type: ignore[attr-defined]
+    if marker is not None and "loop_factories" in marker.kwargs:
+        try:
+            import uvloop
+        except ImportError:
+            pass
+        else:
+            factories["uvloop"] = uvloop.new_event_loop
+    return factories

@@ -19,6 +19,9 @@ from tests.harness import until
 
 MARKET = "BTC-USD"
 
+# On either event loop: peers run on uvloop where it is installed.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
 
 @pytest.fixture
 async def start_worker(node_grapes: Any) -> AsyncIterator[Callable[..., Any]]:
