@@ -3,7 +3,7 @@
 :class:`Journal` is what a worker needs of one. :class:`MemoryJournal` forgets with the process;
 :class:`SqliteJournal` keeps a file, in SQLite's WAL mode, one msgpack row for each event.
 
-    meta       what this is the journal of: peer, market, instrument, and a checksum
+    meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; and a checksum
     events     number, packed event, checksum; numbers follow each other without a gap
     trades     the same, for trades whose events a snapshot has replaced: they are kept for good
     snapshot   one row: what the events up to its number add up to
@@ -22,7 +22,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgpack
 
@@ -34,10 +34,10 @@ from .recovery import Recovered
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
 APPLICATION_ID = 0x4F424B31  # "OBK1"
 SCHEMA_VERSION = 1
+PAGE_ROWS = 1_000
+"""Rows that are read at a time."""
 
 DURABILITIES = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 """SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but
@@ -154,9 +154,13 @@ class JournalFile:
         db.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
         with self._transaction():
             pass  # takes the lock
-        self.meta: dict[str, str] = dict(db.execute("SELECT key, value FROM meta"))
+        # A changed byte may make anything of them, also no text.
+        self.meta = {str(key): str(value) for key, value in db.execute("SELECT key, value FROM meta")}
         if self.meta.pop("checksum", None) != meta_checksum(self.meta):
             raise JournalError(f"{self.path} is damaged: whose journal it is has changed")
+        for key in ("peer", "market"):
+            if key not in self.meta:
+                raise JournalError(f"{self.path} does not name its {key}")
         for key, value in (create or {}).items():
             if self.meta.get(key) != value:
                 raise JournalError(
@@ -186,8 +190,18 @@ class JournalFile:
         self.number += len(rows)
 
     def compact(self) -> None:
-        """Replace the events by a snapshot of what they add up to; trades are kept."""
+        """Replace the events by a snapshot of what they add up to; trades are kept.
+
+        Raises JournalError for a damaged file, which stays as it is, and for a disk without room, where
+        nothing is lost.
+        """
         state = self.recover()
+        try:
+            self._replace_by(state)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} can't be compacted ({error}); nothing is lost") from error
+
+    def _replace_by(self, state: Recovered) -> None:
         data = msgpack.packb(state.to_plain())
         with self._transaction():
             for number, event in self.events():
@@ -207,19 +221,28 @@ class JournalFile:
 
     def recover(self) -> Recovered:
         """What snapshot and events add up to. Raises JournalError for a damaged file."""
-        return self._read(self._recover)
-
-    def _recover(self) -> Recovered:
-        state = Recovered(self.meta["peer"], self.meta["market"])
-        for number, data, check in self._db.execute("SELECT number, data, checksum FROM snapshot"):
-            state.load(self._unpack("snapshot", number, data, check))
-        state.add_trades(event for _, event in self._rows("trades") if isinstance(event, Executed))
+        state = self.snapshot()
+        state.add_trades(event for _, event in self.trades())
         state.apply(event for _, event in self.events())
         return state
 
+    def snapshot(self) -> Recovered:
+        """What the events up to :meth:`snapshot_number` add up to, without trades. Raises JournalError."""
+        state = Recovered(self.meta["peer"], self.meta["market"])
+        for number, data, check in self._select("SELECT number, data, checksum FROM snapshot"):
+            state.load(self._unpack("snapshot", number, data, check))
+        return state
+
+    def trades(self) -> Iterator[tuple[int, Executed]]:
+        """Number and event, in order, of the trades up to the snapshot. Raises JournalError."""
+        for number, event in self._rows("trades"):
+            if not isinstance(event, Executed):
+                raise JournalError(f"{self.path} is damaged: row {number} of trades is none")
+            yield number, event
+
     def events(self) -> Iterator[tuple[int, Event]]:
         """Number and event, in order, of what no snapshot has replaced. Raises JournalError."""
-        (expected,) = self._db.execute("SELECT ifnull(max(number), 0) FROM snapshot").fetchone()
+        expected = self.snapshot_number()
         for number, event in self._rows("events"):
             expected += 1
             if number != expected:
@@ -227,36 +250,46 @@ class JournalFile:
             yield number, event
 
     def snapshot_number(self) -> int:
-        """The last event that the snapshot stands for; 0: there is none."""
-        (number,) = self._db.execute("SELECT ifnull(max(number), 0) FROM snapshot").fetchone()
+        """The last event that the snapshot stands for; 0: there is none. Raises JournalError."""
+        [(number,)] = self._select("SELECT ifnull(max(number), 0) FROM snapshot")
         return int(number)
 
-    def check(self) -> None:
+    def check(self) -> Recovered:
         """Verify all of it: SQLite's own structures, every row, and that the events make sense.
 
-        Raises JournalError, naming the first fault.
+        Returns what it all adds up to. Raises JournalError, naming the first fault.
         """
-        for (fault,) in self._read(lambda: self._db.execute("PRAGMA integrity_check").fetchall()):
+        for (fault,) in self._select("PRAGMA integrity_check"):
             if fault != "ok":
                 raise JournalError(f"{self.path} is damaged: {fault}")
-        self.recover().finish()
+        return self.recover().finish()
 
     def _rows(self, table: str) -> Iterator[tuple[int, Event]]:
-        for number, data, check in self._db.execute(
-            f"SELECT number, data, checksum FROM {table} ORDER BY number"
-        ):
-            yield number, from_plain(self._unpack(table, number, data, check))
+        """As many rows at a time as are held in memory, so that no query is open in between."""
+        query = (
+            f"SELECT number, data, checksum FROM {table} WHERE number > ? ORDER BY number LIMIT {PAGE_ROWS}"
+        )
+        last = -(2**63)
+        while rows := self._select(query, last):
+            for number, data, check in rows:
+                yield number, from_plain(self._unpack(table, number, data, check))
+            last = number
 
-    def _unpack(self, table: str, number: int, data: bytes, check: int) -> Any:
-        if checksum(number, data) != check:
-            raise JournalError(f"{self.path} is damaged: row {number} of {table} has changed")
-        return msgpack.unpackb(data)
-
-    def _read(self, read: Callable[[], Result]) -> Result:
+    def _select(self, query: str, *values: object) -> list[Any]:
+        """All rows. Raises JournalError where SQLite can't read them."""
         try:
-            return read()
+            return self._db.execute(query, values).fetchall()
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise JournalError(f"{self.path} is damaged: {error}") from error
+
+    def _unpack(self, table: str, number: int, data: object, check: object) -> Any:
+        # A changed byte may turn the data into a text.
+        if not isinstance(data, bytes) or checksum(number, data) != check:
+            raise JournalError(f"{self.path} is damaged: row {number} of {table} has changed")
+        try:
+            return msgpack.unpackb(data)
+        except ValueError as error:
+            raise JournalError(f"{self.path} is damaged: row {number} of {table} is no msgpack") from error
 
 
 class _Transaction:
@@ -283,7 +316,7 @@ class _Transaction:
 
 def checksum(number: int, data: bytes) -> int:
     """Of a row: it covers the number, so that rows can't change places."""
-    return zlib.crc32(data, zlib.crc32(number.to_bytes(8, "big")))
+    return zlib.crc32(data, zlib.crc32(number.to_bytes(8, "big", signed=True)))
 
 
 def meta_checksum(meta: dict[str, str]) -> str:
@@ -386,7 +419,13 @@ def open_journal(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JournalError(f"{path.parent} can't hold journals: {error}") from error
-    meta = {"peer": peer, "market": instrument.market, "instrument": instrument.fingerprint}
+    meta = {
+        "peer": peer,
+        "market": instrument.market,
+        "tick": instrument.tick,
+        "lot": instrument.lot,
+        "instrument": instrument.fingerprint,
+    }
     file = JournalFile(path, durability=durability, create=meta)
     try:
         if file.number - file.snapshot_number() > limits.JOURNAL_TAIL:

@@ -53,6 +53,8 @@ class Recovered:
                 self._apply(event)
             except KeyError as error:
                 raise JournalError(f"{event} is about {error}, of which nothing is known") from None
+            except ValueError as error:
+                raise JournalError(f"{event} can't have happened: {error}") from None
         return self
 
     def _apply(self, event: Event) -> None:
@@ -134,7 +136,7 @@ class Recovered:
         except (msgspec.ValidationError, KeyError, TypeError) as error:
             raise JournalError(f"no snapshot: {error}") from error
         for accepted, filled, cancel_requested in orders:
-            self._apply(accepted)
+            self.apply([accepted])
             order = self.orders[accepted.order_id]
             order.filled, order.cancel_requested = filled, cancel_requested
         self.apply(intents)
