@@ -10,6 +10,7 @@ import click
 from .client import BookRecord, Client, OrderPage, Placed
 from .errors import InvalidFieldError, JournalError
 from .journal import DURABILITIES
+from .journal_cli import journal_group
 from .model import Instrument, OrderStatus
 from .runs import demo_command, flow_command, reconcile_command, replay_command
 from .selection import POLICIES
@@ -57,7 +58,7 @@ def main() -> None:
     """
 
 
-for command in (flow_command, replay_command, reconcile_command, demo_command):
+for command in (flow_command, replay_command, reconcile_command, demo_command, journal_group):
     main.add_command(command)
 
 
