@@ -194,7 +194,7 @@ class HttpServer:
         if self._server is not None:
             raise RuntimeError("the server listens already")
         loop = asyncio.get_running_loop()
-        sock = await _bind(loop, port, host)
+        sock = await bind(loop, port, host)
         try:
             options: dict[str, Any] = {"ssl_handshake_timeout": self.request_timeout_s} if ssl else {}
             self._server = await loop.create_server(
@@ -246,7 +246,7 @@ class HttpServer:
         self._timer = loop.call_later(self._tick_s, self._tick)
 
 
-async def _bind(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -> socket.socket:
+async def bind(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -> socket.socket:
     # One socket, so that port 0 means one port: a server on several addresses would get one for each.
     if host is None:
         if socket.has_dualstack_ipv6():
