@@ -1,0 +1,245 @@
+"""One WebSocket connection, on picows: either end of it, for whatever travels over it.
+
+picows parses frames and answers pings; this bounds what it passes on, gathers what is sent, and ends
+connections as RFC 6455 wants it. Nothing that can come from the other side raises. A Node peer ends its
+process over frames that break the protocol, so none is ever sent: no extension, valid UTF-8, known close
+codes, masks from a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from .. import limits
+from .ws_frames import (
+    BINARY,
+    CLOSE,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NORMAL,
+    PROTOCOL_ERROR,
+    TEXT,
+    FrameError,
+    Messages,
+    encode_frame,
+    masks,
+)
+
+log = logging.getLogger(__name__)
+
+# What picows has to say about connections is not news, or said here.
+picows_log = logging.getLogger(__name__ + ".picows")
+picows_log.setLevel(logging.CRITICAL)
+
+_PONG = 10
+_MSG_TYPES = {TEXT: WSMsgType.TEXT, BINARY: WSMsgType.BINARY}
+# Up to here masking and joining in Python costs less than a call of the system for each frame.
+_GATHERED_BYTES = 2048
+_masks = masks()
+
+
+class Channel(WSListener):
+    """A connection after its handshake.
+
+    Calls ``on_message(opcode, content)`` for each message, and ``on_end(reason)`` once when no more will
+    come, whoever ended it. Both run on the loop. Made before the handshake; usable from ``opened`` on.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        max_message: int,
+        on_open: Callable[[Channel], None] | None = None,
+    ):
+        super().__init__()
+        self.on_message: Callable[[int, bytes], None] = _ignore
+        self.on_end: Callable[[str], None] = _ignore
+        self.on_flow: Callable[[], None] = _ignore  # ``full`` has changed
+        self.loop = loop
+        self._on_open = on_open
+        self._messages = Messages(max_message)
+        self._transport: WSTransport
+        self._client = False
+        self._waiting: list[bytes] = []  # frames for the next write
+        self._waiting_bytes = 0
+        self._full = False  # the system takes no more for now
+        self._holds = 0
+        self._room: asyncio.Event | None = None
+        self.ended = False  # no more messages come or go
+        self.end_code = 0  # sent by this side, if any
+        self.gone = loop.create_future()  # done when the connection is closed
+
+    # --- what the other side does
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self._client = transport.is_client_side
+        if self._on_open is not None:
+            self._on_open(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self.ended:
+            return
+        opcode = int(frame.msg_type.value)
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self.close(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
+        elif opcode == CLOSE:
+            self.close(NORMAL, "closed by the other side", consented=True)
+        elif opcode != _PONG:
+            try:
+                message = self._messages.feed(opcode, frame.fin, frame.get_payload_as_bytes())
+            except FrameError as error:
+                self.close(error.code, error.message)
+                return
+            if message is not None:
+                try:
+                    self.on_message(*message)
+                except Exception:
+                    log.exception("a message could not be handled")
+                    self.close(INTERNAL_ERROR, "internal error")
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        # What picows itself did not like ends here, without another word.
+        sent = transport.close_handshake.sent if transport.close_handshake is not None else None
+        self._end(
+            *((int(sent.code.value), sent.reason) if sent is not None else (0, "closed without a word"))
+        )
+        if self._client:
+            # picows wants its view of the end to be looked at.
+            self._looking = asyncio.ensure_future(_look_at(transport))
+            self._looking.add_done_callback(lambda _: self.gone.set_result(None))
+        else:
+            self.gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self.on_flow()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self.on_flow()
+        if self._room is not None:
+            self._room.set()
+
+    # --- what this side does
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport below, for addresses and certificates."""
+        return self._transport.underlying_transport
+
+    @property
+    def full(self) -> bool:
+        """Whether the other side takes less than is sent to it."""
+        return self._full
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was sent and has not left this process."""
+        return self._waiting_bytes + self.transport.get_write_buffer_size()
+
+    async def room(self) -> None:
+        """Returns when the other side takes more, or never will."""
+        while self._full and not self.ended:
+            if self._room is None:
+                self._room = asyncio.Event()
+            self._room.clear()
+            await self._room.wait()
+
+    def send(self, content: bytes, opcode: int = TEXT) -> None:
+        """Send a message; what is sent in one turn of the loop leaves in one piece. Text must be UTF-8."""
+        if self._client and len(content) > _GATHERED_BYTES:
+            self._flush()
+            if not self.ended:
+                self._transport.send(_MSG_TYPES[opcode], content)
+            return
+        self.send_frame(encode_frame(opcode, content, next(_masks) if self._client else None))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a frame made by ``encode_frame``."""
+        if self.ended:
+            return
+        if not self._waiting:
+            self.loop.call_soon(self._flush)
+        self._waiting.append(frame)
+        self._waiting_bytes += len(frame)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            frames, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            if not self.transport.is_closing():
+                self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def hold(self) -> None:
+        """Read no more until ``release``; counted."""
+        self._holds += 1
+        if self._holds == 1 and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Undo one ``hold``."""
+        self._holds -= 1
+        if not self._holds and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def close(self, code: int = NORMAL, reason: str = "", *, consented: bool = False) -> None:
+        """Say goodbye; the connection ends with the other side's consent, or without it after a second."""
+        if self.ended:
+            return
+        self._flush()
+        self._transport.send_close(WSCloseCode(code), reason)
+        if self._holds:
+            self.transport.resume_reading()  # for its consent
+        self._end(code, reason)
+        if consented and not self._client:
+            self._transport.disconnect()  # the server closes first, RFC 6455 section 7.1.1
+        self.loop.call_later(limits.WS_CLOSE_S, self.abort)
+
+    def abort(self) -> None:
+        """End it now, whatever is still on its way."""
+        self._end(0, "aborted")
+        if not self._transport.is_disconnected:
+            self._transport.disconnect(graceful=False)
+
+    def _end(self, code: int, reason: str) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.end_code = code
+        if self._room is not None:
+            self._room.set()
+        self.on_end(reason)
+
+
+def ping_options(ping_s: float) -> dict[str, Any]:
+    """How picows looks after silent connections and names its log."""
+    return {
+        "enable_auto_ping": True,
+        "auto_ping_idle_timeout": ping_s,
+        "auto_ping_reply_timeout": min(limits.WS_PONG_S, ping_s),
+        "logger_name": picows_log,
+    }
+
+
+async def all_gone(channels: list[Channel], code: int = GOING_AWAY) -> None:
+    """Close channels, and return when their connections are."""
+    for channel in channels:
+        channel.close(code, "stopped")
+    if channels:
+        await asyncio.wait([channel.gone for channel in channels])
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+async def _look_at(transport: WSTransport) -> None:
+    try:
+        await transport.wait_disconnected()
+    except Exception:
+        pass

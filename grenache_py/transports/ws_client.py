@@ -1,0 +1,298 @@
+"""The WebSocket client: few connections per destination, kept and shared by all calls.
+
+Mirrors grenache-nodejs-ws 1.0.0 (lib/TransportRPCClient.js). Ours: a call has its time limit to itself, a
+lost connection fails what was under way on it at once, and no connection is opened that is not needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl as tls
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Any
+
+from picows import WSError, ws_connect
+
+from .. import limits
+from ..errors import (
+    ClosedError,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    PeerError,
+    ReplySizeError,
+    RequestTimeout,
+    reason,
+)
+from .ws import Channel, all_gone, ping_options
+from .ws_frames import NORMAL, TOO_BIG, decode_answer
+
+
+async def connect(
+    destination: str,
+    *,
+    max_message: int,
+    ssl: tls.SSLContext | None = None,
+    timeout_s: float = limits.CONNECT_TIMEOUT_S,
+    ping_s: float = limits.WS_PING_S,
+    on_open: Callable[[Channel], None] | None = None,
+) -> Channel:
+    """A connection to ``ws://destination/ws``, or ``wss`` with ``ssl``; ``on_open`` sees it before any
+    message can. Raises ``ConnectError``, ``ConnectTimeout``.
+    """
+    loop = asyncio.get_running_loop()
+    url = f"{'ws' if ssl is None else 'wss'}://{destination}/ws"
+    made: list[socket.socket] = []
+
+    async def reach(parsed: Any) -> socket.socket:
+        made.append(await _reach(loop, parsed.host, parsed.port))
+        return made[0]
+
+    connecting = ws_connect(
+        partial(Channel, loop, max_message, on_open),
+        url,
+        ssl_context=ssl,
+        socket_factory=reach,
+        max_redirects=0,
+        max_frame_size=max_message,
+        websocket_handshake_timeout=None,
+        **ping_options(ping_s),
+    )
+    try:
+        _, channel = await asyncio.wait_for(connecting, timeout_s)
+    except asyncio.TimeoutError as error:
+        _hang_up(made)
+        raise ConnectTimeout(destination, "no connection within the time limit") from error
+    except asyncio.CancelledError:
+        _hang_up(made)
+        raise
+    except (OSError, WSError) as error:
+        raise ConnectError(destination, f"no connection: {reason(error)}") from error
+    if not isinstance(channel, Channel):
+        raise ConnectError(destination, "no connection: closed during the handshake")
+    return channel
+
+
+async def _reach(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """A TCP connection, by the first address that takes it."""
+    failure: OSError = OSError("the host has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        try:
+            await loop.sock_connect(made, address)
+        except OSError as error:
+            made.close()
+            failure = error
+        except BaseException:
+            made.close()
+            raise
+        else:
+            return made
+    raise failure
+
+
+def _hang_up(made: list[socket.socket]) -> None:
+    # The handshake goes on without whom it was for, until it sees the end of its connection.
+    for each in made:
+        try:
+            each.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it ended by itself
+
+
+class _Line:
+    """A connection and the calls under way on it."""
+
+    def __init__(self, channel: Channel, destination: str):
+        self.channel = channel
+        self.calls: dict[str, asyncio.Future[list[Any]]] = {}
+        self.used = time.monotonic()
+        self._destination = destination
+        channel.on_message = self._receive
+        channel.on_end = self._fail
+
+    def _receive(self, opcode: int, content: bytes) -> None:
+        answer = decode_answer(content)
+        if answer is not None:
+            call = self.calls.pop(answer[0], None)
+            if call is not None and not call.done():
+                call.set_result(answer)
+
+    def _fail(self, why: str) -> None:
+        calls, self.calls = self.calls, {}
+        for call in calls.values():
+            if not call.done():
+                call.set_exception(self.failure(why))
+
+    def failure(self, why: str) -> PeerError:
+        if self.channel.end_code == TOO_BIG:
+            return ReplySizeError(self._destination, f"a reply on the connection is too large: {why}")
+        return ConnectionLost(self._destination, f"connection lost: {why}")
+
+
+class WsClient:
+    """Makes calls, over connections that are kept for ``limits.WS_IDLE_CONNECTION_S``; used on one loop."""
+
+    def __init__(
+        self,
+        *,
+        ssl: tls.SSLContext | None = None,
+        max_reply_bytes: int = limits.BODY_BYTES_MAX,
+        ping_s: float = limits.WS_PING_S,
+    ):
+        self._ssl = ssl
+        self._max_reply_bytes = max_reply_bytes
+        self._ping_s = ping_s
+        self._lines: dict[str, list[_Line]] = {}
+        self._connecting: dict[str, asyncio.Task[_Line]] = {}
+        self._tidying: asyncio.TimerHandle | None = None
+        self._closed = False
+        # Unique, and of the shape of the random UUIDs that Node sends; one random prefix will do.
+        self._rid_prefix = str(uuid.uuid4())[:24]
+        self._rid_numbers = count()
+
+    def new_rid(self) -> str:
+        """An id for a call, unlike all others of this client."""
+        return f"{self._rid_prefix}{next(self._rid_numbers):012x}"
+
+    async def call(self, destination: str, rid: str, request: bytes, timeout_s: float) -> list[Any]:
+        """Send a request and return its reply ``[rid, error, result]``.
+
+        Raises ``ConnectError``, ``ConnectionLost``, ``RequestTimeout`` or ``ReplySizeError`` within
+        ``timeout_s`` seconds; ``ClosedError`` after ``close``.
+        """
+        if self._closed:
+            raise ClosedError("stopped before the call")
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout_s
+        line = self._best(destination)
+        if line is None or line.channel.full:
+            line = await self._another(destination, line, ends)
+        call: asyncio.Future[list[Any]] = loop.create_future()
+        line.calls[rid] = call
+        line.channel.send(request)
+        timer = loop.call_at(ends, _expire, call, destination, timeout_s)
+        try:
+            return await call
+        finally:
+            timer.cancel()
+            line.calls.pop(rid, None)
+            line.used = time.monotonic()
+
+    def _best(self, destination: str) -> _Line | None:
+        lines = self._lines.get(destination)
+        if lines is None:
+            return None
+        if len(lines) == 1:
+            return lines[0]
+        return min(lines, key=lambda line: (line.channel.full, len(line.calls)))
+
+    async def _another(self, destination: str, line: _Line | None, ends: float) -> _Line:
+        """A connection where there is none, or none that takes more; waits for either until ``ends``."""
+        loop = asyncio.get_running_loop()
+        left_s = max(ends - loop.time(), 0)
+        if line is None or len(self._lines[destination]) < limits.WS_CONNECTIONS_PER_DESTINATION:
+            task = self._connecting.get(destination) or self._start(destination)
+            await asyncio.wait([task], timeout=left_s)
+            if not task.done():
+                raise ConnectTimeout(destination, "no connection within the time limit")
+            if task.cancelled():
+                raise ClosedError("stopped during the call")
+            line = task.result()
+        else:
+            try:
+                await asyncio.wait_for(line.channel.room(), left_s)
+            except asyncio.TimeoutError:
+                message = "nothing could be sent within the time limit"
+                raise ConnectTimeout(destination, message) from None
+        if self._closed:
+            raise ClosedError("stopped during the call")
+        if line.channel.ended:
+            raise ConnectError(destination, "no connection: closed before anything was sent")
+        return line
+
+    def _start(self, destination: str) -> asyncio.Task[_Line]:
+        task = asyncio.ensure_future(self._connect(destination))
+        self._connecting[destination] = task
+        task.add_done_callback(lambda done: self._started(destination, done))
+        return task
+
+    def _started(self, destination: str, task: asyncio.Task[_Line]) -> None:
+        del self._connecting[destination]
+        if not task.cancelled():
+            task.exception()  # whoever waited may have given up before
+
+    async def _connect(self, destination: str) -> _Line:
+        if sum(map(len, self._lines.values())) + len(self._connecting) > limits.CONNECTIONS_MAX:
+            self._drop_oldest(destination)
+        channel = await connect(
+            destination, max_message=self._max_reply_bytes, ssl=self._ssl, ping_s=self._ping_s
+        )
+        line = _Line(channel, destination)
+        fail = channel.on_end
+
+        def ended(why: str) -> None:
+            self._forget(destination, line)
+            fail(why)
+
+        channel.on_end = ended
+        if channel.ended:
+            raise ConnectError(destination, "no connection: closed right after the handshake")
+        self._lines.setdefault(destination, []).append(line)
+        if self._tidying is None:
+            self._tidying = channel.loop.call_later(limits.WS_IDLE_CONNECTION_S / 2, self._tidy)
+        return line
+
+    def _forget(self, destination: str, line: _Line) -> None:
+        lines = self._lines.get(destination, [])
+        if line in lines:
+            lines.remove(line)
+            if not lines:
+                del self._lines[destination]
+
+    def _all(self) -> list[_Line]:
+        return [line for lines in self._lines.values() for line in lines]
+
+    def _drop_oldest(self, destination: str) -> None:
+        idle = [line for line in self._all() if not line.calls]
+        if not idle:
+            raise ConnectError(destination, f"{limits.CONNECTIONS_MAX} connections are in use")
+        min(idle, key=lambda line: line.used).channel.close(NORMAL)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        oldest = time.monotonic() - limits.WS_IDLE_CONNECTION_S
+        for line in self._all():
+            if not line.calls and line.used < oldest:
+                line.channel.close(NORMAL)
+        if self._lines:
+            loop = asyncio.get_running_loop()
+            self._tidying = loop.call_later(limits.WS_IDLE_CONNECTION_S / 2, self._tidy)
+
+    async def close(self) -> None:
+        """Close all connections; calls under way fail."""
+        self._closed = True
+        if self._tidying is not None:
+            self._tidying.cancel()
+        connecting = list(self._connecting.values())
+        for task in connecting:
+            task.cancel()
+        if connecting:
+            await asyncio.wait(connecting)
+        lines = self._all()
+        for line in lines:
+            for call in line.calls.values():
+                if not call.done():
+                    call.set_exception(ClosedError("stopped during the call"))
+        await all_gone([line.channel for line in lines], NORMAL)
+
+
+def _expire(call: asyncio.Future[list[Any]], destination: str, timeout_s: float) -> None:
+    if not call.done():
+        call.set_exception(RequestTimeout(destination, f"no whole reply within {timeout_s:g} s"))

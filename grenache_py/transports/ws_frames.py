@@ -1,0 +1,141 @@
+"""WebSocket frames and the RPC messages in them, without any IO (RFC 6455).
+
+A request is the text message ``[rid, key, payload]``, a reply ``[rid, error, result]``, both JSON. Mirrors
+grenache-nodejs-ws 1.0.0 (lib/TransportRPCClient.js, lib/TransportRPCServer.js).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ..checks import check_name
+from ..codec import decode_json, encode_json
+from ..errors import RemoteError
+
+# Opcodes, RFC 6455 section 5.2.
+CONTINUATION = 0
+TEXT = 1
+BINARY = 2
+CLOSE = 8
+PING = 9
+PONG = 10
+
+# Close codes, RFC 6455 section 7.4.1.
+NORMAL = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+INVALID_TEXT = 1007
+POLICY_VIOLATION = 1008
+TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+TRY_AGAIN_LATER = 1013
+
+
+class FrameError(Exception):
+    """A frame breaks a rule of the protocol; ``code`` is what the connection is closed with."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+
+class Messages:
+    """Joins frames into messages of at most ``max_bytes``. Control frames are not its business."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes = max_bytes
+        self._opcode = 0
+        self._parts: bytearray | None = None  # of a message whose last frame is still to come
+
+    def feed(self, opcode: int, fin: bool, payload: bytes) -> tuple[int, bytes] | None:
+        """The message that this data frame ends, as its opcode and content; ``None`` while it goes on.
+
+        Raises ``FrameError`` for what may not follow what came before, for messages that are too large, and
+        for text that is not UTF-8. Of a message that comes in one frame nothing is copied.
+        """
+        if opcode == CONTINUATION:
+            if self._parts is None:
+                raise FrameError(PROTOCOL_ERROR, "a continuation of nothing")
+            opcode = self._opcode
+        elif self._parts is not None:
+            raise FrameError(PROTOCOL_ERROR, "a new message within another")
+        held = 0 if self._parts is None else len(self._parts)
+        if held + len(payload) > self._max_bytes:
+            raise FrameError(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
+        if fin and self._parts is None:
+            return _message(opcode, payload)
+        if self._parts is None:
+            self._opcode = opcode
+            self._parts = bytearray()
+        self._parts += payload
+        if not fin:
+            return None
+        whole, self._parts = bytes(self._parts), None
+        return _message(opcode, whole)
+
+
+def _message(opcode: int, payload: bytes) -> tuple[int, bytes]:
+    if opcode == TEXT and not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            raise FrameError(INVALID_TEXT, "text that is not UTF-8") from None
+    return opcode, payload
+
+
+def encode_frame(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
+    """One whole message as a frame. A client gives a ``mask`` of 4 random bytes (RFC 6455 section 5.3)."""
+    size = len(payload)
+    masked = 0 if mask is None else 0x80
+    if size < 126:
+        head = bytes((0x80 | opcode, masked | size))
+    elif size < 0x10000:
+        head = bytes((0x80 | opcode, masked | 126, size >> 8, size & 0xFF))
+    else:
+        head = bytes((0x80 | opcode, masked | 127)) + size.to_bytes(8, "big")
+    if mask is None:
+        return head + payload
+    repeated = (mask * (size // 4 + 1))[:size]
+    hidden = int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")
+    return head + mask + hidden.to_bytes(size, "little")
+
+
+def masks(pool_bytes: int = 4096) -> Iterator[bytes]:
+    """Masks, drawn from the system's randomness many at a time."""
+    while True:
+        pool = os.urandom(pool_bytes)
+        for start in range(0, pool_bytes, 4):
+            yield pool[start : start + 4]
+
+
+# --- RPC
+
+
+def encode_call(rid: str, key: str, payload: Any) -> bytes:
+    """A request. Raises ``ArgumentError``."""
+    return encode_json([rid, check_name(key, "key"), payload])
+
+
+def decode_answer(message: bytes) -> list[Any] | None:
+    """A reply as ``[rid, error, result]``; ``None`` for whatever is no reply, which Node ignores as well (or
+    ends its process).
+    """
+    try:
+        frame = decode_json(message)
+    except ValueError:
+        return None
+    if not isinstance(frame, list) or not frame or not isinstance(frame[0], str):
+        return None
+    return [*frame[:3], None, None][:3]
+
+
+def result_of(answer: list[Any], destination: str) -> Any:
+    """The result in a reply; raises ``RemoteError`` when its error is truthy in the sense of JavaScript."""
+    _, error, result = answer
+    if error or isinstance(error, (list, dict)):
+        text = error if isinstance(error, str) else encode_json(error).decode()
+        raise RemoteError(destination, text, result)
+    return result
