@@ -1,8 +1,9 @@
-"""The HTTP client of the asyncio flavour: ``httptools`` parses, ``asyncio.Protocol`` moves the bytes.
+"""The HTTP client of the asyncio flavour, on ``asyncio.Protocol``: pooled keep-alive connections, one bounded
+exchange per call.
 
 Everything above this seam sees ``call`` only; ``transports/http.py`` is its synchronous twin. No task is
 made per call, and one timer per connection serves all its time limits, so that a call costs little more
-than its bytes. Message syntax, connections that are kept and how they end: RFC 9112.
+than its bytes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
-
-import httptools
 
 from .. import limits
 from ..errors import (
@@ -28,6 +27,7 @@ from ..errors import (
     reason,
 )
 from ..wire import CLIENT_HEADERS, HttpReply
+from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 # A body up to this size leaves in one piece with its head; copying a larger one costs more than a write.
 _JOINED_BYTES_MAX = 64 * 1024
@@ -180,8 +180,7 @@ class HttpClient:
         """``conn`` counts no more."""
         if conn in self._open:
             self._open.discard(conn)
-            if self._waiting:
-                self.make_room()
+            self.make_room()
             if self._all_gone is not None and not self._open:
                 self._all_gone.set()
 
@@ -215,23 +214,15 @@ class _Connection(asyncio.Protocol):
     """One connection, with at most one request under way."""
 
     __slots__ = (
-        "_body",
-        "_bytes",
         "_client",
-        "_encoding",
-        "_framed",
-        "_head_done",
-        "_keep_s",
         "_loop",
         "_parser",
-        "_size",
         "_target",
         "_timeout_s",
         "_timer",
         "_timer_at",
         "_transport",
         "_waiter",
-        "_whole",
         "ends",
         "idle",
     )
@@ -241,7 +232,7 @@ class _Connection(asyncio.Protocol):
         self._target = target
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.Transport | None = None
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser = ReplyParser(client.max_reply_bytes)
         self._waiter: asyncio.Future[HttpReply] | None = None
         self.idle = False
         #: on the loop's clock: the end of the call's time, or of the time that it may be idle
@@ -249,7 +240,6 @@ class _Connection(asyncio.Protocol):
         self._timeout_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._begin()
 
     @property
     def usable(self) -> bool:
@@ -312,25 +302,17 @@ class _Connection(asyncio.Protocol):
         if self._waiter is None:
             self.abort()  # nobody asked
             return
-        self._bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._lose("it switched to another protocol")
-        except httptools.HttpParserError as error:
-            # What a callback found to be wrong has been reported already.
-            self._lose(f"not HTTP: {error}")
-        else:
-            if self._whole:
-                self._finish()
-            elif self._bytes > limits.REPLY_HEAD_BYTES_MAX + 8 * self._size:
-                # Endless headers, trailers or chunk extensions.
-                self._fail_size("headers")
+            if self._parser.feed(data):
+                self._finish(self._waiter)
+        except BrokenReplyError as error:
+            self._lose(str(error))
+        except OversizedReplyError as error:
+            self.fail(ReplySizeError(self._target.place, str(error)))
 
     def eof_received(self) -> bool:
-        if self._waiter is not None and self._head_done and not self._framed:
-            self._keep_s = 0.0
-            self._finish()  # a body without a length ends with the connection
+        if self._waiter is not None and self._parser.end():
+            self._finish(self._waiter)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -340,88 +322,21 @@ class _Connection(asyncio.Protocol):
             self._target.idle.remove(self)
         if self._timer is not None:
             self._timer.cancel()
-        # The parser holds our methods and we hold it: a cycle for the collector unless it is broken here.
-        self._parser = None
+        self._parser.close()
         self._client.gone(self)
 
     def _lose(self, why: str) -> None:
         self.fail(ConnectionLost(self._target.place, f"connection lost: {why}"))
 
-    def _fail_size(self, what: str = "bytes") -> None:
-        limit = limits.REPLY_HEAD_BYTES_MAX if what == "headers" else self._client.max_reply_bytes
-        error: PeerError = ReplySizeError(
-            self._target.place,
-            f"a reply of more than {limit} bytes" + (" of headers" if what == "headers" else ""),
-        )
-        self.fail(error)
-
-    # What the parser calls.
-
-    def _begin(self) -> None:
-        self._body: list[bytes] = []
-        self._size = self._bytes = 0
-        self._encoding = ""
-        self._framed = self._head_done = self._whole = False
-        self._keep_s = limits.IDLE_CONNECTION_S
-
-    def on_message_begin(self) -> None:
-        if self._whole:
-            self._lose("a second reply to one request")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        size = len(name)
-        if size == 10:
-            if name.lower() == b"keep-alive":
-                self._read_keep_alive(value)
-        elif size == 14:
-            if name.lower() == b"content-length":
-                self._framed = True
-        elif size == 16:
-            if name.lower() == b"content-encoding":
-                self._encoding = value.decode("latin-1").lower()
-        elif size == 17 and name.lower() == b"transfer-encoding" and value.lower().endswith(b"chunked"):
-            self._framed = True
-
-    def _read_keep_alive(self, value: bytes) -> None:
-        # "timeout=5, max=100": one second less than that, as Node's clients do.
-        for part in value.split(b","):
-            word, _, number = part.strip().partition(b"=")
-            if word.lower() == b"timeout" and number.isdigit() and len(number) < 10:
-                self._keep_s = min(self._keep_s, int(number) - 1)
-
-    def on_headers_complete(self) -> None:
-        self._head_done = True
-
-    def on_body(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._client.max_reply_bytes:
-            self._fail_size()
-        else:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        if self._parser.get_status_code() < 200:
-            self._begin()  # an interim reply (RFC 9110 section 15.2), the real one follows
-        else:
-            self._whole = True
-            if not self._parser.should_keep_alive():
-                self._keep_s = 0.0
-
-    def _finish(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is None:
-            return
-        body = self._body
-        reply = HttpReply(
-            self._parser.get_status_code(), self._encoding, body[0] if len(body) == 1 else b"".join(body)
-        )
-        if self._keep_s > 0 and self.usable:
+    def _finish(self, waiter: asyncio.Future[HttpReply]) -> None:
+        self._waiter = None
+        keep_s = self._parser.keep_s
+        reply = self._parser.take()
+        if keep_s > 0 and self.usable:
             self.idle = True
-            self._limit(self._loop.time() + self._keep_s)
+            self._limit(self._loop.time() + keep_s)
             self._target.idle.append(self)
-            self._begin()
-            if self._client._waiting:
-                self._client.make_room()
+            self._client.make_room()
         else:
             self.abort()
         if not waiter.done():

@@ -1,24 +1,23 @@
-"""The HTTP client of the synchronous flavour, on requests: pooled keep-alive connections, one bounded
-exchange per call. Thread-safe. Everything above this seam sees ``call`` only; ``transports/aio_http.py`` is
-its asyncio twin.
+"""The HTTP client of the synchronous flavour, on the connection pools of requests: pooled keep-alive
+connections, one bounded exchange per call. Thread-safe. Everything above this seam sees ``call`` only;
+``transports/aio_http.py`` is its asyncio twin.
+
+What lies between a request and its connection in requests and urllib3 (sessions, hooks, cookies, redirects,
+retries, e-mail headers) takes four times as long as the exchange itself, and has nothing to do here. So the
+adapter of requests gives and keeps the connections, and the exchange is made on their sockets directly.
 """
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Mapping
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, HTTPError, NewConnectionError
 
 from .. import limits
 from ..errors import (
@@ -31,24 +30,31 @@ from ..errors import (
     reason,
 )
 from ..wire import CLIENT_HEADERS, HttpReply
+from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
+
+_READ_BYTES = 64 * 1024
+# A socket's own limit is set anew when it is further than this from what is left of the call's time: each
+# setting is a system call.
+_TIMEOUT_SLACK_S = 0.01
+# Targets whose pools are found without parsing their URL; the pools themselves are bounded by their manager.
+_TARGETS_MAX = 4 * limits.DESTINATION_POOLS
 
 
 class HttpClient:
     """Posts bodies and returns whole replies, over connections that are kept for
-    ``limits.IDLE_CONNECTION_S``.
+    ``limits.IDLE_CONNECTION_S``, or less where the server says so.
+
+    A request is sent once, as in the asyncio twin: a ``ConnectionLost`` is in doubt, and repeating is the
+    caller's decision. Connections that the server closed while they were idle are not used again.
     """
 
     def __init__(self, max_reply_bytes: int = limits.BODY_BYTES_MAX):
         self._max_reply_bytes = max_reply_bytes
         self._closed = False
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxies: peers are called where they are
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # keeps none
-        adapter = _Adapter(
+        self._adapter = _Adapter(
             pool_connections=limits.DESTINATION_POOLS, pool_maxsize=limits.CONNECTIONS_PER_DESTINATION
         )
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._targets: dict[str, _Target] = {}
 
     def call(self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> HttpReply:
         """POST ``body`` to ``url``; the reply comes whole, undecoded, with any status; no redirect is
@@ -57,128 +63,174 @@ class HttpClient:
         Raises ``ConnectError``, ``ConnectionLost``, ``RequestTimeout`` or ``ReplySizeError`` within
         ``timeout_s`` seconds; ``ClosedError`` after ``close``.
         """
-        if self._closed:
-            raise ClosedError("stopped before the call")
-        request = requests.PreparedRequest()
-        request.prepare(method="POST", url=url, headers={**CLIENT_HEADERS, **headers}, data=body)
-        _deadline.at = ends = time.monotonic() + timeout_s
-        # Connecting gets a little less than the whole time, as in the asyncio twin.
-        timeouts = (min(limits.CONNECT_TIMEOUT_S, timeout_s * 0.9), timeout_s)
+        ends = time.monotonic() + timeout_s
+        target = self._targets.get(url) or self._target(url)
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+        head = target.start + "".join(lines).encode("latin-1")
+        conn = self._borrow(url, target)
         try:
-            response = self._session.send(
-                request, stream=True, timeout=timeouts, allow_redirects=False, proxies={}
-            )
-            try:
-                data: bytes = response.raw.read(self._max_reply_bytes + 1, decode_content=False)
-                missing = response.raw.length_remaining
-            finally:
-                # Back to the pool when it was read to its end, closed otherwise.
-                response.close()
-        except requests.ConnectTimeout as error:
-            raise ConnectTimeout(_place(url), "no connection within the time limit") from error
-        except (requests.RequestException, HTTPError, OSError) as error:
-            cause = _cause(error)
-            if isinstance(cause, NewConnectionError):
-                raise ConnectError(
-                    _place(url), f"no connection: {reason(cause.__cause__ or cause)}"
-                ) from error
-            if time.monotonic() >= ends or isinstance(error, (requests.ReadTimeout, TimeoutError)):
-                raise RequestTimeout(_place(url), f"no whole reply within {timeout_s:g} s") from error
-            raise ConnectionLost(_place(url), f"connection lost: {_innermost(cause)}") from error
-        if len(data) > self._max_reply_bytes:
-            raise ReplySizeError(_place(url), f"a reply of more than {self._max_reply_bytes} bytes")
-        if missing:
-            raise ConnectionLost(_place(url), f"connection lost: {missing} bytes of the reply are missing")
-        return HttpReply(response.status_code, response.headers.get("Content-Encoding", "").lower(), data)
+            if conn.is_closed:
+                self._connect(conn, target.place, timeout_s)
+            return conn.exchange(head + body, ends, self._max_reply_bytes)
+        except TimeoutError as error:
+            conn.close()
+            if isinstance(error, ConnectTimeout):
+                raise
+            raise RequestTimeout(target.place, f"no whole reply within {timeout_s:g} s") from error
+        except OversizedReplyError as error:
+            conn.close()
+            raise ReplySizeError(target.place, str(error)) from error
+        except BrokenReplyError as error:
+            conn.close()
+            raise ConnectionLost(target.place, f"connection lost: {error}") from error
+        except OSError as error:
+            conn.close()
+            if isinstance(error, ConnectError):
+                raise
+            raise ConnectionLost(target.place, f"connection lost: {reason(error)}") from error
+        except BaseException:
+            conn.close()  # interrupted: a reply may still come
+            raise
+        finally:
+            target.pool.give(conn)
 
     def close(self) -> None:
         """Close idle connections; calls under way in other threads end by themselves, within their limits."""
         self._closed = True
-        self._session.close()
+        self._targets.clear()
+        self._adapter.close()
+
+    def _target(self, url: str) -> _Target:
+        if len(self._targets) >= _TARGETS_MAX:
+            self._targets.clear()
+        target = _Target(url, self._adapter.pool(url))
+        self._targets[url] = target
+        return target
+
+    def _borrow(self, url: str, target: _Target) -> _Connection:
+        while True:
+            if self._closed:
+                raise ClosedError("stopped before the call")
+            try:
+                return target.pool.borrow()
+            except ClosedPoolError:
+                # Its manager ended it in favour of others.
+                target.pool = self._adapter.pool(url)
+
+    @staticmethod
+    def _connect(conn: _Connection, place: str, timeout_s: float) -> None:
+        # Connecting gets a little less than the whole time, as in the asyncio twin.
+        conn.timeout = min(limits.CONNECT_TIMEOUT_S, timeout_s * 0.9)
+        try:
+            conn.connect()
+        except (ConnectTimeoutError, TimeoutError) as error:
+            # NewConnectionError is a ConnectTimeoutError to urllib3, for history's sake.
+            if isinstance(error, NewConnectionError):
+                raise ConnectError(place, f"no connection: {reason(error.__cause__ or error)}") from error
+            raise ConnectTimeout(place, "no connection within the time limit") from error
+        except (HTTPError, OSError, UnicodeError) as error:
+            raise ConnectError(place, f"no connection: {reason(error.__cause__ or error)}") from error
 
 
-class _Deadline(threading.local):
-    at = 0.0
+class _Target:
+    """One URL: its pool, and how requests to it begin."""
+
+    __slots__ = ("place", "pool", "start")
+
+    def __init__(self, url: str, pool: _Pool) -> None:
+        parts = urlsplit(url)
+        self.place = parts.netloc
+        fixed = "".join(f"{name}: {value}\r\n" for name, value in CLIENT_HEADERS.items())
+        self.start = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n{fixed}".encode("latin-1")
+        self.pool = pool
 
 
-_deadline = _Deadline()
-"""When the call of this thread must have ended. requests only limits each single wait for data, so a peer
-that sends a byte now and then could hold a call for ever; the socket below limits the sum of them.
-"""
+class _Connection(HTTPConnection):
+    """A connection that makes whole exchanges within a time, and is not used again after a long pause."""
 
+    _parser: ReplyParser | None = None
+    _kept_until = 0.0
 
-class _Socket(socket.socket):
-    """A socket that waits no longer than its thread's deadline."""
+    @property
+    def is_connected(self) -> bool:
+        # Asked by the pool: False makes it close the connection and connect again.
+        return time.monotonic() < self._kept_until and super().is_connected
 
-    def recv_into(self, *args: Any) -> int:
-        self._limit()
-        return super().recv_into(*args)
+    def exchange(self, request: bytes, ends: float, max_bytes: int) -> HttpReply:
+        """Send ``request``, and read its reply. Raises OSError, and what the parser raises."""
+        sock = self.sock
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = ReplyParser(max_bytes)
+        self._limit(ends)
+        try:
+            sock.sendall(request)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the reply may have been sent before the request was read
+        whole = False
+        while not whole:
+            self._limit(ends)
+            data = sock.recv(_READ_BYTES)
+            if data:
+                whole = parser.feed(data)
+            elif parser.end():
+                break
+            else:
+                raise ConnectionError("the peer closed it")
+        keep_s = parser.keep_s
+        reply = parser.take()
+        if keep_s > 0:
+            self._kept_until = time.monotonic() + keep_s
+        else:
+            self.close()
+        return reply
 
-    def sendall(self, *args: Any) -> None:
-        self._limit()
-        super().sendall(*args)
+    def close(self) -> None:
+        super().close()
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
 
-    def _limit(self) -> None:
-        left_s = _deadline.at - time.monotonic()
+    def _limit(self, ends: float) -> None:
+        left_s = ends - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("timed out")
-        self.settimeout(left_s)
+        if not 0 <= (self.sock.gettimeout() or 0.0) - left_s < _TIMEOUT_SLACK_S:
+            self.sock.settimeout(left_s)
 
 
-class _Limited(HTTPConnection):
-    """A connection with such a socket, which is not used again after a long pause."""
-
-    _used_at = 0.0
-
-    def _new_conn(self) -> socket.socket:
-        plain = super()._new_conn()
-        return _Socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None and time.monotonic() - self._used_at > limits.IDLE_CONNECTION_S:
-            self.close()  # the next line connects again
-        super().request(*args, **kwargs)
-
-    def getresponse(self) -> Any:
-        response = super().getresponse()
-        self._used_at = time.monotonic()
-        return response
-
-
-class _LimitedTls(_Limited, HTTPSConnection):
-    """The same over TLS, whose layer takes the socket over: here only each single wait is limited."""
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Limited
+    """urllib3's pool, which lends its connections."""
+
+    ConnectionCls = _Connection
+
+    def borrow(self) -> _Connection:
+        """A connection to be given back, idle or not yet connected. Raises ``ClosedPoolError``."""
+        conn = self._get_conn()
+        assert isinstance(conn, _Connection)
+        return conn
+
+    def give(self, conn: _Connection) -> None:
+        self._put_conn(conn)
 
 
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _LimitedTls
+class _TlsPool(_Pool, HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
 
 
 class _Adapter(HTTPAdapter):
+    """requests' adapter, with such pools."""
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
-
-def _cause(error: BaseException) -> BaseException:
-    """What requests wrapped: ``ConnectionError(MaxRetryError(reason=…))``,
-    ``ConnectionError(ProtocolError(…))``.
-    """
-    if isinstance(error, requests.RequestException) and error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
-        error = error.reason
-    return error
-
-
-def _innermost(error: BaseException) -> str:
-    """``ProtocolError("Connection aborted.", ConnectionResetError(…))`` → ``Connection reset by peer``."""
-    inner = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], Exception) else error
-    return reason(inner)
-
-
-def _place(url: str) -> str:
-    return urlsplit(url).netloc
+    def pool(self, url: str) -> _Pool:
+        pool = self.poolmanager.connection_from_url(url)
+        assert isinstance(pool, _Pool)
+        return pool
