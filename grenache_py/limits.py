@@ -114,3 +114,6 @@ SUB_LOOKUP_S = 10.0
 
 SUB_RECONNECT_S = 0.2
 """Mean pause before a lost publisher is connected to again; doubles with each failure up to SUB_LOOKUP_S."""
+
+SUB_LOOKUP_TIMEOUT_S = 5.0
+"""Time limit of each of these look-ups (grenache-nodejs-base: PeerSub)."""

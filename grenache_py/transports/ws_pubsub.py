@@ -11,11 +11,11 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from ssl import SSLContext
 
 from .. import limits
-from ..errors import ArgumentError, ConnectError, GrapeError, ListenError, LookupEmptyError
+from ..errors import ArgumentError, ConnectError, GrenacheError, ListenError, LookupEmptyError
 from .ws import Channel, all_gone
 from .ws_client import connect
 from .ws_frames import BINARY, NORMAL, TEXT, encode_frame
@@ -84,6 +84,18 @@ def encode_message(message: Message) -> bytes:
     if len(content) > limits.BODY_BYTES_MAX:
         raise ArgumentError("message", f"must be at most {limits.BODY_BYTES_MAX} bytes, not {len(content)}")
     return encode_frame(opcode, content)
+
+
+SUB_EVENTS = ("message", "connected", "disconnected")
+
+
+def check_sub_event(event: str, taken: Container[str]) -> str:
+    """An event of a subscriber that has no listener yet. Raises ``ArgumentError``."""
+    if event not in SUB_EVENTS:
+        raise ArgumentError("event", f"must be one of {', '.join(SUB_EVENTS)}, not {event!r}")
+    if event in taken:
+        raise ArgumentError("event", f"{event} already has a listener")
+    return event
 
 
 # What a subscriber reports, in order: an event's name and its arguments.
@@ -207,7 +219,7 @@ class _Following:
             return set(await self._subscriber.lookup(self._name))
         except LookupEmptyError:
             return set()
-        except GrapeError as error:
+        except GrenacheError as error:
             log.warning("publishers of %r could not be looked up: %s", self._name, error)
             return self._listed
 
@@ -240,7 +252,7 @@ class _Following:
                 else:
                     tried.set()
                     failures = 0
-                    await channel.gone
+                    await asyncio.wait([channel.gone])
                 tried.set()
                 mean_s = min(limits.SUB_RECONNECT_S * 2 ** min(failures, 10), limits.SUB_LOOKUP_S)
                 await asyncio.sleep(mean_s * random.uniform(0.5, 1.5))
