@@ -22,6 +22,7 @@ from typing import Any, cast
 import httptools
 
 from .http1_head import NO_BODY, ReplyHeads, encode_headers
+from .http1_known import KnownHeads
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,7 @@ class HttpServer:
         self._all_gone: asyncio.Event | None = None
         self._tick_s = min(1.0, keep_alive_s / 4, request_timeout_s / 4)
         self.heads = ReplyHeads(int(keep_alive_s))
+        self.known_heads = KnownHeads()
 
     @property
     def port(self) -> int:
@@ -337,6 +339,15 @@ class _Connection(asyncio.Protocol):
         if self._stopped:
             return
         open_before = self._receiving
+        idle = not (open_before or self._waiting or self._in_flight or self._write_blocked)
+        if idle:
+            found = self.server.known_heads.find(data)
+            if found is not None:
+                head, body = found
+                exchange = Exchange(self, head.method, head.target, head.headers, body, True)
+                self._in_flight.append(exchange)
+                self._hand_over(exchange)
+                return
         self._corked = []
         try:
             self._parser.feed_data(data)
@@ -353,6 +364,10 @@ class _Connection(asyncio.Protocol):
             self._bytes += len(data)
             if self._bytes > HEAD_BYTES_MAX + 8 * self._body_bytes:
                 self._refuse(431, b"", last=True)
+        if idle and len(self._waiting) == 1 and not (self._stopped or self._receiving):
+            only = self._waiting[0]
+            if only._refusal is None:
+                self.server.known_heads.learn(data, only.method, only.target, only._headers, only.body)
         self._dispatch()
         self._uncork()
         self._corked = None
@@ -490,17 +505,20 @@ class _Connection(asyncio.Protocol):
                 if exchange._refusal is not None:
                     exchange.reply(*exchange._refusal)
                     continue
-                try:
-                    self.server.handle(exchange)
-                except Exception:
-                    log.exception("the handler of %s %s failed", exchange.method, exchange.target)
-                    if not exchange.replied:
-                        exchange.reply(*self.server.on_handler_error)
+                self._hand_over(exchange)
         finally:
             self._dispatching = False
         if self._continue_due and not self._in_flight and not self._waiting and self._receiving:
             self._continue_due = False
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _hand_over(self, exchange: Exchange) -> None:
+        try:
+            self.server.handle(exchange)
+        except Exception:
+            log.exception("the handler of %s %s failed", exchange.method, exchange.target)
+            if not exchange.replied:
+                exchange.reply(*self.server.on_handler_error)
 
     def deliver(self, exchange: Exchange, wire: bytes) -> None:
         """Take a reply; send it, and those that waited for it, when its turn has come."""
@@ -517,7 +535,7 @@ class _Connection(asyncio.Protocol):
         self._served = True
         if not self._receiving:
             self._since = self.server.now
-        if self._corked is None:
+        if self._corked is None and (self._waiting or self._eof or self._continue_due or not self._reading):
             self._dispatch()
             self._settle()
 
