@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from .client import BookRecord, Client, OrderPage, Placed
-from .errors import InvalidFieldError, JournalError
+from .errors import IdentityError, InvalidFieldError, JournalError
 from .journal import DURABILITIES
 from .journal_cli import journal_group
+from .keyfile import allowed_keys
 from .model import Instrument, OrderStatus
 from .runs import demo_command, flow_command, reconcile_command, replay_command
 from .selection import POLICIES
@@ -122,6 +123,25 @@ for command in (flow_command, replay_command, reconcile_command, demo_command, j
     show_default=True,
     help="full: survives a power cut; normal: a crash of the process; off: neither for sure, but fast.",
 )
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sign with this key (see: orderbook keygen).  [default: one kept beside the journals, or a new one]",
+)
+@click.option(
+    "--allow",
+    "allow",
+    metavar="KEY",
+    multiple=True,
+    help="Trade with this key only: KEY, NAME=KEY, or a file of those, one a line; may be repeated.",
+)
+@click.option(
+    "--open",
+    "unsigned",
+    is_flag=True,
+    help="Trade with peers that do not sign, too: for learning, since anybody can pose as one.",
+)
 @click.option("--ready-json", is_flag=True, help="When ready, print the addresses as a line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log more, to standard error.")
 def peer(
@@ -136,6 +156,9 @@ def peer(
     policy: str,
     journal: Path | None,
     durability: str,
+    key: Path | None,
+    allow: tuple[str, ...],
+    unsigned: bool,
     ready_json: bool,
     verbose: bool,
 ) -> None:
@@ -152,15 +175,18 @@ def peer(
 
     from .peer import PeerSettings, run_peer
 
+    if allow and unsigned:
+        raise click.UsageError("--allow and --open contradict each other: who does not sign has no key")
     log_to_stderr(verbose)
     api_host, api_port = host_and_port(api)
 
     def ready(worker: Any, served: Any) -> None:
         if ready_json:
-            print_json({"ready": {"name": name, "api": served.url, "port": worker.port}})
+            print_json({"ready": {"name": name, "api": served.url, "port": worker.port, "key": worker.key}})
         else:
             click.echo(
-                f"{name} is ready: client API {served.url}, peers on port {worker.port}; end with Ctrl-C"
+                f"{name} is ready: client API {served.url}, peers on port {worker.port}; end with Ctrl-C\n"
+                f"its key is {worker.key}"
             )
 
     try:
@@ -175,11 +201,14 @@ def peer(
             policy=POLICIES[policy],
             journals=journal,
             durability=durability,
+            key=key,
+            allowed=allowed_keys(allow) if allow else None,
+            unsigned=unsigned,
         )
         run(run_peer(settings, ready))
     except (InvalidFieldError, ArgumentError) as error:
         raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from None
-    except JournalError as error:
+    except (JournalError, IdentityError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         hint = "choose another --api or --port; 0 is any free port"

@@ -22,12 +22,17 @@ class Announce(NamedTuple):
 
 
 class Confirm(NamedTuple):
-    """Ask a maker to execute; tell ``Negotiator.match_answered`` or ``match_failed``."""
+    """Ask a maker to execute; tell ``Negotiator.match_answered`` or ``match_failed``.
+
+    ``key`` is the maker's: only its holder may execute, and only its signature is an answer. None: the maker
+    does not sign.
+    """
 
     match_id: str
     maker: str
     destination: str
     payload: Any
+    key: str | None = None
 
 
 class Tell(NamedTuple):

@@ -8,6 +8,9 @@
     ├── DuplicateOrderError        duplicate_order   the client order id was used for a different order
     ├── BusyError                  busy              a bound is reached; try again later
     ├── ProtocolError              protocol          a peer said what the protocol does not allow
+    ├── IdentityError              identity          a key, or the file of one, can't be used
+    ├── ProofError                 invalid_proof     a proof does not prove a trade
+    ├── UnknownProofError          unknown_proof     there is no proof of such a match here
     └── JournalError               journal           the journal can't be read or written; see its text
 
 Every one changes nothing: what raised it left the book as it was.
@@ -60,6 +63,18 @@ class BusyError(OrderBookError):
 
 class ProtocolError(OrderBookError):
     code = "protocol"
+
+
+class IdentityError(OrderBookError):
+    code = "identity"
+
+
+class ProofError(OrderBookError):
+    code = "invalid_proof"
+
+
+class UnknownProofError(OrderBookError):
+    code = "unknown_proof"
 
 
 class JournalError(OrderBookError):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from .errors import JournalError
-from .model import Order, Trade
+from .model import Order, Side, Trade
 
 
 class Accepted(Struct, tag="accepted", frozen=True):
@@ -45,12 +45,13 @@ class Executed(Struct, tag="executed", frozen=True):
     maker_peer: str
     taker_peer: str
     time_ms: int
+    side: str | None = None
 
 
 class Intended(Struct, tag="intended", frozen=True):
     """A confirmation is about to be sent: from now on only the maker's answer decides over ``fills``.
 
-    ``fills`` are (order id, price, quantity).
+    ``fills`` are (order id, price, quantity); ``key`` is the maker's, or None if it does not sign.
     """
 
     match_id: str
@@ -59,6 +60,7 @@ class Intended(Struct, tag="intended", frozen=True):
     destination: str
     lock_id: str
     fills: tuple[tuple[str, int, int], ...]
+    key: str | None = None
 
 
 class Refused(Struct, tag="refused", frozen=True):
@@ -67,7 +69,15 @@ class Refused(Struct, tag="refused", frozen=True):
     match_id: str
 
 
-Event = Accepted | Cancelled | Executed | Intended | Refused
+class Signed(Struct, tag="signed", frozen=True):
+    """What both peers of an executed match have signed, as it travelled: see ``proofs``."""
+
+    match_id: str
+    request: dict[str, Any]
+    answer: dict[str, Any]
+
+
+Event = Accepted | Cancelled | Executed | Intended | Refused | Signed
 
 
 def accepted_event(order: Order) -> Accepted:
@@ -92,6 +102,7 @@ def trade_event(trade: Trade) -> Executed:
         maker_peer=trade.maker_peer,
         taker_peer=trade.taker_peer,
         time_ms=trade.time_ms,
+        side=None if trade.side is None else trade.side.value,
     )
 
 
@@ -107,6 +118,7 @@ def trade_of(event: Executed, market: str) -> Trade:
         maker_peer=event.maker_peer,
         taker_peer=event.taker_peer,
         time_ms=event.time_ms,
+        side=None if event.side is None else Side(event.side),
     )
 
 

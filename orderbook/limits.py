@@ -36,6 +36,13 @@ OFFER_FILLS = 256
 """Resting orders that one offer names; the rest is found by the next announcement."""
 PEERS = 1_000
 """Peers of one market kept in the roster; look-ups return at most 100 at a time."""
+NONCES_PER_PEER = 5_000
+"""Messages of one peer remembered so that none is taken twice. From one that sends more within the window,
+only newer ones are taken."""
+SIGNED_BYTES = 256 * 1024
+"""Longest signed message: an answer with the trades of 256 orders and the longest names just fits."""
+PROOFS_IN_MEMORY = 10_000
+"""Proofs of trades kept, newest first, where there is no journal."""
 CLOSED_ORDERS = 200_000
 """Closed orders kept for questions about them, oldest swept first."""
 CLOSED_ORDER_AGE_S = 3_600.0
@@ -67,6 +74,12 @@ HEARTBEAT_S = 1.0
 """Mean pause between heartbeats, jittered by a quarter."""
 HEARTBEATS_MISSED = 5
 """A peer not heard of for this many heartbeats leaves the roster."""
+SIGNED_WINDOW_S = 30.0
+"""How far the time in a signed message may be from our clock, either way: far longer than a message travels,
+and room for clocks that nobody has set of late."""
+NAME_HELD_S = max(HEARTBEATS_MISSED * HEARTBEAT_S, LEASE_S)
+"""For how long a silent peer's name is kept from other keys: until it has left the roster, and nothing is
+reserved under its name."""
 DISCOVERY_S = 2.0
 """Longest pause between look-ups of a market's shared name."""
 DISCOVERY_WANTED_S = 0.1

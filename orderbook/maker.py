@@ -95,7 +95,7 @@ class Maker:
             ],
             quantity=instrument.quantity_text(reservation.quantity),
             fully_matched=reservation.quantity == quantity,
-            lease=reservation.expires - now,
+            lease=max(1, int(1000 * (reservation.expires - now))),
             contended=contended,
             sender=self._market.peer,
         )
@@ -108,6 +108,8 @@ class Maker:
         if known:
             if known[0].taker_peer != sender or known[0].maker_peer != self._market.peer:
                 raise ProtocolError("match_id belongs to another match")
+            if message.side is not None and known[0].side not in (None, Side(message.side)):
+                raise ProtocolError("side must be what it was")
             return self._committed(known), []
         effects = self.expire(self._market.clock.monotonic())
         reservation = self._held_by(sender, message.lock_id)
@@ -118,8 +120,11 @@ class Maker:
         except OrderBookError as error:
             return self._rejected(str(error)), effects + self._end(reservation)
         executed = self._book.commit(reservation, quantities)
+        time_ms = self._market.clock.time_ms()
         trades = [
-            self._market.trade(message.match_id, order, quantity, reservation.purpose, taker_peer=sender)
+            self._market.trade(
+                message.match_id, order, quantity, reservation.purpose, taker_peer=sender, time_ms=time_ms
+            )
             for order, quantity in executed
         ]
         effects += self._market.traded(trades)
@@ -215,6 +220,8 @@ class Maker:
             quantity = instrument.quantity(fill.quantity, "fills.quantity")
             if held is None or fill.order_id in quantities or quantity > held.quantity:
                 raise ProtocolError("fills must be within what was reserved")
+            if message.side is not None and held.order.side is Side(message.side):
+                raise ProtocolError(f"side must be {held.order.side.opposite.value}, as was announced")
             if instrument.price(fill.price, "fills.price") != held.order.price:
                 raise ProtocolError("fills.price must be the price that was offered")
             quantities[fill.order_id] = quantity

@@ -96,14 +96,17 @@ class Market:
 
     def executed(self, matches: Sequence[Match]) -> list[Effect]:
         """Record local matches as trades."""
+        time_ms = self.clock.time_ms()
         trades = [
-            self.trade(self.new_id(), maker, quantity, taker.id, taker_peer=self.peer)
+            self.trade(self.new_id(), maker, quantity, taker.id, taker_peer=self.peer, time_ms=time_ms)
             for maker, taker, quantity in matches
         ]
         return self.traded(trades) if trades else []
 
-    def trade(self, match_id: str, maker: Order, quantity: int, taker_id: str, taker_peer: str) -> Trade:
-        """The record of a trade of our resting order ``maker``, as of now."""
+    def trade(
+        self, match_id: str, maker: Order, quantity: int, taker_id: str, *, taker_peer: str, time_ms: int
+    ) -> Trade:
+        """The record of a trade of our resting order ``maker``; all trades of one match have one time."""
         return Trade(
             match_id=match_id,
             market=self.instrument.market,
@@ -113,7 +116,8 @@ class Market:
             taker_order_id=taker_id,
             maker_peer=self.peer,
             taker_peer=taker_peer,
-            time_ms=self.clock.time_ms(),
+            time_ms=time_ms,
+            side=maker.side.opposite,
         )
 
     def traded(self, trades: Sequence[Trade]) -> list[Effect]:
@@ -159,4 +163,5 @@ class Market:
             maker_peer=trade.maker_peer,
             taker_peer=trade.taker_peer,
             time=trade.time_ms,
+            side=None if trade.side is None else trade.side.value,
         )

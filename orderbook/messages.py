@@ -6,12 +6,13 @@ that later versions can add some. Nothing here does IO.
 
     request             payload                                      answer
     AnnounceOpenOrder   {order, round, instrument}                   Offer, {"contended": true} or null
-    CrossPeerMatch      {match_id, lock_id, fills}                   MatchAnswer
+    CrossPeerMatch      {match_id, lock_id, fills, side}             MatchAnswer
     ReleaseLock         {lock_id}                                    {"released": bool}
     Heartbeat           {sequence, best_bid, best_ask, instrument}   Heartbeat
     Goodbye             {}                                           null
 
-Answers name who gives them in ``from``, so that a destination that has changed hands is noticed.
+Answers name who gives them in ``from``, so that a destination that has changed hands is noticed. How all of
+it is signed is told in ``seals``. No message holds a fraction, which JSON writes in more than one way.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ LockId = Annotated[str, Meta(min_length=1, max_length=2 * limits.NAME_LENGTH)]
 Decimal = Annotated[str, Meta(min_length=1, max_length=limits.DECIMAL_LENGTH)]
 Digest = Annotated[str, Meta(max_length=limits.NAME_LENGTH)]
 Count = Annotated[int, Meta(ge=0)]
+SideText = Annotated[str, Meta(pattern="^(buy|sell)$")]
 
 
 class Envelope(Struct):
@@ -44,7 +46,7 @@ class OpenOrder(Struct):
 
     id: Name
     market: Name
-    side: Annotated[str, Meta(pattern="^(buy|sell)$")]
+    side: SideText
     price: Decimal
     quantity: Decimal
 
@@ -69,15 +71,19 @@ Fills = Annotated[list[OfferedFill], Meta(min_length=1, max_length=limits.OFFER_
 
 
 class Offer(Struct, omit_defaults=True):
-    """What a maker has set aside for the announcer, for ``lease`` seconds from when it answered."""
+    """What a maker has set aside for the announcer, for ``lease`` milliseconds from when it answered.
+
+    ``key`` is there when the offer is signed: a confirmation is for the holder of that key and nobody else.
+    """
 
     lock_id: LockId
     fills: Fills
     quantity: Decimal
     fully_matched: bool
-    lease: Annotated[float, Meta(gt=0)]
+    lease: Annotated[int, Meta(gt=0)]
     contended: bool = False
     sender: Name | None = field(name="from", default=None)
+    key: Name | None = None
 
 
 class NoOffer(Struct, omit_defaults=True):
@@ -88,15 +94,22 @@ class NoOffer(Struct, omit_defaults=True):
 
 
 class CrossPeerMatch(Struct):
-    """ "Execute these of what you reserved." Asked again until answered; the answer never changes."""
+    """ "Execute these of what you reserved." Asked again until answered; the answer never changes.
+
+    ``side`` is the asker's: it is in the request so that both sign who buys.
+    """
 
     match_id: Name
     lock_id: LockId
     fills: Fills
+    side: SideText | None = None
 
 
 class TradeRecord(Struct):
-    """A trade as both sides keep it and as the client API shows it; ``time`` in milliseconds of the epoch."""
+    """A trade as both sides keep it and as the client API shows it.
+
+    ``side`` is what the taker did; ``time`` is in milliseconds of the epoch.
+    """
 
     match_id: Name
     market: Name
@@ -107,6 +120,7 @@ class TradeRecord(Struct):
     maker_peer: Name
     taker_peer: Name
     time: Count
+    side: SideText | None = None
 
 
 class MatchAnswer(Struct, omit_defaults=True):

@@ -236,7 +236,6 @@ class Order:
         price: int,
         quantity: int,
         terms: Terms = GTC,
-        *,
         time_ms: int = 0,
         client_order_id: str | None = None,
     ):
@@ -292,7 +291,8 @@ class Trade(NamedTuple):
 
     ``(match_id, maker_order_id)`` names it: a match with one peer may fill several of its resting orders.
     Both peers of a cross-peer trade keep the same record. ``price`` is in ticks, ``quantity`` in lots,
-    ``time_ms`` is the maker's clock in milliseconds since the epoch.
+    ``time_ms`` is the maker's clock in milliseconds since the epoch, ``side`` is what the taker did (None in
+    journals from before it was kept).
     """
 
     match_id: str
@@ -304,6 +304,7 @@ class Trade(NamedTuple):
     maker_peer: str
     taker_peer: str
     time_ms: int
+    side: Side | None = None
 
     @property
     def cross_peer(self) -> bool:

@@ -340,6 +340,10 @@ class Negotiator:
         """Confirmations that a maker did not answer in time and is asked again."""
         return sum(1 for confirmation in self._taker.confirmations.values() if confirmation.silences)
 
+    def is_in_doubt(self, match_id: str) -> bool:
+        """Whether a maker has been asked about ``match_id`` and has not answered."""
+        return match_id in self._taker.confirmations
+
     @property
     def makers_in_doubt(self) -> list[str]:
         """The maker of each confirmation that is not answered."""

@@ -12,11 +12,17 @@ from pathlib import Path
 from grenache_py.aio import Link
 
 from .api import Api
+from .identity import Identity
+from .keyfile import kept_key, load_key, new_identity
+from .keyring import Allowed
 from .model import Instrument
 from .selection import POLICIES, Policy
 from .worker import Worker
 
 log = logging.getLogger(__name__)
+
+KEPT_KEY = "peer.key"
+"""Of a peer that was given none: the file in the folder of its journals, for both belong together."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,9 @@ class PeerSettings:
         policy: Chooses among offers of equal price.
         journals: The folder of its journals; None: all is forgotten in the end.
         durability: Of the journals, one of :data:`orderbook.journal.DURABILITIES`.
+        key: The file of its private key; None: the one kept beside its journals, or for this run a new one.
+        allowed: The keys that may trade with it, each with the only name that it may use or None; None: all.
+        unsigned: Whether peers that do not sign may trade with it too.
     """
 
     name: str
@@ -46,6 +55,15 @@ class PeerSettings:
     policy: Policy = POLICIES["full-first"]
     journals: Path | None = None
     durability: str = "full"
+    key: Path | None = None
+    allowed: Allowed | None = None
+    unsigned: bool = False
+
+    def identity(self) -> Identity:
+        """The key to sign with. Raises IdentityError."""
+        if self.key is not None:
+            return load_key(self.key)
+        return new_identity() if self.journals is None else kept_key(self.journals / KEPT_KEY)
 
 
 async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None]) -> None:
@@ -53,7 +71,9 @@ async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None])
 
     Raises:
         OSError: An address can't be listened on.
+        JournalError, IdentityError: A file of it can't be used.
     """
+    identity = settings.identity()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,6 +88,9 @@ async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None])
             port=settings.port,
             journals=settings.journals,
             durability=settings.durability,
+            identity=identity,
+            allowed=settings.allowed,
+            unsigned=settings.unsigned,
         )
         async with worker, Api(worker, settings.api_host, settings.api_port) as api:
             ready(worker, api)

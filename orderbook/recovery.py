@@ -85,7 +85,7 @@ class Recovered:
     def _intend(self, event: Intended) -> None:
         order = self.orders[event.order_id]
         fills = [OfferFill(*fill) for fill in event.fills]
-        confirmation = Confirmation(order, event.maker, event.destination, event.lock_id, fills)
+        confirmation = Confirmation(order, event.maker, event.destination, event.lock_id, fills, event.key)
         self.confirmations[event.match_id] = confirmation
         order.reserved += confirmation.quantity
 

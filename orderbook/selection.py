@@ -36,6 +36,7 @@ class PeerOffer(NamedTuple):
     fills: tuple[OfferFill, ...]
     quantity: int
     fully_matched: bool
+    key: str | None = None
 
 
 class Choice(NamedTuple):

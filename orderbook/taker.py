@@ -61,16 +61,28 @@ class Negotiation:
 
 
 class Confirmation:
-    """A match that a maker was asked to execute and has not answered; ``silences`` counts the tries."""
+    """A match that a maker was asked to execute and has not answered; ``silences`` counts the tries.
 
-    __slots__ = ("destination", "fills", "lock_id", "maker", "order", "quantity", "silences")
+    ``key`` is the maker's: whoever has its name by now, only that key's answer counts. None: it did not sign.
+    """
 
-    def __init__(self, order: Order, maker: str, destination: str, lock_id: str, fills: Sequence[OfferFill]):
+    __slots__ = ("destination", "fills", "key", "lock_id", "maker", "order", "quantity", "silences")
+
+    def __init__(
+        self,
+        order: Order,
+        maker: str,
+        destination: str,
+        lock_id: str,
+        fills: Sequence[OfferFill],
+        key: str | None = None,
+    ):
         self.order = order
         self.maker = maker
         self.destination = destination
         self.lock_id = lock_id
         self.fills = tuple(fills)
+        self.key = key
         self.quantity = sum(fill.quantity for fill in fills)
         self.silences = 0
 
@@ -83,6 +95,7 @@ class Confirmation:
             destination=self.destination,
             lock_id=self.lock_id,
             fills=self.fills,
+            key=self.key,
         )
 
 
@@ -207,7 +220,9 @@ class Taker:
         if quantity > negotiation.held:
             raise ProtocolError(f"{peer.name} offers more than was asked")
         negotiation.offers.append(
-            PeerOffer(peer.name, destination, offer.lock_id, tuple(fills), quantity, offer.fully_matched)
+            PeerOffer(
+                peer.name, destination, offer.lock_id, tuple(fills), quantity, offer.fully_matched, offer.key
+            )
         )
         negotiation.contended |= offer.contended
 
@@ -259,7 +274,7 @@ class Taker:
     def _confirm(self, negotiation: Negotiation, choice: Choice) -> Effect:
         offer, match_id = choice.offer, self._market.new_id()
         confirmation = Confirmation(
-            negotiation.order, offer.peer, offer.destination, offer.lock_id, choice.fills
+            negotiation.order, offer.peer, offer.destination, offer.lock_id, choice.fills, offer.key
         )
         negotiation.held -= confirmation.quantity
         negotiation.confirming.add(match_id)
@@ -275,9 +290,9 @@ class Taker:
             )
             for fill in confirmation.fills
         ]
-        message = CrossPeerMatch(match_id, confirmation.lock_id, fills)
+        message = CrossPeerMatch(match_id, confirmation.lock_id, fills, confirmation.order.side.value)
         payload = envelope(self._market.peer, message)
-        return Confirm(match_id, confirmation.maker, confirmation.destination, payload)
+        return Confirm(match_id, confirmation.maker, confirmation.destination, payload, confirmation.key)
 
     def _release(self, destination: str, lock_id: object) -> list[Effect]:
         if not isinstance(lock_id, str) or len(lock_id) > limits.NAME_LENGTH:
@@ -325,6 +340,7 @@ class Taker:
                 maker_peer=confirmation.maker,
                 taker_peer=self._market.peer,
                 time_ms=time_ms,
+                side=confirmation.order.side,
             )
             for fill in confirmation.fills
         ]

@@ -22,13 +22,19 @@ from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
 
 from . import limits
-from .effects import Announce, Beat, Confirm, Discover, Effect, Settled, Tell
+from .channel import Channel, Question
+from .effects import Confirm, Discover, Effect, Settled
 from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError
+from .gate import Gate
+from .identity import Identity
 from .journal import Journal, MemoryJournal, open_journal
+from .keyfile import new_identity
+from .keyring import Allowed
 from .market import Market
 from .model import Instrument, Order, check_name
 from .negotiation import Negotiator, NewOrder
 from .outbox import Outbox
+from .seals import Sealed
 from .selection import POLICIES, Policy
 
 log = logging.getLogger(__name__)
@@ -74,6 +80,9 @@ class Worker:
         host: The address it listens on; None: all. Peers find it under its Grape's address.
         journals: The folder of its journals, a file for each market; None: all is forgotten in the end.
         durability: Of the journals, one of :data:`orderbook.journal.DURABILITIES`.
+        identity: The key that signs what this peer says; None: a new one, which ends with it.
+        allowed: The keys that may trade here, each with the only name that it may use or None; None: any key.
+        unsigned: Whether peers that do not sign may trade here too, for learning: anybody can pose as one.
     """
 
     def __init__(
@@ -87,6 +96,9 @@ class Worker:
         host: str | None = None,
         journals: Path | None = None,
         durability: str = "full",
+        identity: Identity | None = None,
+        allowed: Allowed | None = None,
+        unsigned: bool = False,
     ):
         self.name = check_name(name, "name")
         self._link = link
@@ -99,22 +111,37 @@ class Worker:
         self._server = PeerRPCServer(link)
         self._service = self._server.transport("server")
         self._service.on("request", self._serve)
-        ids = IdSource()
+        self._identity = identity or new_identity()
+        ids, clock = IdSource(), SystemClock()
         self.markets = {
             instrument.market: HostedMarket(
                 Market(
                     name,
                     instrument,
-                    clock=SystemClock(),
+                    clock=clock,
                     new_id=ids.next,
                     random=Random(secrets.randbits(64)),
                     policy=policy,
+                ),
+                Gate(
+                    name,
+                    instrument.market,
+                    self._identity,
+                    clock=clock,
+                    new_nonce=new_nonce,
+                    allowed=allowed,
+                    unsigned=unsigned,
                 ),
                 link,
                 self._client,
             )
             for instrument in instruments
         }
+
+    @property
+    def key(self) -> str:
+        """This peer's public key, as 64 hexadecimal digits."""
+        return self._identity.key
 
     @property
     def port(self) -> int:
@@ -195,6 +222,7 @@ class Worker:
         try:
             self._hosted(market).serve(payload, lambda content: handler.reply(None, content))
         except OrderBookError as error:
+            log.info("a peer's request is refused: %s", error)
             handler.reply(PeerRefusal(error))
 
 
@@ -216,12 +244,17 @@ class IdSource:
         return f"{self._start}-{next(self._count)}"
 
 
+def new_nonce() -> str:
+    return secrets.token_hex(16)
+
+
 class HostedMarket:
     """One market of a worker: its negotiator, its timer, and its calls to other peers."""
 
-    def __init__(self, market: Market, link: Link, client: PeerRPCClient):
+    def __init__(self, market: Market, gate: Gate, link: Link, client: PeerRPCClient):
         self.market = market
         self.negotiator = Negotiator(market)
+        self.channel = Channel(self.negotiator, gate)
         self.journal: Journal = MemoryJournal()
         self._outbox = Outbox(market, self.journal, self._carry_out)
         self._key = shared_name(market.instrument.market)
@@ -298,7 +331,7 @@ class HostedMarket:
 
     def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
         """Answer another peer's request. Raises OrderBookError, having changed nothing."""
-        answer = self.negotiator.handle(payload)
+        answer = self.channel.handle(payload)
         self._after_step(answer.effects)
         if answer.promise:
             self._outbox.promise(lambda: reply(answer.content))
@@ -312,14 +345,8 @@ class HostedMarket:
         self._set_timer()
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, Announce):
-            self._spawn(self._announce(effect))
-        elif isinstance(effect, Confirm):
-            self._spawn(self._confirm(effect))
-        elif isinstance(effect, Tell):
-            self._spawn(self._tell(effect))
-        elif isinstance(effect, Beat):
-            self._spawn(self._beat(effect))
+        if isinstance(effect, Question):
+            self._spawn(self._ask(effect, self.channel.seal(effect)))
         elif isinstance(effect, Discover):
             self._discovery_wanted.set()
         elif isinstance(effect, Settled):
@@ -355,50 +382,31 @@ class HostedMarket:
 
     # -- calls -------------------------------------------------------------------------------------------
 
-    async def _call(self, destination: str, payload: Any, timeout_s: float) -> Any:
-        """Call a peer. Raises PeerError; one that cannot be reached leaves the roster."""
+    async def _ask(self, effect: Question, request: Sealed) -> None:
+        """Send ``request`` and tell the negotiation what came of it."""
+        timeout_s = limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S
         try:
-            return await self._client.request_to(destination, self._key, payload, timeout=timeout_s)
-        except ConnectError:
-            self._after_step(self.negotiator.peer_lost(destination))
-            raise
-
-    async def _announce(self, effect: Announce) -> None:
-        where = (effect.order_id, effect.round, effect.destination)
-        try:
-            answer = await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
-        except PeerError as error:
-            log.info("announcing %s: %s", effect.order_id, error)
-            self._after_step(self.negotiator.offer_failed(*where))
-        else:
-            self._after_step(self.negotiator.offer_answered(*where, answer))
-
-    async def _confirm(self, effect: Confirm) -> None:
-        try:
-            answer = await self._call(effect.destination, effect.payload, limits.CONFIRM_TIMEOUT_S)
-        except PeerError as error:
-            log.warning("confirming %s, now in doubt: %s", effect.match_id, error)
-            self._discovery_wanted.set()  # the maker may have moved
-            self._after_step(self.negotiator.match_failed(effect.match_id))
-        else:
-            self._after_step(self.negotiator.match_answered(effect.match_id, answer))
-
-    async def _tell(self, effect: Tell) -> None:
-        try:
-            await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
-        except PeerError as error:
-            log.info("not told, which time will mend: %s", error)
-
-    async def _beat(self, effect: Beat) -> None:
-        try:
-            answer = await self._call(effect.destination, effect.payload, limits.ANNOUNCE_TIMEOUT_S)
+            answer = await self._client.request_to(
+                effect.destination, self._key, request.message, timeout=timeout_s
+            )
         except RemoteError as error:
-            log.warning("%s does not trade with us: %s", effect.destination, error)
-            self._after_step(self.negotiator.peer_refuses(effect.destination, error.message))
+            log.warning("%s refuses a %s: %s", effect.destination, type(effect).__name__, error)
+            effects = self.channel.refused(effect, error.message)
         except PeerError as error:
-            log.info("no heartbeat: %s", error)
+            log.info("no answer to a %s: %s", type(effect).__name__, error)
+            if isinstance(error, ConnectError):
+                self._after_step(self.negotiator.peer_lost(effect.destination))
+            effects = self.channel.failed(effect)
         else:
-            self._after_step(self.negotiator.heartbeat_answered(effect.destination, answer))
+            try:
+                effects = self.channel.answered(effect, request, answer)
+            except OrderBookError as error:
+                log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
+                effects = self.channel.refused(effect, str(error))
+        self._after_step(effects)
+        if isinstance(effect, Confirm) and self.negotiator.is_in_doubt(effect.match_id):
+            log.warning("%s has not confirmed %s, which is now in doubt", effect.maker, effect.match_id)
+            self._discovery_wanted.set()  # it may have moved
 
     # -- discovery ---------------------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ def test_announce_reserve_confirm_fill(taker: Peer, maker: Peer) -> None:
     assert order.reserved == 4, "self-reserved while it is under way"
     assert (resting.open, resting.reserved) == (6, 4)
     assert offer["fills"] == [{"order_id": resting.id, "price": "100", "quantity": "4"}]
-    assert (offer["quantity"], offer["fully_matched"], offer["lease"]) == ("4", True, limits.LEASE_S)
+    assert (offer["quantity"], offer["fully_matched"], offer["lease"]) == ("4", True, 1000 * limits.LEASE_S)
 
     confirm = confirmed(taker, announce, offer)
     answer = maker.answer(confirm)
@@ -141,6 +141,7 @@ def test_announce_reserve_confirm_fill(taker: Peer, maker: Peer) -> None:
             "maker_peer": "maker",
             "taker_peer": "taker",
             "time": 100_000,
+            "side": "buy",
         }
     ]
 
@@ -482,16 +483,16 @@ def test_who_lets_leases_run_out_gets_shorter_ones_and_then_none_for_a_while(
     for _ in range(limits.LEASES_WASTED):
         _, _, offer = offered(waster, maker, "buy", 100, 1)
         leases.append(offer["lease"])
-        clock.now += offer["lease"]
+        clock.now += offer["lease"] / 1000
         maker.tick()
-    assert leases[0] == limits.LEASE_S
+    assert leases[0] == 1000 * limits.LEASE_S
     assert leases == sorted(leases, reverse=True)
-    assert leases[-1] == limits.LEASE_LEAST_S
+    assert leases[-1] == 1000 * limits.LEASE_LEAST_S
     assert offered(waster, maker, "buy", 100, 1)[2] == {"contended": True, "from": "maker"}
     honest = Peer("honest", clock, "maker")
-    assert offered(honest, maker, "buy", 100, 1)[2]["lease"] == limits.LEASE_S
+    assert offered(honest, maker, "buy", 100, 1)[2]["lease"] == 1000 * limits.LEASE_S
     clock.now += limits.COOL_OFF_S
-    assert offered(waster, maker, "buy", 100, 1)[2]["lease"] == limits.LEASE_S
+    assert offered(waster, maker, "buy", 100, 1)[2]["lease"] == 1000 * limits.LEASE_S
 
 
 def test_strangers_are_remembered_within_a_bound(

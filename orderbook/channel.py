@@ -1,0 +1,119 @@
+"""Between a market's negotiation and the transport: everything that goes either way passes the gate. No IO.
+
+The worker and the simulation send what :meth:`Channel.seal` makes of an effect, and tell one of
+:meth:`~Channel.answered`, :meth:`~Channel.refused` and :meth:`~Channel.failed` what came of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .effects import Announce, Beat, Confirm, Effect, Tell, Traded
+from .errors import ProtocolError
+from .events import Signed
+from .gate import Gate
+from .messages import CrossPeerMatch, Goodbye
+from .negotiation import Answer, Negotiator
+from .proofs import Proof, agree
+from .seals import Sealed
+
+Question = Announce | Confirm | Beat | Tell
+"""Effects that are messages to another peer."""
+
+
+class Channel:
+    """Carries the messages of ``negotiator`` through ``gate``."""
+
+    def __init__(self, negotiator: Negotiator, gate: Gate):
+        self.gate = gate
+        self._negotiator = negotiator
+        self._sealed_last: tuple[Any, Sealed] | None = None
+
+    # -- others' requests --------------------------------------------------------------------------------
+
+    def handle(self, payload: object) -> Answer:
+        """Answer a request of another peer, as decoded from JSON.
+
+        Raises:
+            OrderBookError: It is not to be taken; nothing has changed.
+        """
+        request = self.gate.open(payload)
+        signed = request.key is not None
+        if signed:
+            check_provable(request.message)
+        answer = self._negotiator.handle(payload)
+        content = self.gate.answer(request, answer.content)
+        if signed and answer.promise:
+            self._keep_proof(answer.effects, Proof(request.message, content))
+        if signed and request.message["type"] == Goodbye.__name__:
+            self.gate.keyring.left(request.message["from"])
+        return answer._replace(content=content)
+
+    # -- our requests ------------------------------------------------------------------------------------
+
+    def seal(self, effect: Question) -> Sealed:
+        """The request of ``effect``, signed: a broadcast, whose effects share one payload, once for all."""
+        if isinstance(effect, Confirm):
+            return self.gate.seal(effect.payload, to=effect.key)
+        if self._sealed_last is None or self._sealed_last[0] is not effect.payload:
+            self._sealed_last = effect.payload, self.gate.seal(effect.payload)
+        return self._sealed_last[1]
+
+    def answered(self, effect: Question, request: Sealed, answer: object) -> list[Effect]:
+        """The peer has answered ``request``, as :meth:`seal` returned it, with decoded JSON.
+
+        Raises:
+            OrderBookError: It must not be believed; say so by :meth:`refused`.
+        """
+        if isinstance(effect, Tell):
+            return []
+        key = effect.key if isinstance(effect, Confirm) else None
+        signed = self.gate.check_answer(request, answer, key)
+        if isinstance(effect, Confirm):
+            return self._match_answered(effect, request, answer, signed)
+        if isinstance(effect, Announce):
+            return self._negotiator.offer_answered(effect.order_id, effect.round, effect.destination, answer)
+        return self._negotiator.heartbeat_answered(effect.destination, answer)
+
+    def refused(self, effect: Question, reason: str) -> list[Effect]:
+        """The peer has answered with an error, or with what must not be believed."""
+        if isinstance(effect, Beat):
+            return self._negotiator.peer_refuses(effect.destination, reason)
+        return self.failed(effect)
+
+    def failed(self, effect: Question) -> list[Effect]:
+        """There is no answer."""
+        if isinstance(effect, Announce):
+            return self._negotiator.offer_failed(effect.order_id, effect.round, effect.destination)
+        if isinstance(effect, Confirm):
+            return self._negotiator.match_failed(effect.match_id)
+        return []
+
+    def _match_answered(self, effect: Confirm, request: Sealed, answer: object, signed: bool) -> list[Effect]:
+        """A signed commitment counts when it proves the trade, so that there is none that can't be proven."""
+        if not signed:
+            return self._negotiator.match_answered(effect.match_id, answer)
+        assert isinstance(answer, dict)
+        proof = Proof(request.message, answer)
+        if answer.get("status") == "committed":
+            agree(proof)
+        effects = self._negotiator.match_answered(effect.match_id, answer)
+        self._keep_proof(effects, proof)
+        return effects
+
+    def _keep_proof(self, effects: list[Effect], proof: Proof) -> None:
+        """Note ``proof`` beside the trades of its match, if this step has executed them."""
+        match_id = proof.request["payload"]["match_id"]
+        traded = (effect.trades for effect in effects if isinstance(effect, Traded))
+        if any(trade.match_id == match_id for trades in traded for trade in trades):
+            self._negotiator.market.note(Signed(match_id, proof.request, proof.answer))
+
+
+def check_provable(message: dict[str, Any]) -> None:
+    """Raises ProtocolError for a signed confirmation that would not prove what it makes us do."""
+    if message["type"] == CrossPeerMatch.__name__:
+        content = message["payload"]
+        if message.get("to") is None:
+            raise ProtocolError("to is required in a signed confirmation: the key of whom it is for")
+        if isinstance(content, dict) and content.get("side") is None:
+            raise ProtocolError("side is required in a signed confirmation")

@@ -1,0 +1,176 @@
+"""What goes out is signed, and what comes in is taken only from whom it claims to be. No IO.
+
+One gate guards one market at one peer. A request that passes is of this market, recent, new, and signed by
+the key to which the name in its ``from`` belongs; an answer that passes is signed like that as well, and is
+the answer to the very request that was sent. What it can't help against: silence (whoever carries messages
+can drop them) and eyes (nothing is encrypted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import limits
+from .effects import Clock
+from .errors import ProtocolError
+from .identity import Signer, Verify, verify
+from .keyring import Allowed, Keyring
+from .messages import Envelope, parse
+from .model import check_name
+from .seals import Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, seal
+
+SIGNING_FIELDS = ("sig", "key")
+
+
+class Gate:
+    """Signs and checks the messages of one market.
+
+    Args:
+        name: Our own.
+        market: Messages of another one are refused.
+        signer: Our key.
+        clock: Time of day for messages, and a monotonic clock for how long names are held.
+        new_nonce: Gives texts that this key has never signed and never will again.
+        allowed: Who may trade; None: anyone.
+        unsigned: Whether messages without a signature are taken too, from names that belong to no key.
+            Anybody can send them in any such name: for learning.
+        verify: Checks signatures.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        market: str,
+        signer: Signer,
+        *,
+        clock: Clock,
+        new_nonce: Callable[[], str],
+        allowed: Allowed | None = None,
+        unsigned: bool = False,
+        verify: Verify = verify,
+    ):
+        self._name = name
+        self._market = market
+        self._signer = signer
+        self._clock = clock
+        self._new_nonce = new_nonce
+        self._unsigned = unsigned
+        self._verify = verify
+        self.keyring = Keyring(name, signer.key, allowed, clock.time_ms())
+
+    @property
+    def key(self) -> str:
+        """Our public key."""
+        return self._signer.key
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    def seal(self, envelope: Any, to: str | None = None) -> Sealed:
+        """A request of ours, signed. ``to``: the key of the only peer that is meant, or None."""
+        message = {
+            **envelope,
+            "market": self._market,
+            "time": self._clock.time_ms(),
+            "nonce": self._new_nonce(),
+        }
+        if to is not None:
+            message["to"] = to
+        return seal(message, self._signer)
+
+    def open(self, payload: object) -> Sealed:
+        """A request of another peer.
+
+        Raises:
+            OrderBookError: It must not be taken; the text says why.
+        """
+        now = self._clock.monotonic()
+        if not self._is_signed(payload):
+            sender = check_name(parse(payload, Envelope).sender, "from")
+            self.keyring.check_unsigned(sender, now)
+            return Sealed(payload, None, "")
+        assert isinstance(payload, dict)
+        request = parse(payload, SignedEnvelope)
+        name = check_name(request.sender, "from")
+        if request.market != self._market:
+            raise ProtocolError(f"market must be {self._market}: the message is for another one")
+        if request.to is not None and request.to != self.key:
+            raise ProtocolError("to is the key of another peer: the message is not for this one")
+        now_ms = self._clock.time_ms()
+        check_time(request.time, now_ms)
+        self.keyring.check(name, request.key, now)
+        self.keyring.nonces_of(request.key).check(request.nonce, request.time)
+        data = canonical(payload)
+        self._check_signature(request.key, data, request.sig)
+        self.keyring.heard(name, request.key, now).add(request.nonce, request.time, now_ms)
+        return Sealed(payload, request.key, digest_of(data))
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def answer(self, request: Sealed, content: Any) -> Any:
+        """Our answer to ``request``, signed if the request is and if ``content`` says who gives it.
+
+        What does not (null: nothing to offer; whether a lock was released) is acted on by nobody: to forge it
+        gains no more than to withhold the answer.
+        """
+        if request.key is None or not isinstance(content, dict) or "from" not in content:
+            return content
+        return seal({**content, "request": request.digest}, self._signer).message
+
+    def check_answer(self, request: Sealed, answer: object, key: str | None = None) -> bool:
+        """Whether ``answer`` to our ``request`` is signed, or needs not be.
+
+        Args:
+            request: As :meth:`seal` returned it.
+            answer: As decoded from JSON.
+            key: Who must have signed it; None: the key to which the name in its ``from`` belongs.
+
+        Raises:
+            OrderBookError: It must not be believed; the text says why.
+        """
+        if answer is None:
+            return False
+        now = self._clock.monotonic()
+        if not self._is_signed(answer):
+            if key is not None:
+                raise ProtocolError("sig is required: the answer of a peer that signs must be signed")
+            name = answer.get("from") if isinstance(answer, dict) else None
+            if isinstance(name, str):
+                self.keyring.check_unsigned(name, now)
+            return False
+        assert isinstance(answer, dict)
+        signed = parse(answer, SignedAnswer)
+        name = check_name(signed.sender, "from")
+        if signed.request != request.digest:
+            raise ProtocolError("request is the digest of another one: this is not the answer to ours")
+        if key is not None and signed.key != key:
+            raise ProtocolError(f"key must be {key}, who was asked, and is {signed.key}")
+        self.keyring.check(name, signed.key, now)
+        self._check_signature(signed.key, canonical(answer), signed.sig)
+        self.keyring.heard(name, signed.key, now)
+        return True
+
+    # -- both --------------------------------------------------------------------------------------------
+
+    def _is_signed(self, message: object) -> bool:
+        """Whether it claims to be. Raises ProtocolError for what does not where it has to."""
+        if isinstance(message, dict) and any(name in message for name in SIGNING_FIELDS):
+            return True
+        if not self._unsigned:
+            raise ProtocolError("sig is required: this peer takes signed messages only (without --open)")
+        return False
+
+    def _check_signature(self, key: str, data: bytes, signature: str) -> None:
+        if not self._verify(key, data, signature):
+            raise ProtocolError("sig is not that of key: the message was forged or altered")
+
+
+def check_time(time_ms: int, now_ms: int) -> None:
+    """Raises ProtocolError for a message that is too old, or from the future."""
+    ahead_s = (time_ms - now_ms) / 1000
+    if abs(ahead_s) > limits.SIGNED_WINDOW_S:
+        where = "ahead of" if ahead_s > 0 else "behind"
+        raise ProtocolError(
+            f"time is {abs(ahead_s):.0f} s {where} this peer's clock, and at most "
+            f"{limits.SIGNED_WINDOW_S:g} s are taken: are both clocks right?"
+        )
