@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from bencode2 import BencodeDecodeError, bdecode, bencode
@@ -160,6 +161,7 @@ def error_of(message: dict[bytes, Any]) -> tuple[int, str]:
     return told[0], " ".join(parts)[:200]
 
 
+@lru_cache(4096)
 def pack_address(address: Address) -> bytes:
     """6 bytes. Raises ValueError for what is not a dotted quad and a port 0..65535."""
     host, port = address

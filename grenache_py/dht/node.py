@@ -59,6 +59,7 @@ from .transactions import Reply, Transactions
 # Under which a look-up lists what was announced here while nobody else tells our address.
 _LOOPBACK = "127.0.0.1"
 _PINGS_PER_TICK = 8
+_BUSY = "too many requests are under way"
 
 
 class Busy(Exception):
@@ -134,6 +135,7 @@ class DhtNode:
         self._verifying: set[Address] = set()
         self._walks: dict[Walk, Callable[[Any], None]] = {}
         self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
+        self._lookups: dict[bytes, list[Callable[[list[bytes]], None]]] = {}
         self._holders = HolderCache(self.settings.max_tables)
         #: asked when no contact is known, and every half minute while they are none
         self.bootstrap_addresses: list[Address] = []
@@ -175,15 +177,26 @@ class DhtNode:
     def lookup(self, name: bytes, done: Callable[[list[bytes]], None]) -> None:
         """Find the peers of a name: up to 100 compact ones, in random order, no duplicates.
 
-        Raises ValueError for an unfit name, Busy when too much is under way.
+        Those who look a name up at the same time get one and the same list; it must not be changed. Raises
+        ValueError for an unfit name, Busy when too much is under way.
         """
         _check_name(name)
+        callers = self._lookups.get(name)
+        if callers is not None:
+            if len(callers) >= WAITING_MAX:
+                raise Busy(_BUSY)
+            callers.append(done)
+            return
         self._check_busy(name)
+        self._lookups[name] = [done]
+        self._walk_peers(name, self._looked_up)
 
-        def found(walk: PeerWalk) -> None:
-            done(self._peers_of(name, walk))
-
-        self._walk_peers(name, found)
+    def _looked_up(self, walk: PeerWalk) -> None:
+        callers = self._lookups.pop(walk.target, None)
+        if callers is not None:
+            peers = self._peers_of(walk.target, walk)
+            for done in callers:
+                done(peers)
 
     def announce(self, name: bytes, port: int, done: Callable[[StoreReport], None]) -> None:
         """Announce a port of this host under a name, at the nodes closest to it and here.
@@ -258,7 +271,7 @@ class DhtNode:
 
     def _check_busy(self, name: bytes = b"") -> None:
         if len(self._walks) >= WALKS_MAX or len(self._peer_walks.get(name, ())) >= WAITING_MAX:
-            raise Busy("too many requests are under way")
+            raise Busy(_BUSY)
 
     # Datagrams.
 

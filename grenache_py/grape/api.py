@@ -58,6 +58,8 @@ class Api:
     def __init__(self, node: DhtNode, dht_port: int) -> None:
         self._node = node
         self._dht_port = dht_port
+        # Who asks for a name at the same time gets the same list, which is written as JSON once.
+        self._listing: tuple[list[bytes], bytes] = ([], b"[]")
         self._handlers: dict[str, Callable[[Exchange, Any], None]] = {
             "Lookup": self._lookup,
             "Announce": self._announce,
@@ -90,7 +92,9 @@ class Api:
             raise _Rejected("ERR_GRAPE_LOOKUP")
 
         def found(peers: list[bytes]) -> None:
-            exchange.reply(200, _encode_json([address_text(peer) for peer in peers]) if peers else b"[]")
+            if self._listing[0] is not peers:
+                self._listing = peers, _encode_json([address_text(peer) for peer in peers])
+            exchange.reply(200, self._listing[1])
 
         try:
             self._node.lookup(utf8(name), found)
