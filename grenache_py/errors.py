@@ -45,6 +45,9 @@ def code_of(text: str, default: str) -> str:
 
 def reason(error: BaseException) -> str:
     """What an error of the system means, in the system's own short words: ``Connection refused``."""
+    tls_reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+    if isinstance(error, OSError) and isinstance(tls_reason, str):  # an ssl.SSLError, whose errno is its own
+        return tls_reason.lower().replace("_", " ")
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
+from ssl import SSLContext
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -37,6 +38,7 @@ from .errors import (
     RemoteError,
 )
 from .link import Link
+from .tls import Authorize, Certificate, check_authorize, check_context
 from .transports.http import HttpClient
 from .transports.loop import LoopThread
 from .transports.rpc_server import Handler, RpcServer
@@ -57,11 +59,14 @@ class PeerRPCClient:
     The calls raise ``ArgumentError``, ``GrapeError`` when the look-up fails (``LookupEmptyError``: nobody
     announces the name), ``PeerError`` when the peer does (``RemoteError``: its handler answered with an
     error).
+
+    With ``ssl``, a context such as ``grenache_py.tls.client_context`` makes, peers are called over TLS.
     """
 
-    def __init__(self, link: Link):
+    def __init__(self, link: Link, *, ssl: SSLContext | None = None):
         self._link = link
-        self._http = HttpClient()
+        self._http = HttpClient(ssl=check_context(ssl))
+        self._scheme = "http" if ssl is None else "https"
         # Threads for ``map``, started as they are needed.
         self._pool = ThreadPoolExecutor(limits.DESTINATIONS_MAX, "grenache-map")
         link.attach(self)
@@ -179,7 +184,7 @@ class PeerRPCClient:
         rid = str(uuid.uuid4())
         head, body = encode_request(rid, key, payload, compress, headers)
         try:
-            reply = self._http.call(f"http://{destination}/", head, body, timeout_s)
+            reply = self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
         except (ConnectError, ConnectionLost):
             self._link.forget(key, destination)
             raise
@@ -192,6 +197,10 @@ class PeerRPCServer:
     ``timeout``: seconds until a request without a reply is answered ``ERR_TIMEOUT``; ``max_body``: bytes of
     the largest request that is taken, also after decompression; ``threads``: how many handlers of a service
     run at the same time.
+
+    With ``ssl``, a context such as ``grenache_py.tls.server_context`` makes, it serves over TLS. Then
+    ``authorize`` may say who is let in: a function of the caller's ``Certificate``, or a collection of
+    SHA-256 fingerprints; others are answered ``ERR_FORBIDDEN`` with status 403.
     """
 
     def __init__(
@@ -201,11 +210,15 @@ class PeerRPCServer:
         timeout: float = limits.HANDLER_TIMEOUT_S,
         max_body: int = limits.BODY_BYTES_MAX,
         threads: int = limits.HANDLER_THREADS,
+        ssl: SSLContext | None = None,
+        authorize: Authorize | None = None,
     ):
         self._link = link
         self._timeout_s = check_seconds(timeout)
         self._max_body = check_count(max_body, "max_body")
         self._threads = check_count(threads, "threads")
+        self._ssl = check_context(ssl)
+        self._authorize = None if authorize is None else check_authorize(authorize, ssl)
         self._services: list[Service] = []
         link.attach(self)
 
@@ -218,7 +231,7 @@ class PeerRPCServer:
     def transport(self, name: str = "server") -> Service:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = Service(self._timeout_s, self._max_body, self._threads)
+        service = Service(self._timeout_s, self._max_body, self._threads, self._ssl, self._authorize)
         self._services.append(service)
         return service
 
@@ -238,14 +251,28 @@ class Service:
     listeners run in threads.
     """
 
-    def __init__(self, timeout_s: float, max_body: int, threads: int):
+    def __init__(
+        self,
+        timeout_s: float,
+        max_body: int,
+        threads: int,
+        ssl: SSLContext | None = None,
+        authorize: Callable[[Certificate], object] | None = None,
+    ):
         self._listeners: dict[str, Callable[..., Any]] = {}
         self._threads = threads
         self._pool: ThreadPoolExecutor  # while it listens
         # Counts the handlers that run or wait for a thread.
         self._room = threading.BoundedSemaphore(limits.REQUESTS_IN_FLIGHT_MAX)
         self._thread: LoopThread | None = None
-        self._server = RpcServer(self._handle, self._bad_request, timeout_s=timeout_s, max_body=max_body)
+        self._server = RpcServer(
+            self._handle,
+            self._bad_request,
+            timeout_s=timeout_s,
+            max_body=max_body,
+            ssl=ssl,
+            authorize=authorize,
+        )
 
     @property
     def port(self) -> int:

@@ -33,8 +33,8 @@ class Sync:
     def link(self, grape: str, **options: Any) -> Any:
         return self.make("Link", grape, **options)
 
-    def client(self, link: Any) -> Any:
-        return self.make("PeerRPCClient", link)
+    def client(self, link: Any, **options: Any) -> Any:
+        return self.make("PeerRPCClient", link, **options)
 
     def server(self, link: Any, **options: Any) -> Any:
         return self.make("PeerRPCServer", link, **options)

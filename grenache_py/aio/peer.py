@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from ssl import SSLContext
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -35,6 +36,7 @@ from ..errors import (
     PeerError,
     RemoteError,
 )
+from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..transports.aio_http import HttpClient
 from ..transports.rpc_server import Handler, RpcServer
 from ..wire import Request, decode_reply, encode_request
@@ -55,11 +57,14 @@ class PeerRPCClient:
     The calls raise ``ArgumentError``, ``GrapeError`` when the look-up fails (``LookupEmptyError``: nobody
     announces the name), ``PeerError`` when the peer does (``RemoteError``: its handler answered with an
     error).
+
+    With ``ssl``, a context such as ``grenache_py.tls.client_context`` makes, peers are called over TLS.
     """
 
-    def __init__(self, link: Link):
+    def __init__(self, link: Link, *, ssl: SSLContext | None = None):
         self._link = link
-        self._http = HttpClient()
+        self._http = HttpClient(ssl=check_context(ssl))
+        self._scheme = "http" if ssl is None else "https"
         link.attach(self)
 
     async def __aenter__(self) -> PeerRPCClient:
@@ -172,7 +177,7 @@ class PeerRPCClient:
         rid = str(uuid.uuid4())
         head, body = encode_request(rid, key, payload, compress, headers)
         try:
-            reply = await self._http.call(f"http://{destination}/", head, body, timeout_s)
+            reply = await self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
         except (ConnectError, ConnectionLost):
             self._link.forget(key, destination)
             raise
@@ -184,6 +189,10 @@ class PeerRPCServer:
 
     ``timeout``: seconds until a request without a reply is answered ``ERR_TIMEOUT``; ``max_body``: bytes of
     the largest request that is taken, also after decompression.
+
+    With ``ssl``, a context such as ``grenache_py.tls.server_context`` makes, it serves over TLS. Then
+    ``authorize`` may say who is let in: a function of the caller's ``Certificate``, or a collection of
+    SHA-256 fingerprints; others are answered ``ERR_FORBIDDEN`` with status 403.
     """
 
     def __init__(
@@ -192,10 +201,14 @@ class PeerRPCServer:
         *,
         timeout: float = limits.HANDLER_TIMEOUT_S,
         max_body: int = limits.BODY_BYTES_MAX,
+        ssl: SSLContext | None = None,
+        authorize: Authorize | None = None,
     ):
         self._link = link
         self._timeout_s = check_seconds(timeout)
         self._max_body = check_count(max_body, "max_body")
+        self._ssl = check_context(ssl)
+        self._authorize = None if authorize is None else check_authorize(authorize, ssl)
         self._services: list[Service] = []
         link.attach(self)
 
@@ -208,7 +221,7 @@ class PeerRPCServer:
     def transport(self, name: str = "server") -> Service:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = Service(self._timeout_s, self._max_body)
+        service = Service(self._timeout_s, self._max_body, self._ssl, self._authorize)
         self._services.append(service)
         return service
 
@@ -227,11 +240,23 @@ class Service:
     answered).
     """
 
-    def __init__(self, timeout_s: float, max_body: int):
+    def __init__(
+        self,
+        timeout_s: float,
+        max_body: int,
+        ssl: SSLContext | None = None,
+        authorize: Callable[[Certificate], object] | None = None,
+    ):
         self._listeners: dict[str, Callable[..., Any]] = {}
         self._tasks: dict[Handler, asyncio.Task[None]] = {}
         self._server = RpcServer(
-            self._handle, self._bad_request, self._expired, timeout_s=timeout_s, max_body=max_body
+            self._handle,
+            self._bad_request,
+            self._expired,
+            timeout_s=timeout_s,
+            max_body=max_body,
+            ssl=ssl,
+            authorize=authorize,
         )
 
     @property

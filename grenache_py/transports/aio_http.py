@@ -9,9 +9,9 @@ than its bytes.
 from __future__ import annotations
 
 import asyncio
-import ssl as tls
 from collections import deque
 from collections.abc import Mapping
+from ssl import SSLContext, create_default_context
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
+from ..tls import Resuming
 from ..wire import CLIENT_HEADERS, HttpReply
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
@@ -42,8 +43,10 @@ class HttpClient:
     the caller's decision. Connections that the server closed while they were idle are not used again.
     """
 
-    def __init__(self, max_reply_bytes: int = limits.BODY_BYTES_MAX):
+    def __init__(self, max_reply_bytes: int = limits.BODY_BYTES_MAX, ssl: SSLContext | None = None):
         self.max_reply_bytes = max_reply_bytes
+        # For https; a plain one unless another was given.
+        self._ssl = ssl
         self.closed = False
         self._targets: dict[str, _Target] = {}
         # Those that connect count too.
@@ -97,7 +100,9 @@ class HttpClient:
             # All have idle connections: the oldest destination loses its own.
             for conn in self._targets.pop(next(iter(self._targets))).idle:
                 conn.abort()
-        target = self._targets[url] = _Target(url)
+        if url.startswith("https") and self._ssl is None:
+            self._ssl = create_default_context()
+        target = self._targets[url] = _Target(url, self._ssl)
         return target
 
     # Making and ending connections.
@@ -116,7 +121,9 @@ class HttpClient:
         conn = _Connection(self, target)
         self._open.add(conn)
         task = loop.create_task(
-            loop.create_connection(lambda: conn, target.host, target.port, ssl=target.tls)
+            loop.create_connection(
+                lambda: conn, target.host, target.port, ssl=cast("SSLContext | None", target.tls)
+            )
         )
         self._connecting.add(task)
         task.add_done_callback(lambda task: self._connected(task, conn))
@@ -190,11 +197,11 @@ class _Target:
 
     __slots__ = ("host", "idle", "place", "port", "start", "tls")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ssl: SSLContext | None) -> None:
         parts = urlsplit(url)
         self.place = parts.netloc
         self.host = parts.hostname or ""
-        self.tls: tls.SSLContext | None = tls.create_default_context() if parts.scheme == "https" else None
+        self.tls = Resuming(ssl) if ssl is not None and parts.scheme == "https" else None
         self.port = parts.port or (443 if self.tls else 80)
         fixed = "".join(f"{name}: {value}\r\n" for name, value in CLIENT_HEADERS.items())
         self.start = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n{fixed}".encode("latin-1")
@@ -217,6 +224,7 @@ class _Connection(asyncio.Protocol):
         "_client",
         "_loop",
         "_parser",
+        "_resumable",
         "_target",
         "_timeout_s",
         "_timer",
@@ -234,6 +242,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = ReplyParser(client.max_reply_bytes)
         self._waiter: asyncio.Future[HttpReply] | None = None
+        self._resumable = False
         self.idle = False
         #: on the loop's clock: the end of the call's time, or of the time that it may be idle
         self.ends = 0.0
@@ -332,6 +341,9 @@ class _Connection(asyncio.Protocol):
         self._waiter = None
         keep_s = self._parser.keep_s
         reply = self._parser.take()
+        if self._target.tls is not None and not self._resumable:
+            self._resumable = True
+            self._target.tls.remember(cast(asyncio.Transport, self._transport).get_extra_info("ssl_object"))
         if keep_s > 0 and self.usable:
             self.idle = True
             self._limit(self._loop.time() + keep_s)

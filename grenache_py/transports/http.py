@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from ssl import SSLContext, SSLSocket, create_default_context
 from typing import Any
 from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, HTTPError, NewConnectionError
 
 from .. import limits
@@ -29,6 +30,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
+from ..tls import Resuming
 from ..wire import CLIENT_HEADERS, HttpReply
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
@@ -48,8 +50,10 @@ class HttpClient:
     caller's decision. Connections that the server closed while they were idle are not used again.
     """
 
-    def __init__(self, max_reply_bytes: int = limits.BODY_BYTES_MAX):
+    def __init__(self, max_reply_bytes: int = limits.BODY_BYTES_MAX, ssl: SSLContext | None = None):
         self._max_reply_bytes = max_reply_bytes
+        # For https; a plain one unless another was given.
+        self._ssl = ssl
         self._closed = False
         self._adapter = _Adapter(
             pool_connections=limits.DESTINATION_POOLS, pool_maxsize=limits.CONNECTIONS_PER_DESTINATION
@@ -71,8 +75,11 @@ class HttpClient:
         conn = self._borrow(url, target)
         try:
             if conn.is_closed:
-                self._connect(conn, target.place, timeout_s)
-            return conn.exchange(head + body, ends, self._max_reply_bytes)
+                self._connect(conn, target, timeout_s)
+            reply = conn.exchange(head + body, ends, self._max_reply_bytes)
+            if target.tls is not None:
+                conn.remember_session(target.tls)
+            return reply
         except TimeoutError as error:
             conn.close()
             if isinstance(error, ConnectTimeout):
@@ -104,7 +111,9 @@ class HttpClient:
     def _target(self, url: str) -> _Target:
         if len(self._targets) >= _TARGETS_MAX:
             self._targets.clear()
-        target = _Target(url, self._adapter.pool(url))
+        if url.startswith("https") and self._ssl is None:
+            self._ssl = create_default_context()
+        target = _Target(url, self._adapter.pool(url), self._ssl)
         self._targets[url] = target
         return target
 
@@ -119,11 +128,12 @@ class HttpClient:
                 target.pool = self._adapter.pool(url)
 
     @staticmethod
-    def _connect(conn: _Connection, place: str, timeout_s: float) -> None:
+    def _connect(conn: _Connection, target: _Target, timeout_s: float) -> None:
+        place = target.place
         # Connecting gets a little less than the whole time, as in the asyncio twin.
         conn.timeout = min(limits.CONNECT_TIMEOUT_S, timeout_s * 0.9)
         try:
-            conn.connect()
+            conn.connect_with(target.tls)
         except (ConnectTimeoutError, TimeoutError) as error:
             # NewConnectionError is a ConnectTimeoutError to urllib3, for history's sake.
             if isinstance(error, NewConnectionError):
@@ -136,10 +146,11 @@ class HttpClient:
 class _Target:
     """One URL: its pool, and how requests to it begin."""
 
-    __slots__ = ("place", "pool", "start")
+    __slots__ = ("place", "pool", "start", "tls")
 
-    def __init__(self, url: str, pool: _Pool) -> None:
+    def __init__(self, url: str, pool: _Pool, ssl: SSLContext | None) -> None:
         parts = urlsplit(url)
+        self.tls = Resuming(ssl) if ssl is not None and parts.scheme == "https" else None
         self.place = parts.netloc
         fixed = "".join(f"{name}: {value}\r\n" for name, value in CLIENT_HEADERS.items())
         self.start = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n{fixed}".encode("latin-1")
@@ -151,11 +162,28 @@ class _Connection(HTTPConnection):
 
     _parser: ReplyParser | None = None
     _kept_until = 0.0
+    _resumable = False
 
     @property
     def is_connected(self) -> bool:
         # Asked by the pool: False makes it close the connection and connect again.
         return time.monotonic() < self._kept_until and super().is_connected
+
+    def connect_with(self, tls: Resuming | None) -> None:
+        """Connect, within ``timeout``; with TLS where it is given."""
+        plain = self._new_conn()
+        try:
+            self.sock = plain if tls is None else tls.wrap_socket(plain, self.host.strip("[]"))
+        except BaseException:
+            plain.close()
+            raise
+        self._resumable = False
+
+    def remember_session(self, tls: Resuming) -> None:
+        """After an exchange: later connections may resume the session of this one."""
+        if not self._resumable and isinstance(self.sock, SSLSocket):
+            self._resumable = True
+            tls.remember(self.sock)
 
     def exchange(self, request: bytes, ends: float, max_bytes: int) -> HttpReply:
         """Send ``request``, and read its reply. Raises OSError, and what the parser raises."""
@@ -200,10 +228,6 @@ class _Connection(HTTPConnection):
             self.sock.settimeout(left_s)
 
 
-class _TlsConnection(_Connection, HTTPSConnection):
-    """The same over TLS."""
-
-
 class _Pool(HTTPConnectionPool):
     """urllib3's pool, which lends its connections."""
 
@@ -219,8 +243,10 @@ class _Pool(HTTPConnectionPool):
         self._put_conn(conn)
 
 
-class _TlsPool(_Pool, HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+class _TlsPool(_Pool):
+    """The same for https: the connections make TLS themselves, see ``connect_with``."""
+
+    scheme = "https"
 
 
 class _Adapter(HTTPAdapter):

@@ -12,10 +12,12 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from ssl import SSLContext
 from typing import Any
 
 from .. import limits
 from ..errors import BadRequestError, ListenError
+from ..tls import Certificate
 from ..wire import Request, decode_request, encode_bad_request_reply, encode_reply, error_text
 from .http1 import Exchange, HttpServer
 
@@ -44,6 +46,11 @@ class Handler:
     def headers(self) -> Mapping[str, str]:
         """The HTTP headers of the request, names in lower case."""
         return self._exchange.headers
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate that the caller has shown; ``None`` without TLS or without certificate."""
+        return _certificate(self._exchange)
 
     @property
     def replied(self) -> bool:
@@ -79,6 +86,11 @@ class Handler:
             log.debug("a reply came after the service had stopped")
 
 
+def _certificate(exchange: Exchange) -> Certificate | None:
+    der = exchange.peer_certificate_der()
+    return None if der is None else Certificate(der, exchange.peer_certificate() or {})
+
+
 def _describe(error: BaseException) -> str:
     message = str(error).encode("utf-8", "replace").decode()
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
@@ -89,7 +101,8 @@ class RpcServer:
 
     A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504, and
     ``on_expired(handler)`` is called; beyond ``limits.REQUESTS_IN_FLIGHT_MAX`` unanswered ones, further
-    requests are answered ``ERR_SERVER_BUSY`` with status 503.
+    requests are answered ``ERR_SERVER_BUSY`` with status 503. With ``ssl`` it speaks TLS; ``authorize``
+    says who may request anything at all, others are answered ``ERR_FORBIDDEN`` with status 403.
     """
 
     def __init__(
@@ -100,7 +113,11 @@ class RpcServer:
         *,
         timeout_s: float,
         max_body: int,
+        ssl: SSLContext | None = None,
+        authorize: Callable[[Certificate], object] | None = None,
     ):
+        self._ssl = ssl
+        self._authorize = authorize
         self._on_request = on_request
         self._on_bad_request = on_bad_request
         self._on_expired = on_expired
@@ -132,7 +149,10 @@ class RpcServer:
         self.loop = asyncio.get_running_loop()
         self.thread_id = threading.get_ident()
         try:
-            await self._http.listen(port, host)
+            if self._ssl is None:
+                await self._http.listen(port, host)
+            else:
+                await self._http.listen(port, host, self._ssl)
         except OSError as error:
             raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
 
@@ -145,6 +165,9 @@ class RpcServer:
         self._unanswered.clear()
 
     def _receive(self, exchange: Exchange) -> None:
+        if self._authorize is not None and not self._authorized(exchange):
+            exchange.reply(403, b'[null, "ERR_FORBIDDEN", null]')
+            return
         try:
             request = decode_request(exchange.headers, exchange.body, self._max_body)
         except BadRequestError as error:
@@ -159,6 +182,16 @@ class RpcServer:
         if self._timer is None:
             self._timer = self.loop.call_later(self._timeout_s, self._expire)
         self._on_request(request, handler)
+
+    def _authorized(self, exchange: Exchange) -> bool:
+        certificate = _certificate(exchange)
+        try:
+            return (
+                certificate is not None and self._authorize is not None and bool(self._authorize(certificate))
+            )
+        except Exception:
+            log.exception("authorize raised; the caller is refused")
+            return False
 
     def deliver(self, handler: Handler, exchange: Exchange, status: int, body: bytes) -> None:
         """Send a reply; on the loop."""

@@ -1,15 +1,16 @@
 'use strict'
-// A Node Link and RPC client. Argument: {"grape": url}. Reads one call per line,
+// A Node Link and RPC client. Argument: {"grape": url, "secure"?: {key, cert, ca: files}, "package"?: …}. Reads one call per line,
 // {"call": "request" | "map" | "lookup" | "announce" | "put" | "get", "args": […]}, and answers {"err": …, "res": …}.
 
 const readline = require('readline')
-const { PeerRPCClient } = require('grenache-nodejs-http')
-const Link = require('grenache-nodejs-link')
+const readSecure = require('./secure')
 
 const conf = JSON.parse(process.argv[2])
+const { PeerRPCClient } = require(conf.package || 'grenache-nodejs-http')
+const Link = require(conf.linkPackage || 'grenache-nodejs-link')
 const link = new Link({ grape: conf.grape })
 link.start()
-const client = new PeerRPCClient(link, {})
+const client = new PeerRPCClient(link, readSecure(conf))
 client.init()
 
 readline.createInterface({ input: process.stdin }).on('line', (line) => {

@@ -1,15 +1,17 @@
 'use strict'
-// A Node RPC server, announced at a Grape. Argument: {"grape": url, "name": …}. Says {"ready": {port}} when announced.
+// A Node RPC server, announced at a Grape. Argument: {"grape": url, "name": …, "secure"?: {key, cert, ca: files, …},
+// "package"?: …}. Says {"ready": {port}} when announced.
 // The payload says what the handler does: {"do": "error"}, …; anything else is echoed.
 
-const { PeerRPCServer } = require('grenache-nodejs-http')
-const Link = require('grenache-nodejs-link')
+const readSecure = require('./secure')
 
 const conf = JSON.parse(process.argv[2])
+const { PeerRPCServer } = require(conf.package || 'grenache-nodejs-http')
+const Link = require(conf.linkPackage || 'grenache-nodejs-link')
 const link = new Link({ grape: conf.grape })
 link.start()
 
-const peer = new PeerRPCServer(link, {})
+const peer = new PeerRPCServer(link, readSecure(conf))
 peer.init()
 const service = peer.transport('server')
 service.listen(0)

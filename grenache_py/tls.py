@@ -1,0 +1,143 @@
+"""TLS contexts as Grenache uses them, the certificates of peers, and who is let in.
+
+A context is an ordinary ``ssl.SSLContext``: make it by hand, or here with the three files that Node peers
+call ``key``, ``cert`` and ``ca`` (grenache-nodejs-http 1.0.2, ``conf.secure``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ArgumentError
+
+FilePath = str | os.PathLike[str]
+
+
+def server_context(
+    cert: FilePath, key: FilePath, ca: FilePath | None = None, *, require_cert: bool = True
+) -> ssl.SSLContext:
+    """A context to serve with: PEM files of our certificate (chain), its private key, and the authorities
+    that the certificates of clients must come from.
+
+    With ``ca``, clients are asked for a certificate, and ``require_cert`` refuses those who show none
+    (Node: ``requestCert`` and ``rejectUnauthorized``). Raises OSError (``ssl.SSLError``) for bad files.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
+    context.load_cert_chain(cert, key)
+    if ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED if require_cert else ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(
+    ca: FilePath, cert: FilePath | None = None, key: FilePath | None = None, *, check_hostname: bool = True
+) -> ssl.SSLContext:
+    """A context to call with: PEM files of the authorities that servers' certificates must come from, and of
+    our own certificate and key where servers ask for one.
+
+    ``check_hostname``: the certificate must name the host or IP address that is called (Node does check it).
+    Raises OSError (``ssl.SSLError``) for bad files.
+    """
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
+    context.check_hostname = check_hostname
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The certificate of a peer: ``der`` is the whole of it in DER form.
+
+    ``fields`` are what was verified, as ``ssl.SSLSocket.getpeercert()`` tells them (``subject``,
+    ``notAfter``, …).
+    """
+
+    der: bytes
+    fields: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of ``der``, 64 hexadecimal digits in lower case."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    @property
+    def common_name(self) -> str | None:
+        """The subject's common name, if it has one."""
+        for part in self.fields.get("subject", ()):
+            for name, value in part:
+                if name == "commonName":
+                    return str(value)
+        return None
+
+
+Authorize = Callable[[Certificate], object] | Iterable[str]
+"""Who is let in: a function of the certificate that says whether, or the SHA-256 fingerprints of those who
+are, with or without colons, in either case (Node's ``cert.fingerprint256`` too).
+"""
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+def check_authorize(authorize: Authorize, context: ssl.SSLContext | None) -> Callable[[Certificate], object]:
+    """What ``authorize`` means, as a function. Raises ``ArgumentError``."""
+    if context is None or context.verify_mode == ssl.CERT_NONE:
+        raise ArgumentError("authorize", "needs ssl with a context that asks clients for a certificate")
+    if callable(authorize):
+        return authorize
+    if isinstance(authorize, (str, bytes)):
+        raise ArgumentError("authorize", "must be a function or a collection of fingerprints, not one text")
+    known = frozenset(_fingerprint(text) for text in authorize)
+    return lambda certificate: certificate.fingerprint in known
+
+
+def _fingerprint(text: str) -> str:
+    plain = text.replace(":", "").lower() if isinstance(text, str) else ""
+    if not _FINGERPRINT.fullmatch(plain):
+        raise ArgumentError("authorize", f"a SHA-256 fingerprint is 64 hexadecimal digits, not {text!r}")
+    return plain
+
+
+def check_context(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """An ``ssl.SSLContext``, or ``None`` for no TLS. Raises ``ArgumentError``."""
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise ArgumentError("ssl", f"must be an ssl.SSLContext, not {type(context).__name__}")
+    return context
+
+
+class Resuming:
+    """Stands for a context when connecting to one server: it offers the session of an earlier connection, so
+    that the handshake is short (RFC 8446 section 2.2).
+
+    asyncio's and uvloop's TLS know no sessions; all they want of a context is ``wrap_bio``.
+    """
+
+    def __init__(self, context: ssl.SSLContext):
+        self._context = context
+        self._session: ssl.SSLSession | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> ssl.SSLObject:
+        """As ``ssl.SSLContext.wrap_bio``, for a client."""
+        return self._context.wrap_bio(incoming, outgoing, server_side, server_hostname, self._session)
+
+    def wrap_socket(self, sock: Any, server_hostname: str) -> ssl.SSLSocket:
+        """As ``ssl.SSLContext.wrap_socket``, for a client."""
+        return self._context.wrap_socket(sock, server_hostname=server_hostname, session=self._session)
+
+    def remember(self, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> None:
+        """Offer this connection's session next. To be called late: in TLS 1.3 it follows the handshake."""
+        session = ssl_object.session
+        if session is not None and session.has_ticket:
+            self._session = session
