@@ -1,0 +1,320 @@
+"""New orders of every type: what is refused, trades at once, rests or waits; and what trades cause."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .. import limits
+from ..model import Order
+from ..terms import GTC, PostOnly, TimeInForce
+from .codes import Code, Reason, conflict_of
+from .events import Contention, Event, Execution, Match, Trigger
+from .ladder import NO_KEY
+from .resting import BUY, Resting
+from .rules import RULES, MarketState, Rules
+from .stops import Stops
+
+OPEN = MarketState.OPEN
+OK = Code.OK
+_ENDS_AT_ONCE = (TimeInForce.IOC, TimeInForce.FOK)
+
+
+class Entering(Resting):
+    """A book that takes new orders.
+
+    Attributes:
+        state: What the market takes.
+        band: The lowest and the highest price of a new order, in ticks.
+        stops: Stop orders that wait.
+        time_ms: The latest time the book was told, in milliseconds since the epoch.
+    """
+
+    def __init__(self, rules: Rules = RULES, on_closed: Callable[[Order], object] | None = None):
+        super().__init__(rules, on_closed)
+        self.state = OPEN
+        self.band = (1, rules.max_price)
+        # What a plain order is measured by at once; no price fits while the market is not open.
+        self._price_min, self._price_max = self.band
+        self._quantity_min, self._quantity_max = rules.min_quantity, rules.max_quantity
+        self._orders_max = rules.max_orders
+        self.stops = Stops()
+        self.time_ms = 0
+        self._partners: dict[str, str] = {}
+
+    def submit(self, order: Order) -> Code:
+        """Take a new order: match it, and do with the rest as its terms say.
+
+        O(k) for what it trades with, O(log n) for each price level that this ends or begins, and as much for
+        every stop order it triggers; O(k) before anything changes for a fill-or-kill order.
+
+        Args:
+            order: A fresh one. Its ``price`` is 0 if it is a market order.
+
+        Returns:
+            ``OK``, and ``events`` tells what happened; or why it is refused, and neither book nor order has
+            changed.
+        """
+        self.events = []
+        id = order.id
+        price = order.price
+        quantity = order.open
+        orders = self.orders
+        if (
+            order.terms is not GTC
+            or type(price) is not int
+            or type(quantity) is not int
+            or not self._price_min <= price <= self._price_max
+            or not self._quantity_min <= quantity <= self._quantity_max
+            or id in orders
+            or len(orders) >= self._orders_max
+        ):
+            return self._submit_with_care(order)
+        self.sequence = order.sequence = order.priority = self.sequence + 1
+        if order.side is BUY:
+            own, other, key = self.bids, self.asks, price
+        else:
+            own, other, key = self.asks, self.bids, -price
+        if other.best_key >= -key:
+            self._match(order, other, -key)
+            if not order.open:
+                if self._on_closed is not None:
+                    self._on_closed(order)
+                self._follow_up()
+                return OK
+        elif other.reserved and other.contends(-key):
+            self.events.append(Contention(order))
+        # The same as _rest, without its calls.
+        (own.levels.get(key) or own.open_level(key)).append(order)
+        orders[id] = order
+        if self._by_owner is not None:
+            self._by_owner.setdefault(order.owner, {})[id] = order
+        if self.events:
+            self._follow_up()
+        return OK
+
+    def submit_pair(self, resting: Order, stop: Order) -> Code:
+        """Take two orders of which one cancels the other (OCO): as soon as one trades, comes alive or is
+        cancelled, what is left of the other one is cancelled. O(log n) beyond both :meth:`submit`.
+
+        Args:
+            resting: An order that can rest.
+            stop: A stop order of the same owner and side, whose stop price is not reached yet.
+
+        Returns:
+            ``OK``, or why both are refused.
+        """
+        self.events = []
+        terms = resting.terms
+        rests = terms.stop_price is None and not terms.market and terms.time_in_force not in _ENDS_AT_ONCE
+        if (
+            not rests
+            or stop.terms.stop_price is None
+            or Stops.reached(stop, self.last_price)
+            or resting.id == stop.id
+            or (resting.owner, resting.side) != (stop.owner, stop.side)
+        ):
+            return Code.NOT_A_PAIR
+        code = self._refusal(resting)
+        if code is OK:
+            code = self._refusal(stop)
+        if code is OK and len(self.orders) + 2 > self.rules.max_orders:
+            code = Code.BOOK_FULL
+        if code is OK:
+            self._partners[resting.id] = stop.id
+            self._partners[stop.id] = resting.id
+            self._accept(stop)
+            self._accept(resting)
+            self._follow_up()
+        return code
+
+    # -- what is refused -----------------------------------------------------------------------------------
+
+    def _submit_with_care(self, order: Order) -> Code:
+        """:meth:`submit` for what is no plain order, or wrong."""
+        code = self._refusal(order)
+        if code is OK:
+            self._accept(order)
+            self._follow_up()
+        return code
+
+    def _refusal(self, order: Order) -> Code:
+        """Why ``order`` can't be taken now, or ``OK``."""
+        terms = order.terms
+        code = self._closed_code()
+        if code is OK and order.id in self.orders:
+            code = Code.DUPLICATE_ID
+        if code is OK and len(self.orders) >= self.rules.max_orders:
+            code = Code.BOOK_FULL
+        if code is OK:
+            code = self._price_code(order.price) if not terms.market else self._market_price_code(order.price)
+        if code is OK:
+            code = self._quantity_code(order.quantity)
+        if code is OK and order.open != order.quantity:
+            code = Code.INVALID_QUANTITY
+        if code is OK and terms is not GTC:
+            code = self._terms_code(order)
+        return code
+
+    def _closed_code(self) -> Code:
+        if self.state is OPEN:
+            return OK
+        return Code.HALTED if self.state is MarketState.HALTED else Code.CANCEL_ONLY
+
+    def _price_code(self, price: int) -> Code:
+        if type(price) is not int or not 1 <= price <= self.rules.max_price:
+            return Code.INVALID_PRICE
+        return OK if self.band[0] <= price <= self.band[1] else Code.OUTSIDE_BAND
+
+    def _market_price_code(self, price: int) -> Code:
+        return OK if type(price) is int and price == 0 else Code.INVALID_PRICE
+
+    def _quantity_code(self, quantity: int) -> Code:
+        if type(quantity) is not int or quantity <= 0:
+            return Code.INVALID_QUANTITY
+        if quantity < self.rules.min_quantity:
+            return Code.BELOW_MINIMUM
+        return OK if quantity <= self.rules.max_quantity else Code.ABOVE_MAXIMUM
+
+    def _terms_code(self, order: Order) -> Code:
+        terms = order.terms
+        code = conflict_of(terms)
+        if code is OK and terms.stop_price is not None:
+            stop_price = terms.stop_price
+            if type(stop_price) is not int or not 1 <= stop_price <= self.rules.max_price:
+                code = Code.INVALID_STOP_PRICE
+        if code is OK:
+            code = self._display_code(order, order.quantity)
+        if code is OK and terms.expires_ms is not None and terms.expires_ms <= self.time_ms:
+            code = Code.EXPIRED
+        if code is OK and terms.post_only is not None and self._posted_price(order, order.price) is None:
+            code = Code.POST_ONLY_CROSSES
+        if code is OK and terms.time_in_force is TimeInForce.FOK and not self._waits(order):
+            other = self.opposite(order.side)
+            if not self._fillable(order, other, self._limit_price(order) * other.sign):
+                code = Code.UNFILLABLE
+        return code
+
+    def _display_code(self, order: Order, quantity: int) -> Code:
+        display = order.terms.display
+        if display is None:
+            return OK
+        valid = type(display) is int and display > 0 and quantity <= display * limits.ICEBERG_TIPS
+        return OK if valid else Code.INVALID_DISPLAY
+
+    def _posted_price(self, order: Order, price: int) -> int | None:
+        """The price at which a post-only order rests without taking anything, or None if it can't.
+
+        What is reserved counts as if it were open: the order must not take it when it is released either.
+        """
+        other = self.opposite(order.side)
+        best_key = max(other.best_key, other.reserved.keys()[-1] if other.reserved else NO_KEY)
+        if best_key < price * other.sign:
+            return price
+        if order.terms.post_only is PostOnly.REJECT:
+            return None
+        slid = (best_key + 1) * other.sign
+        return slid if self.band[0] <= slid <= self.band[1] else None
+
+    # -- what is taken -------------------------------------------------------------------------------------
+
+    def _accept(self, order: Order) -> None:
+        self.sequence = order.sequence = self.sequence + 1
+        if self._waits(order):
+            self.stops.add(order)
+            self._enlist(order)
+            self._mark_expiry(order)
+        else:
+            if order.terms.post_only is not None:
+                posted = self._posted_price(order, order.price)
+                assert posted is not None
+                order.price = posted
+            if order.terms.stop_price is not None:
+                self.events.append(Trigger(order))
+            self._enter(order)
+
+    def _waits(self, order: Order) -> bool:
+        return order.terms.stop_price is not None and not Stops.reached(order, self.last_price)
+
+    def _limit_price(self, order: Order) -> int:
+        """The worst price that ``order`` may take."""
+        if not order.terms.market:
+            return order.price
+        return self.band[1] if order.side is BUY else self.band[0]
+
+    def _enter(self, order: Order) -> None:
+        """Match an accepted order that is in no level, then rest or cancel what is left of it."""
+        terms = order.terms
+        known = order.id in self.orders
+        order.price = self._limit_price(order)
+        own, other = self.ladder(order.side), self.opposite(order.side)
+        limit = order.price * other.sign
+        if terms.time_in_force is TimeInForce.FOK and not self._fillable(order, other, limit):
+            self._cancel_open(order, Reason.UNFILLABLE)
+        elif other.best_key >= limit:
+            self._match(order, other, limit)
+        elif other.reserved and other.contends(limit):
+            self.events.append(Contention(order))
+        if order.open and (terms.market or terms.time_in_force in _ENDS_AT_ONCE):
+            self._cancel_open(order, Reason.REMAINDER)
+        if order.open:
+            if terms.display is not None:
+                order.hidden = max(0, order.open - terms.display)
+            self.sequence = order.priority = self.sequence + 1
+            self._rest(order, own, -limit)
+            self._mark_expiry(order)
+        elif known:
+            self._close_if_done(order)
+        elif self._on_closed is not None:
+            self._on_closed(order)
+
+    def _mark_expiry(self, order: Order) -> None:
+        if order.terms.expires_ms is not None:
+            self._expiring[order.terms.expires_ms, order.sequence] = order
+
+    def _forget(self, order: Order) -> None:
+        super()._forget(order)
+        if order.terms.stop_price is not None:
+            self.stops.discard(order)
+
+    # -- what trades cause ---------------------------------------------------------------------------------
+
+    def _follow_up(self, price: int | None = None) -> None:
+        """Cancel the partners of what happened in this command, and bring stop orders alive, whose trades may
+        bring others alive. It ends, since every round takes a partner or a stop order out of the book.
+
+        ``price``: of a trade that is no event of this command.
+        """
+        if not self.stops.count and not self._partners:
+            return
+        due: deque[Order] = deque()
+        if price is not None and self.state is OPEN:
+            due.extend(self.stops.take_due(price, price))
+        done = 0
+        while due or done < len(self.events):
+            news = self.events[done:]
+            done = len(self.events)
+            if self._partners:
+                self._cancel_partners(news)
+            if self.stops.count and self.state is OPEN:  # else they wait for the market
+                prices = [event.price for event in news if isinstance(event, (Match, Execution))]
+                if prices:
+                    due.extend(self.stops.take_due(min(prices), max(prices)))
+            if due:
+                self._come_alive(due.popleft())
+
+    def _come_alive(self, stop: Order) -> None:
+        if stop.id in self.orders:  # else its partner has traded meanwhile
+            self.events.append(Trigger(stop))
+            self._enter(stop)
+
+    def _cancel_partners(self, news: list[Event]) -> None:
+        for event in news:
+            orders = (event.maker, event.taker) if isinstance(event, Match) else (event.order,)
+            for order in orders:
+                if order.id in self._partners and not isinstance(event, Contention):
+                    partner_id = self._partners.pop(order.id)
+                    del self._partners[partner_id]
+                    partner = self.orders.get(partner_id)
+                    if partner is not None and not partner.cancel_requested:
+                        self._cancel_open(partner, Reason.PARTNER)

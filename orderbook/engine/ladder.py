@@ -1,0 +1,226 @@
+"""One side of a book: its price levels, best first, and the orders of each, oldest first.
+
+A level holds what can be matched, and nothing else. Orders of which nothing is open leave it and come back to
+their place, so that matching never steps over them and the best price is always one that can be traded at.
+The queue of a level is a doubly linked list through the orders themselves: joining at the back, leaving from
+anywhere and taking from the front are O(1). An order that comes back needs its place looked up: the first one
+to do so gives the level an index by priority, which it then keeps.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import chain
+from operator import attrgetter
+
+from sortedcontainers import SortedDict, SortedKeyList, SortedList
+
+from ..model import Order, Side
+
+NO_KEY = -(2**62)
+"""The key of no level: below that of every price."""
+NEAR_MAX = 512
+"""Near keys at the most: 4 KB, which move within a fraction of a microsecond."""
+
+
+class Level:
+    """The orders at one price that can be matched.
+
+    Attributes:
+        price: In ticks.
+        key: The ladder's key of ``price``.
+        head: The oldest order, or None: then the level is not in a ladder.
+        tail: The newest order.
+        count: Orders.
+        open: Sum of their open quantities, in lots.
+        hidden: How much of it icebergs do not show.
+        index: The orders by priority, once one has come back.
+    """
+
+    __slots__ = ("count", "head", "hidden", "index", "key", "open", "price", "tail")
+
+    def __init__(self, price: int, key: int):
+        self.price = price
+        self.key = key
+        self.head: Order | None = None
+        self.tail: Order | None = None
+        self.count = 0
+        self.open = 0
+        self.hidden = 0
+        self.index: SortedKeyList | None = None
+
+    def __iter__(self) -> Iterator[Order]:
+        """The orders, oldest first. The level must not change meanwhile."""
+        order = self.head
+        while order is not None:
+            yield order
+            order = order.next
+
+    def append(self, order: Order) -> None:
+        """Put ``order`` last. O(1); O(log n) with an index."""
+        tail = self.tail
+        if tail is None:
+            self.head = order
+        else:
+            tail.next = order
+            order.prev = tail
+        self.tail = order
+        order.level = self
+        self.count += 1
+        self.open += order.open
+        if order.hidden:
+            self.hidden += order.hidden
+        if self.index is not None:
+            self.index.add(order)
+
+    def insert(self, order: Order) -> None:
+        """Put ``order`` where its priority says. O(log n), and once O(n)."""
+        tail = self.tail
+        if tail is None or tail.priority < order.priority:
+            self.append(order)
+            return
+        if self.index is None:
+            self.index = SortedKeyList(self, key=attrgetter("priority"))
+        follower: Order = self.index[self.index.bisect_key(order.priority)]
+        self.index.add(order)
+        before = follower.prev
+        order.prev, order.next = before, follower
+        follower.prev = order
+        if before is None:
+            self.head = order
+        else:
+            before.next = order
+        order.level = self
+        self.count += 1
+        self.open += order.open
+        self.hidden += order.hidden
+
+    def remove(self, order: Order) -> None:
+        """Take ``order`` out, before its quantities change. O(1); O(log n) with an index."""
+        if self.index is not None:
+            self.index.remove(order)
+        before, after = order.prev, order.next
+        if before is None:
+            self.head = after
+        else:
+            before.next = after
+            order.prev = None
+        if after is None:
+            self.tail = before
+        else:
+            after.prev = before
+            order.next = None
+        order.level = None
+        self.count -= 1
+        self.open -= order.open
+        if order.hidden:
+            self.hidden -= order.hidden
+
+
+class Ladder:
+    """The levels of one side.
+
+    Levels are filed under a key that is higher for a better price: the price of bids, minus that of asks. So
+    an order of the other side with the key ``k`` on its own side trades with keys of ``-k`` and above.
+
+    Nearly all that happens, happens near the best price. So the best keys stand in a short plain list, the
+    best last, where a change moves but a few of them; the others are in a sorted list made for many.
+
+    Attributes:
+        side: Whose levels these are.
+        levels: By key. None is empty.
+        best_key: The highest key, or ``NO_KEY``.
+        best: Its level, or None.
+        reserved: Reserved lots by key, where there are any.
+    """
+
+    __slots__ = ("_far", "_floor", "_near", "best", "best_key", "levels", "reserved", "side", "sign")
+
+    def __init__(self, side: Side):
+        self.side = side
+        self.sign = 1 if side is Side.BUY else -1
+        self.levels: dict[int, Level] = {}
+        self.best_key = NO_KEY
+        self.best: Level | None = None
+        self.reserved: SortedDict = SortedDict()
+        self._near: list[int] = []
+        self._far: SortedList = SortedList()
+        self._floor = NO_KEY  # above every key that is far, below every key that is near
+
+    @property
+    def keys(self) -> Iterator[int]:
+        """All keys, the best first."""
+        return chain(reversed(self._near), reversed(self._far))
+
+    def open_level(self, key: int) -> Level:
+        """A new, empty level, to be filled at once. O(log n)."""
+        level = self.levels[key] = Level(key * self.sign, key)
+        if key > self.best_key:
+            self._near.append(key)
+            self.best_key = key
+            self.best = level
+        elif key > self._floor:
+            insort(self._near, key)
+        else:
+            self._far.add(key)
+        if len(self._near) > NEAR_MAX:
+            self._spill()
+        return level
+
+    def drop_level(self, level: Level) -> None:
+        """Forget a level that has become empty. O(log n)."""
+        key = level.key
+        near = self._near
+        del self.levels[key]
+        if key == self.best_key:
+            near.pop()
+            if not near:
+                self._refill()
+            if near:
+                self.best_key = best_key = near[-1]
+                self.best = self.levels[best_key]
+            else:
+                self.best_key = NO_KEY
+                self.best = None
+        elif key > self._floor:
+            del near[bisect_left(near, key)]
+        else:
+            self._far.remove(key)
+
+    def _spill(self) -> None:
+        """Move the worse half of the near keys to the far ones."""
+        half = len(self._near) // 2
+        self._far.update(self._near[:half])
+        self._floor = self._near[half - 1]
+        del self._near[:half]
+
+    def _refill(self) -> None:
+        """Move the best of the far keys to the near ones, which are used up."""
+        some = NEAR_MAX // 2
+        self._near.extend(self._far[-some:])
+        del self._far[-some:]
+        self._floor = self._far[-1] if self._far else NO_KEY
+
+    def best_first(self) -> Iterator[Level]:
+        levels = self.levels
+        return (levels[key] for key in self.keys)
+
+    def down_to(self, limit: int) -> Iterator[Level]:
+        """The levels that an order of the other side with the limit key ``limit`` crosses, best first."""
+        for level in self.best_first():
+            if level.key < limit:
+                return
+            yield level
+
+    def reserve(self, key: int, quantity: int) -> None:
+        """Count ``quantity`` lots, or minus so many, as reserved at ``key``. O(log n)."""
+        total = self.reserved.get(key, 0) + quantity
+        if total:
+            self.reserved[key] = total
+        else:
+            del self.reserved[key]
+
+    def contends(self, limit: int) -> bool:
+        """Whether anything reserved is crossed by an order with the limit key ``limit``. O(1)."""
+        return bool(self.reserved) and self.reserved.keys()[-1] >= limit

@@ -1,0 +1,318 @@
+"""Reservations: quantity of resting orders that is set aside for one counterparty, and for nobody else.
+
+An order keeps its place in the queue while part or all of it is reserved; matching passes over what is not
+open, without looking at it. Of an iceberg only what it shows can be reserved, so that nobody learns its size
+without trading, and while some of its tip is reserved it shows nothing new.
+
+What is given back may cross orders that arrived meanwhile. Whoever gives back calls :meth:`Reserving.rematch`
+next; until then, and only then, may open quantity cross within the book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from sortedcontainers import SortedDict
+
+from ..model import Order, Side
+from .codes import Reason
+from .entering import OPEN, Entering
+from .events import Cancellation, Execution
+from .rules import RULES, Rules
+
+
+class Fill(NamedTuple):
+    """A quantity, in lots, of one resting order; the price is the order's."""
+
+    order: Order
+    quantity: int
+
+
+class Crossing(NamedTuple):
+    """What an incoming order meets in a book.
+
+    Attributes:
+        fills: Open quantity it can have, best price first, oldest first within a price.
+        contended: More crosses than could be had now: it is reserved or hidden (or was left out by ``most``).
+    """
+
+    fills: list[Fill]
+    contended: bool
+
+
+class Reservation:
+    """Quantity of one or more resting orders set aside for one counterparty, until ``expires``.
+
+    It ends exactly once, by :meth:`Reserving.commit` or :meth:`Reserving.release`; its id is then unknown to
+    the book for good.
+
+    Attributes:
+        id: The lock id.
+        counterparty: The peer that may commit or release it.
+        purpose: The counterparty's order that it is for.
+        fills: What is set aside, as :meth:`Reserving.crossing` found it.
+        expires: When :meth:`Reserving.expired` lists it, on the caller's monotonic clock.
+    """
+
+    __slots__ = ("counterparty", "expires", "fills", "id", "purpose")
+
+    def __init__(self, id: str, counterparty: str, purpose: str, fills: list[Fill], expires: float):
+        self.id = id
+        self.counterparty = counterparty
+        self.purpose = purpose
+        self.fills = fills
+        self.expires = expires
+
+    @property
+    def quantity(self) -> int:
+        """What is set aside, in lots."""
+        return sum(fill.quantity for fill in self.fills)
+
+
+class Reserving(Entering):
+    """A book, and the reservations on its orders.
+
+    These methods are for a protocol, which knows what it asks for: what can't be is a ``ValueError`` that
+    changes nothing, not a result code.
+
+    Attributes:
+        reservations: Reservations for counterparties by id.
+    """
+
+    def __init__(self, rules: Rules = RULES, on_closed: Callable[[Order], object] | None = None):
+        super().__init__(rules, on_closed)
+        self.reservations: dict[str, Reservation] = {}
+        self._by_lease: SortedDict = SortedDict()
+
+    # -- for counterparties ------------------------------------------------------------------------------
+
+    def crossing(self, side: Side, price: int, quantity: int, *, most: int | None = None) -> Crossing:
+        """What a stranger's order of ``side`` limited at ``price`` could trade with now: nothing while the
+        market is not open. O(k + levels met).
+
+        Args:
+            quantity: Lots wanted at the most.
+            most: Resting orders named at the most.
+        """
+        if self.state is not OPEN:
+            return Crossing([], False)
+        other = self.opposite(side)
+        limit = price * other.sign
+        fills: list[Fill] = []
+        hidden = False
+        for level in other.down_to(limit):
+            hidden = hidden or level.hidden > 0
+            for order in level:
+                if most is not None and len(fills) == most:
+                    return Crossing(fills, True)
+                part = min(order.open - order.hidden, quantity)
+                fills.append(Fill(order, part))
+                quantity -= part
+                if not quantity:
+                    return Crossing(fills, False)
+        return Crossing(fills, hidden or other.contends(limit))
+
+    def reserve(
+        self, id: str, counterparty: str, purpose: str, fills: Iterable[Fill], expires: float
+    ) -> Reservation:
+        """Set ``fills``, as :meth:`crossing` found them, aside for ``counterparty``. O(k log n).
+
+        Args:
+            id: A fresh lock id; it never names another reservation.
+            counterparty: The peer that may commit or release it.
+            purpose: The counterparty's order that it is for.
+            expires: When :meth:`expired` lists it, on the caller's monotonic clock.
+
+        Raises:
+            ValueError: ``id`` is taken, or ``fills`` names no order, one twice, or more than is shown of one.
+        """
+        if id in self.reservations:
+            raise ValueError(f"reservation {id} exists already")
+        reservation = Reservation(id, counterparty, purpose, list(fills), expires)
+        if not reservation.fills or len({fill.order.id for fill in reservation.fills}) != len(
+            reservation.fills
+        ):
+            raise ValueError(f"reservation {id} must name each order once, and at least one")
+        for order, quantity in reservation.fills:
+            if order.level is None or not 0 < quantity <= order.open - order.hidden:
+                raise ValueError(f"reservation {id} wants {quantity} lots of {order}, which are not open")
+        self.events = []
+        self.sequence += 1
+        for order, quantity in reservation.fills:
+            self._set_aside(order, quantity)
+        self.reservations[id] = reservation
+        self._by_lease[expires, id] = reservation
+        return reservation
+
+    def commit(self, reservation: Reservation, quantities: Mapping[str, int]) -> list[Fill]:
+        """Execute ``quantities`` (lots by order id, each within what is reserved) and free the rest.
+
+        O(k log n). The freed orders are the caller's to :meth:`rematch`. What was promised is kept in any
+        state of the market.
+
+        Returns:
+            What was executed, in the reservation's order.
+
+        Raises:
+            ValueError: The reservation has ended, or ``quantities`` is not within it; nothing has changed.
+        """
+        self._check_live(reservation)
+        reserved = {fill.order.id: fill.quantity for fill in reservation.fills}
+        for order_id, quantity in quantities.items():
+            if not 0 < quantity <= reserved.get(order_id, 0):
+                raise ValueError(f"{quantity} of order {order_id} is not within reservation {reservation.id}")
+        self.events = []
+        self._end(reservation)
+        executed: list[Fill] = []
+        for order, quantity in reservation.fills:
+            part = quantities.get(order.id, 0)
+            if part:
+                executed.append(Fill(order, part))
+                self._execute(order, part, order.price)
+            if quantity > part:
+                self._give_back(order, quantity - part)
+        self._follow_up()
+        return executed
+
+    def release(self, reservation: Reservation) -> None:
+        """Free all of a reservation. O(k log n). Its orders are the caller's to :meth:`rematch`.
+
+        Raises:
+            ValueError: The reservation has ended already.
+        """
+        self._check_live(reservation)
+        self.events = []
+        self._end(reservation)
+        for order, quantity in reservation.fills:
+            self._give_back(order, quantity)
+
+    def expired(self, now: float) -> list[Reservation]:
+        """The reservations whose lease has run out at ``now``, earliest first; they are the caller's to
+        :meth:`release`. O(1) when there is none."""
+        run_out: list[Reservation] = []
+        for (expires, _), reservation in self._by_lease.items():
+            if expires > now:
+                break
+            run_out.append(reservation)
+        return run_out
+
+    def next_expiry(self) -> float | None:
+        """When the next lease runs out, or None. O(1)."""
+        return float(self._by_lease.keys()[0][0]) if self._by_lease else None
+
+    def _check_live(self, reservation: Reservation) -> None:
+        if self.reservations.get(reservation.id) is not reservation:
+            raise ValueError(f"reservation {reservation.id} has ended")
+
+    def _end(self, reservation: Reservation) -> None:
+        self.sequence += 1
+        del self.reservations[reservation.id]
+        del self._by_lease[reservation.expires, reservation.id]
+
+    # -- for an order's own way through the network --------------------------------------------------------
+
+    def hold(self, order: Order) -> int:
+        """Self-reservation: set all that is open of a resting ``order`` aside. O(log n). Returns the lots."""
+        self.events = []
+        quantity = 0 if order.untriggered else order.open
+        if quantity:
+            self.sequence += 1
+            self._set_aside(order, quantity)
+        return quantity
+
+    def fill_held(self, order: Order, quantity: int, price: int) -> None:
+        """Execute ``quantity`` lots of what was held of ``order`` at a counterparty's ``price``, in ticks.
+        O(log n).
+
+        Raises:
+            ValueError: So much is not reserved.
+        """
+        self._check_reserved(order, quantity)
+        self.events = []
+        self.sequence += 1
+        self._execute(order, quantity, price)
+        self._follow_up()
+
+    def release_held(self, order: Order, quantity: int) -> None:
+        """Give ``quantity`` lots of what was held back to ``order``: open, or cancelled if its owner
+        cancelled it meanwhile. O(log n). Call :meth:`rematch` next.
+
+        Raises:
+            ValueError: So much is not reserved.
+        """
+        self._check_reserved(order, quantity)
+        self.events = []
+        self.sequence += 1
+        self._give_back(order, quantity)
+
+    def _check_reserved(self, order: Order, quantity: int) -> None:
+        if not 0 < quantity <= order.reserved:
+            raise ValueError(f"{quantity} lots are not reserved of {order}")
+
+    # -- what was given back -------------------------------------------------------------------------------
+
+    def rematch(self, order: Order) -> None:
+        """Match what was given back of a resting ``order`` against the other side. O(k log n).
+
+        Orders that arrived while it was reserved may cross it. The one with the earlier priority is the maker
+        and sets the price; where both have the same owner, the terms of the other one say which is cancelled.
+        While the market is not open this waits until it is.
+        """
+        self.events = []
+        if order.id in self._freed and self.state is OPEN:
+            del self._freed[order.id]
+            self.sequence += 1
+            self._uncross(order)
+            self._follow_up()
+
+    # -- between open, reserved and filled -----------------------------------------------------------------
+
+    def _set_aside(self, order: Order, quantity: int) -> None:
+        """Reserve ``quantity`` lots, at most what ``order`` shows, or all of it."""
+        own = self.ladder(order.side)
+        own.reserve(order.price * own.sign, quantity)
+        level = order.level
+        shown = order.open - order.hidden
+        if level is not None and quantity < shown:
+            level.open -= quantity
+        elif level is not None:
+            self._leave(order)
+        order.reserved += quantity
+        order.open -= quantity
+        order.hidden = min(order.hidden, order.open)
+
+    def _execute(self, order: Order, quantity: int, price: int) -> None:
+        self._unreserve(order, quantity)
+        order.filled += quantity
+        self.last_price = price
+        self.events.append(Execution(order, price, quantity))
+        if self._show_next(order):
+            self._freed[order.id] = order
+        self._close_if_done(order)
+
+    def _give_back(self, order: Order, quantity: int) -> None:
+        """What was reserved opens again, in its old place, or is cancelled if its owner has cancelled it."""
+        self._unreserve(order, quantity)
+        if order.cancel_requested:
+            order.cancelled += quantity
+            self.events.append(Cancellation(order, quantity, Reason.RELEASED))
+            self._close_if_done(order)
+            return
+        level = order.level
+        shown = order.open - order.hidden + quantity
+        if order.terms.display is not None:
+            shown = min(shown, order.terms.display)
+        order.open += quantity
+        hidden, order.hidden = order.hidden, order.open - shown
+        if level is None:
+            self._come_back(order)
+        else:
+            level.open += quantity
+            level.hidden += order.hidden - hidden
+        self._freed[order.id] = order
+
+    def _unreserve(self, order: Order, quantity: int) -> None:
+        own = self.ladder(order.side)
+        own.reserve(order.price * own.sign, -quantity)
+        order.reserved -= quantity
