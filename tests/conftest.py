@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 from tests.flavours import flavour
 from tests.node_grapes import node_grape, node_grapes, node_script
+from tests.ws_flavours import ws_flavour
 
-__all__ = ["flavour", "node_grape", "node_grapes", "node_script"]
+__all__ = ["flavour", "node_grape", "node_grapes", "node_script", "ws_flavour"]
 
 
 def pytest_asyncio_loop_factories(

@@ -89,7 +89,7 @@ class Channel(WSListener):
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
         elif opcode == CLOSE:
-            self.close(NORMAL, "closed by the other side", consented=True)
+            self.close(NORMAL, consented=True)
         elif opcode != _PONG:
             try:
                 message = self._messages.feed(opcode, frame.fin, frame.get_payload_as_bytes())
@@ -195,7 +195,7 @@ class Channel(WSListener):
         self._transport.send_close(WSCloseCode(code), reason)
         if self._holds:
             self.transport.resume_reading()  # for its consent
-        self._end(code, reason)
+        self._end(code, "closed by the other side" if consented else reason)
         if consented and not self._client:
             self._transport.disconnect()  # the server closes first, RFC 6455 section 7.1.1
         self.loop.call_later(limits.WS_CLOSE_S, self.abort)

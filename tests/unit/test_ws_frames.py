@@ -1,0 +1,128 @@
+"""WebSocket frames and the messages in them, without IO."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from grenache_py import errors
+from grenache_py.transports.ws_frames import (
+    BINARY,
+    CONTINUATION,
+    INVALID_TEXT,
+    PROTOCOL_ERROR,
+    TEXT,
+    TOO_BIG,
+    FrameError,
+    Messages,
+    decode_answer,
+    encode_call,
+    encode_frame,
+    masks,
+    result_of,
+)
+
+# From RFC 6455 section 5.7, and the lengths around which the form of a frame changes.
+FRAMES = [
+    (TEXT, b"Hello", None, "810548656c6c6f"),
+    (TEXT, b"Hello", bytes.fromhex("37fa213d"), "818537fa213d7f9f4d5158"),
+    (TEXT, b"", None, "8100"),
+    (BINARY, b"", bytes(4), "828000000000"),
+    (BINARY, bytes(256), None, "827e0100" + "00" * 256),
+    (BINARY, bytes(65536), None, "827f0000000000010000" + "00" * 65536),
+    (TEXT, b"x" * 125, None, "817d" + "78" * 125),
+    (TEXT, b"x" * 126, None, "817e007e" + "78" * 126),
+    (TEXT, b"x" * 65535, None, "817effff" + "78" * 65535),
+]
+
+
+@pytest.mark.parametrize(("opcode", "payload", "mask", "expected"), FRAMES)
+def test_frames(opcode, payload, mask, expected):
+    assert encode_frame(opcode, payload, mask).hex() == expected
+
+
+def test_masks_are_four_bytes_and_do_not_repeat():
+    drawn = list(itertools.islice(masks(16), 100))
+    assert {len(mask) for mask in drawn} == {4}
+    assert len(set(drawn)) > 95
+
+
+def test_a_message_in_one_frame_is_not_copied():
+    payload = b"[1,2,3]"
+    opcode, content = Messages(100).feed(TEXT, True, payload)
+    assert opcode == TEXT
+    assert content is payload
+
+
+def test_frames_are_joined():
+    messages = Messages(100)
+    assert messages.feed(TEXT, False, b"a") is None
+    assert messages.feed(CONTINUATION, False, b"") is None
+    assert messages.feed(CONTINUATION, True, b"b") == (TEXT, b"ab")
+    assert messages.feed(BINARY, False, b"\xff") is None
+    assert messages.feed(CONTINUATION, True, b"\xfe") == (BINARY, b"\xff\xfe")
+
+
+def test_a_character_may_be_divided_between_frames():
+    messages = Messages(100)
+    one, two = "ž".encode()[:1], "ž".encode()[1:]
+    assert messages.feed(TEXT, False, one) is None
+    assert messages.feed(CONTINUATION, True, two) == (TEXT, "ž".encode())
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([(CONTINUATION, True, b"x")], PROTOCOL_ERROR),
+        ([(TEXT, False, b"x"), (TEXT, True, b"x")], PROTOCOL_ERROR),
+        ([(TEXT, False, b"x"), (BINARY, True, b"x")], PROTOCOL_ERROR),
+        ([(TEXT, True, b"\xff")], INVALID_TEXT),
+        ([(TEXT, True, b"\xed\xa0\x80")], INVALID_TEXT),
+        ([(TEXT, False, b"\xc5"), (CONTINUATION, True, b"x")], INVALID_TEXT),
+        ([(TEXT, True, b"x" * 11)], TOO_BIG),
+        ([(TEXT, False, b"x" * 6), (CONTINUATION, False, b"x" * 5)], TOO_BIG),
+    ],
+)
+def test_frames_that_break_a_rule(frames, code):
+    messages = Messages(10)
+    *before, last = frames
+    for frame in before:
+        assert messages.feed(*frame) is None
+    with pytest.raises(FrameError) as caught:
+        messages.feed(*last)
+    assert caught.value.code == code
+
+
+def test_calls():
+    assert encode_call("r", "k", {"a": "ž"}) == '["r","k",{"a":"ž"}]'.encode()
+    for key, payload, field in (("", 1, "key"), ("k", object(), "payload"), ("k", "\ud800", "payload")):
+        with pytest.raises(errors.ArgumentError) as caught:
+            encode_call("r", key, payload)
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        (b'["r",null,1]', ["r", None, 1]),
+        (b'["r","ERR_X"]', ["r", "ERR_X", None]),
+        (b'["r"]', ["r", None, None]),
+        (b'["r",null,1,"more"]', ["r", None, 1]),
+        *[(bad, None) for bad in (b"[", b"", b"null", b"{}", b"[]", b"5", b'"abc"', b"[1,null,1]", b"[[]]")],
+    ],
+)
+def test_answers(message, answer):
+    assert decode_answer(message) == answer
+
+
+@pytest.mark.parametrize("error", [None, 0, "", False])
+def test_results(error):
+    assert result_of(["r", error, {"a": 1}], "h:1") == {"a": 1}
+
+
+@pytest.mark.parametrize(("error", "text"), [("ERR_X", "ERR_X"), (5, "5"), ({}, "{}"), ([], "[]")])
+def test_errors(error, text):
+    with pytest.raises(errors.RemoteError) as caught:
+        result_of(["r", error, {"a": 1}], "h:1")
+    assert (caught.value.message, caught.value.result) == (text, {"a": 1})
