@@ -44,6 +44,13 @@ STATUS_OF_CODE = {
 }
 """HTTP status by the ``code`` of an OrderBookError; 400 for the others."""
 
+STATUSES = {
+    "live": [status for status in OrderStatus if not status.closed],
+    "closed": [status for status in OrderStatus if status.closed],
+    **{status.value: [status] for status in OrderStatus},
+}
+"""What ``GET /orders?status=`` selects."""
+
 ORDER_FIELDS = ("market", "side", "quantity", "price", "owner")
 OPTIONAL_ORDER_FIELDS = ("client_order_id",)
 
@@ -124,15 +131,12 @@ class Api:
 
     async def _orders(self, request: web.Request) -> web.Response:
         market = self._one_market(request)
-        status = None
+        statuses = None
         if "status" in request.query:
-            try:
-                status = OrderStatus(request.query["status"])
-            except ValueError:
-                raise InvalidFieldError(
-                    "status", f"must be one of {', '.join(s.value for s in OrderStatus)}"
-                ) from None
-        rows, next_after = market.ledger.orders(status, *page_of(request))
+            statuses = STATUSES.get(request.query["status"])
+            if statuses is None:
+                raise InvalidFieldError("status", f"must be one of {', '.join(STATUSES)}")
+        rows, next_after = market.ledger.orders(statuses, *page_of(request))
         return await self._answer(
             {"orders": [order_view(market, order) for order in rows], "next": next_after}
         )

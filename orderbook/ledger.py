@@ -7,7 +7,7 @@ good, since they are also the answers to repeated confirmations.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 from . import limits
@@ -49,11 +49,13 @@ class Ledger:
         id = self._by_client_id.get((owner, client_order_id))
         return None if id is None else self._orders[id]
 
-    def orders(self, status: OrderStatus | None, after: int, limit: int) -> tuple[list[Order], int | None]:
+    def orders(
+        self, statuses: Collection[OrderStatus] | None, after: int, limit: int
+    ) -> tuple[list[Order], int | None]:
         """One page of orders in order of arrival.
 
         Args:
-            status: Only these; None: all.
+            statuses: Only orders of one of these; None: all.
             after: The ``sequence`` that the page before ended with; 0: from the start.
             limit: Rows at the most.
 
@@ -63,7 +65,7 @@ class Ledger:
         chosen = (
             order
             for order in self._orders.values()
-            if order.sequence > after and (status is None or order.status is status)
+            if order.sequence > after and (statuses is None or order.status in statuses)
         )
         page = list(islice(chosen, limit + 1))
         return page[:limit], page[limit - 1].sequence if len(page) > limit else None

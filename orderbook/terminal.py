@@ -105,7 +105,16 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         Abort: It was cancelled.
     """
     with explained():
-        return asyncio.run(_until_signalled(work))
+        return run_on_fastest_loop(_until_signalled(work))
+
+
+def run_on_fastest_loop(work: Coroutine[Any, Any, Result]) -> Result:
+    """``asyncio.run``, on uvloop where the platform has it."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
 
 
 async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:

@@ -133,6 +133,9 @@ async def test_the_client_api(start_worker: Callable[..., Any]) -> None:
         assert (await call("GET", f"/orders/{id}"))[1]["trades"] == [trade]
         assert (await call("GET", "/trades"))[1] == {"trades": [trade], "next": None}
         assert (await call("GET", "/orders?status=filled&limit=1"))[1]["next"] is not None
+        for status, count in (("live", 0), ("closed", 2), ("filled", 2), ("open", 0)):
+            assert len((await call("GET", f"/orders?status={status}"))[1]["orders"]) == count
+        assert (await call("GET", "/orders?status=lost"))[1]["error"]["field"] == "status"
 
         status, resting = await call("POST", "/orders", json={**order, "price": "78319.5"})
         assert (await call("GET", f"/book/{MARKET}"))[1]["asks"] == [["78319.50", "0.5"]]
