@@ -85,8 +85,12 @@ class Process:
 
     def send_json(self, message: Any) -> None:
         """One line of JSON to the process's standard input."""
+        self.send_line(json.dumps(message))
+
+    def send_line(self, line: str) -> None:
+        """One line of text to the process's standard input."""
         assert self._popen.stdin is not None
-        self._popen.stdin.write(json.dumps(message) + "\n")
+        self._popen.stdin.write(line + "\n")
         self._popen.stdin.flush()
 
     def kill(self) -> None:
