@@ -5,7 +5,7 @@
 
     meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; and a checksum
     events     number, packed event, checksum; numbers follow each other without a gap
-    trades     the same, for trades whose events a snapshot has replaced: they are kept for good
+    trades     the same, for trades and their proofs, which are kept for good, up to the snapshot
     snapshot   one row: what the events up to its number add up to
 
 A transaction holds whole steps, so that a crash keeps each step or forgets it. What SQLite does not notice (a
@@ -28,7 +28,7 @@ import msgpack
 
 from . import limits
 from .errors import JournalError
-from .events import Event, Executed, from_plain, to_plain
+from .events import Event, Executed, Signed, from_plain, to_plain
 from .model import Instrument
 from .recovery import Recovered
 
@@ -38,6 +38,8 @@ APPLICATION_ID = 0x4F424B31  # "OBK1"
 SCHEMA_VERSION = 1
 PAGE_ROWS = 1_000
 """Rows that are read at a time."""
+KEPT = (Executed, Signed)
+"""Events that a snapshot does not replace: trades and their proofs."""
 
 DURABILITIES = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 """SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but
@@ -190,7 +192,7 @@ class JournalFile:
         self.number += len(rows)
 
     def compact(self) -> None:
-        """Replace the events by a snapshot of what they add up to; trades are kept.
+        """Replace the events by a snapshot of what they add up to; trades and their proofs are kept.
 
         Raises JournalError for a damaged file, which stays as it is, and for a disk without room, where
         nothing is lost.
@@ -205,7 +207,7 @@ class JournalFile:
         data = msgpack.packb(state.to_plain())
         with self._transaction():
             for number, event in self.events():
-                if isinstance(event, Executed):
+                if isinstance(event, KEPT):
                     row = self._db.execute("SELECT data FROM events WHERE number = ?", (number,)).fetchone()
                     self._db.execute(
                         "INSERT INTO trades VALUES (?, ?, ?)", (number, row[0], checksum(number, row[0]))
@@ -222,7 +224,7 @@ class JournalFile:
     def recover(self) -> Recovered:
         """What snapshot and events add up to. Raises JournalError for a damaged file."""
         state = self.snapshot()
-        state.add_trades(event for _, event in self.trades())
+        state.add_trades(event for _, event in self.trades() if isinstance(event, Executed))
         state.apply(event for _, event in self.events())
         return state
 
@@ -233,10 +235,10 @@ class JournalFile:
             state.load(self._unpack("snapshot", number, data, check))
         return state
 
-    def trades(self) -> Iterator[tuple[int, Executed]]:
-        """Number and event, in order, of the trades up to the snapshot. Raises JournalError."""
+    def trades(self) -> Iterator[tuple[int, Executed | Signed]]:
+        """Number and event, in order, of trades and proofs up to the snapshot. Raises JournalError."""
         for number, event in self._rows("trades"):
-            if not isinstance(event, Executed):
+            if not isinstance(event, KEPT):
                 raise JournalError(f"{self.path} is damaged: row {number} of trades is none")
             yield number, event
 

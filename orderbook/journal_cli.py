@@ -135,7 +135,7 @@ def export(path: Path, output: Path | None) -> None:
 @file_argument
 @json_option
 def compact(path: Path, as_json: bool) -> None:
-    """Replace the events in FILE by a snapshot of what they add up to; trades are kept.
+    """Replace the events in FILE by a snapshot of what they add up to; trades and their proofs are kept.
 
     A peer does the same when it starts and many have gathered. A damaged journal is left as it is.
     """

@@ -1,8 +1,8 @@
 """What a journal's file holds, entry by entry, for people and programs. Blocking, and in memory is only the
 snapshot.
 
-A compacted journal begins with its old trades, then comes what its snapshot says of orders and unanswered
-confirmations, then the events since.
+A compacted journal begins with its old trades and their proofs, then comes what its snapshot says of orders
+and unanswered confirmations, then the events since.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .errors import InvalidFieldError, JournalError
-from .events import Accepted, Cancelled, Event, Executed, Intended, accepted_event, to_plain
+from .events import Accepted, Cancelled, Event, Executed, Intended, Refused, accepted_event, to_plain
 from .journal import JournalFile
 from .model import Instrument, Order
 from .views import printable, time_text
@@ -68,6 +68,8 @@ def about(order_id: str, source: Iterable[Entry]) -> Iterator[Entry]:
             concerned = event.order_id == order_id
         elif isinstance(event, Executed):
             concerned = order_id in (event.maker_order_id, event.taker_order_id)
+            if concerned:
+                matches.add(event.match_id)
         elif isinstance(event, Intended):
             concerned = order_id == event.order_id or any(order_id == fill[0] for fill in event.fills)
             if concerned:
@@ -135,7 +137,9 @@ def _what(entry: Entry, instrument: Instrument) -> str:
         ]
         shown += [f"{len(event.fills) - FILLS_SHOWN} more"] if len(event.fills) > FILLS_SHOWN else []
         return f"{event.order_id} asks {event.maker} for {', '.join(shown)}"
-    return "the maker says no"
+    if isinstance(event, Refused):
+        return "the maker says no"
+    return "signed by both peers"
 
 
 def _amount(event: Accepted | Executed, instrument: Instrument) -> str:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from orderbook import limits
 from orderbook.cli import main
-from orderbook.events import Accepted, Cancelled, Event, Executed, Intended, Refused
+from orderbook.events import Accepted, Cancelled, Event, Executed, Intended, Refused, Signed
 from orderbook.journal import JournalFile, checksum, meta_checksum
 
 META = {"peer": "ann", "market": "SIM", "tick": "0.5", "lot": "0.01", "instrument": "x"}
@@ -31,6 +31,7 @@ EVENTS: list[Event] = [
     Cancelled("o1"),
     Intended("m3", "o2", "bob", "b:1", "lock3", tuple((f"t{n}", 210, 20) for n in range(4, 9))),
     Refused("m3"),
+    Signed("m1", {"type": "CrossPeerMatch"}, {"status": "committed"}),
 ]
 
 
@@ -97,6 +98,7 @@ def test_show_has_a_line_for_each_event(path: Path) -> None:
         "what is left of it is taken back",
         "o2 asks bob for 0.2 at 105.0 of t4, 0.2 at 105.0 of t5, 0.2 at 105.0 of t6, 2 more",
         "the maker says no",
+        "signed by both peers",
     ]
     assert "2023-11-1" in lines[0]
     assert lines[6].split()[1:3] == ["cancelled", "o1"]
@@ -110,15 +112,15 @@ def test_the_tail_is_the_end(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("order", "numbers"),
-    [("o1", [1, 3, 4, 5, 7]), ("o2", [2, 6, 8, 9]), ("t3", [6]), ("t8", [8, 9]), ("none", [])],
+    [("o1", [1, 3, 4, 5, 7, 10]), ("o2", [2, 6, 8, 9]), ("t3", [6]), ("t8", [8, 9]), ("none", [])],
 )
 @pytest.mark.parametrize("compacted", [False, True])
 def test_one_order(path: Path, order: str, numbers: list[int], compacted: bool) -> None:
     if compacted:
         run("compact", path)
         append(path, [Refused("m2")])
-        trades = {"o1": [4, 5]}
-        snapshot = {"o1": [9], "o2": [9, 9, 10], "t3": [9, 10]}  # of m3 nothing is left
+        trades = {"o1": [4, 5, 10]}
+        snapshot = {"o1": [10], "o2": [10, 10, 11], "t3": [10, 11]}  # of m3 nothing is left
         numbers = trades.get(order, []) + snapshot.get(order, [])
     assert [line["number"] for line in records("show", path, "--order", order, "--json")] == numbers
     text = said("show", path, "--order", order)
@@ -145,6 +147,7 @@ def test_nothing_in_a_file_speaks_to_the_terminal(tmp_path: Path) -> None:
         Executed(NASTY, 1, 1, NASTY, NASTY, NASTY, NASTY, -(10**17)),
         Intended(NASTY, NASTY, NASTY, NASTY, NASTY, ((NASTY, 1, 1),)),
         Refused(NASTY),
+        Signed(NASTY, {NASTY: NASTY}, {}),
     ]
     append(path, nasty, {**META, "peer": NASTY})
     for result in (
@@ -169,7 +172,7 @@ def test_nothing_in_a_file_speaks_to_the_terminal(tmp_path: Path) -> None:
 def test_export_is_json_with_decimals(path: Path) -> None:
     lines = records("export", path)
     assert lines == records("show", path, "--json")
-    assert [line["number"] for line in lines] == list(range(1, 10))
+    assert [line["number"] for line in lines] == list(range(1, 11))
     assert lines[0] == {
         "number": 1,
         "type": "accepted",
@@ -186,31 +189,33 @@ def test_export_is_json_with_decimals(path: Path) -> None:
         {"order_id": "t2", "price": "100.0", "quantity": "1"},
     ]
     assert lines[8] == {"number": 9, "type": "refused", "match_id": "m3"}
+    proof = {"request": {"type": "CrossPeerMatch"}, "answer": {"status": "committed"}}
+    assert lines[9] == {"number": 10, "type": "signed", "match_id": "m1", **proof}
 
 
 def test_export_of_a_compacted_journal(path: Path) -> None:
-    trades = [line for line in records("export", path) if line["type"] == "executed"]
+    trades = [line for line in records("export", path) if line["type"] in ("executed", "signed")]
     run("compact", path)
     append(path, [Refused("m2")])
     lines = records("export", path)
-    assert lines[:2] == trades, "with their old numbers"
-    assert [(line["number"], line["type"], "snapshot" in line) for line in lines[2:]] == [
-        (9, "accepted", True),
-        (9, "accepted", True),
-        (9, "intended", True),
-        (10, "refused", False),
+    assert lines[:3] == trades, "with their old numbers"
+    assert [(line["number"], line["type"], "snapshot" in line) for line in lines[3:]] == [
+        (10, "accepted", True),
+        (10, "accepted", True),
+        (10, "intended", True),
+        (11, "refused", False),
     ]
-    first, second, unanswered = lines[2:5]
+    first, second, unanswered = lines[3:6]
     assert (first["order_id"], first["filled"], first["cancel_requested"]) == ("o1", "4", True)
     assert (second["order_id"], second["filled"], second["cancel_requested"]) == ("o2", "0", False)
     assert (unanswered["match_id"], unanswered["maker"]) == ("m2", "bob")
-    assert "by the snapshot 4 filled, cancelled" in said("show", path)[4]
+    assert "by the snapshot 4 filled, cancelled" in said("show", path)[5]
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
 def test_export_to_a_file(path: Path, tmp_path: Path, name: str) -> None:
     output = tmp_path / name
-    assert said("export", path, "--output", output) == [f"9 lines written to {output}"]
+    assert said("export", path, "--output", output) == [f"10 lines written to {output}"]
     raw = output.read_bytes()
     text = gzip.decompress(raw).decode() if name.endswith(".gz") else raw.decode()
     assert [json.loads(line) for line in text.splitlines()] == records("export", path)
@@ -238,13 +243,13 @@ def test_verify_counts(path: Path) -> None:
     before = path.read_bytes()
     first, second = said("verify", path)
     assert first == "ann's journal of SIM is sound."
-    assert second.startswith("9 events, 2 trades, 2 orders (1 live), 1 confirmations without an answer, ")
+    assert second.startswith("10 events, 2 trades, 2 orders (1 live), 1 confirmations without an answer, ")
     [found] = records("verify", path, "--json")
     assert found == {
         "ok": True,
         "peer": "ann",
         "market": "SIM",
-        "events": 9,
+        "events": 10,
         "snapshot_number": 0,
         "trades": 2,
         "orders": 2,
@@ -265,8 +270,8 @@ def test_compact_says_what_it_saved(path: Path, monkeypatch: pytest.MonkeyPatch)
     [text] = said("compact", path)
     after = path.stat().st_size
     assert after < before / 4
-    assert text == f"10,009 events became a snapshot: {before:,} bytes before, {after:,} after"
-    counts = "0 events after a snapshot of the first 10,009, 2 trades, 11 orders (1 live)"
+    assert text == f"10,010 events became a snapshot: {before:,} bytes before, {after:,} after"
+    counts = "0 events after a snapshot of the first 10,010, 2 trades, 11 orders (1 live)"
     assert counts in said("verify", path)[1]
     [again] = records("compact", path, "--json")
     assert again == {"events": 0, "bytes_before": after, "bytes_after": after}
