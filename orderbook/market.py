@@ -7,8 +7,9 @@ from random import Random
 
 from sortedcontainers import SortedKeyList
 
-from .book import Book, Match
 from .effects import Clock, Effect, Traded
+from .engine import Book, Cancellation, Match
+from .engine import Event as BookEvent
 from .errors import ProtocolError
 from .events import Cancelled, Event, trade_event
 from .ledger import Ledger
@@ -77,7 +78,8 @@ class Market:
         self.new_id = new_id
         self.random = random
         self.policy = policy
-        self.book = Book()
+        self._closed: list[Order] = []
+        self.book = Book(on_closed=self._closed.append)
         self.ledger = Ledger(peer)
         self.roster = Roster(peer)
         self.agenda = Agenda(clock, random)
@@ -88,10 +90,16 @@ class Market:
         effects: list[Effect] = []
         for order in orders:
             if order.open:
-                matches, cancelled = self.book.rematch(order)
-                effects += self.executed(matches)
-                for newer in cancelled:
-                    self.note(Cancelled(newer.id))
+                self.book.rematch(order)
+                effects += self.happened(self.book.events)
+        return effects
+
+    def happened(self, events: Sequence[BookEvent]) -> list[Effect]:
+        """Record what a command did in the book: local matches as trades, and what it cancelled."""
+        effects = self.executed([event for event in events if isinstance(event, Match)])
+        for event in events:
+            if isinstance(event, Cancellation):
+                self.note(Cancelled(event.order.id))
         return effects
 
     def executed(self, matches: Sequence[Match]) -> list[Effect]:
@@ -99,7 +107,7 @@ class Market:
         time_ms = self.clock.time_ms()
         trades = [
             self.trade(self.new_id(), maker, quantity, taker.id, taker_peer=self.peer, time_ms=time_ms)
-            for maker, taker, quantity in matches
+            for maker, taker, _, quantity in matches
         ]
         return self.traded(trades) if trades else []
 
@@ -137,7 +145,8 @@ class Market:
 
     def file_closed(self) -> list[Order]:
         """Tell the ledger which orders have closed; returns them."""
-        closed, now = self.book.take_closed(), self.clock.monotonic()
+        closed, now = self._closed[:], self.clock.monotonic()
+        self._closed.clear()
         for order in closed:
             self.ledger.closed(order, now)
         return closed

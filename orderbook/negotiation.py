@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from . import limits
-from .book import Match
 from .effects import Beat, Discover, Effect, Settled, Tell
+from .engine import Code
 from .errors import (
     BusyError,
     DuplicateOrderError,
@@ -22,7 +22,7 @@ from .errors import (
     OrderClosedError,
     ProtocolError,
 )
-from .events import Cancelled, accepted_event
+from .events import accepted_event
 from .maker import Maker
 from .market import Market
 from .messages import CrossPeerMatch, Envelope, Goodbye, Heartbeat, envelope, parse, plain
@@ -120,14 +120,12 @@ class Negotiator:
         if len(book.orders) >= limits.OPEN_ORDERS:
             raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
 
-        crossing = book.crossing(order.side, order.price, order.quantity, owner=order.owner)
+        code = book.submit(order)
+        if code is not Code.OK:
+            raise InvalidFieldError("order", code.rule)
         market.ledger.add_order(order)
         market.note(accepted_event(order))
-        book.take(order, crossing)
-        book.add(order)
-        effects = market.executed([Match(fill.order, order, fill.quantity) for fill in crossing.fills])
-        if crossing.meets_itself:
-            self._cancel(order)  # nobody trades with themselves: the newer order gives way
+        effects = market.happened(book.events)
         effects += self._taker.announce(order)
         if order.id not in self._taker.negotiations:
             effects.append(Settled(order.id))
@@ -161,12 +159,8 @@ class Negotiator:
         order = self.market.ledger.order(order_id)
         if not order.live:
             raise OrderClosedError(f"order {order_id} is {order.status.value} already")
-        self._cancel(order)
-        return order, self._end_step([])
-
-    def _cancel(self, order: Order) -> None:
-        self.market.book.cancel(order)
-        self.market.note(Cancelled(order.id))
+        self.market.book.cancel(order.id)
+        return order, self._end_step(self.market.happened(self.market.book.events))
 
     # -- other peers' requests -------------------------------------------------------------------------
 

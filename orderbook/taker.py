@@ -314,7 +314,8 @@ class Taker:
         effects: list[Effect] = []
         if said.status == "committed":
             time_ms = said.trades[0].time if said.trades else self._market.clock.time_ms()
-            self._book.fill_held(order, confirmation.quantity)
+            for fill in confirmation.fills:
+                self._book.fill_held(order, fill.quantity, fill.price)
             effects += self._market.traded(self._trades(match_id, confirmation, time_ms))
         elif negotiation is not None:
             self._market.note(Refused(match_id))

@@ -11,6 +11,7 @@ import pytest
 
 from orderbook import book, maker, market, negotiation, outbox, recovery, taker
 from orderbook.effects import Effect
+from orderbook.engine import ladder
 from orderbook.events import Cancelled, Event, Intended
 from orderbook.model import Order, Side
 from tests.simulation import markets
@@ -134,22 +135,20 @@ def reuse_ids_after_a_restart(patch: pytest.MonkeyPatch) -> None:
 def ignore_limits(patch: pytest.MonkeyPatch) -> None:
     """Nobody compares prices with limits."""
     patch.setattr(Side, "crosses", lambda self, price, other: True)
+    patch.setattr(ladder.Ladder, "down_to", lambda self, limit: self.best_first())
 
 
 def offer_the_newest_first(patch: pytest.MonkeyPatch) -> None:
     """The maker forgets time priority."""
     crossing = book.Book.crossing
+    oldest_first = ladder.Level.__iter__
 
     def reversed_crossing(self: book.Book, *args: Any, **options: Any) -> book.Crossing:
-        for levels in self._levels.values():
-            for level in levels.values():
-                level.orders = dict(reversed(level.orders.items()))
+        patch.setattr(ladder.Level, "__iter__", lambda level: reversed(list(oldest_first(level))))
         try:
             return crossing(self, *args, **options)
         finally:
-            for levels in self._levels.values():
-                for level in levels.values():
-                    level.orders = dict(reversed(level.orders.items()))
+            patch.setattr(ladder.Level, "__iter__", oldest_first)
 
     patch.setattr(book.Book, "crossing", reversed_crossing)
 
@@ -161,15 +160,15 @@ def announce_without_holding(patch: pytest.MonkeyPatch) -> None:
 
 def keep_what_was_not_confirmed(patch: pytest.MonkeyPatch) -> None:
     """A partial confirmation does not free the rest of its reservation."""
-    release_held = book.Book.release_held
+    give_back = book.Book._give_back
     commit = book.Book.commit
 
     def leaky(self: book.Book, *args: Any) -> Any:
-        patch.setattr(book.Book, "release_held", lambda *_: None)
+        patch.setattr(book.Book, "_give_back", lambda *_: None)
         try:
             return commit(self, *args)
         finally:
-            patch.setattr(book.Book, "release_held", release_held)
+            patch.setattr(book.Book, "_give_back", give_back)
 
     patch.setattr(book.Book, "commit", leaky)
 
@@ -182,10 +181,13 @@ def ignore_heartbeats(patch: pytest.MonkeyPatch) -> None:
 def reopen_cancelled_orders(patch: pytest.MonkeyPatch) -> None:
     """What is released of a cancelled order opens again."""
 
-    def release_held(self: book.Book, order: Order, quantity: int) -> None:
-        self._shift(order, reserved=-quantity, open=quantity)
+    release_held = book.Book.release_held
 
-    patch.setattr(book.Book, "release_held", release_held)
+    def reopen(self: book.Book, order: Order, quantity: int) -> None:
+        order.cancel_requested = False
+        release_held(self, order, quantity)
+
+    patch.setattr(book.Book, "release_held", reopen)
 
 
 def leave_released_orders_crossed(patch: pytest.MonkeyPatch) -> None:
