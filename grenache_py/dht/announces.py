@@ -24,6 +24,8 @@ class OwnAnnounces:
         self._max_announces = max_announces
         self._deadlines: OrderedDict[Announce, float] = OrderedDict()
         self._ports: dict[bytes, set[int]] = {}
+        # Until when others may still tell of an announce that was withdrawn here.
+        self._withdrawn: OrderedDict[Announce, float] = OrderedDict()
         # Whom to tell of what.
         self._welcomes: deque[tuple[Address, Announce]] = deque(maxlen=WELCOMES_MAX)
 
@@ -35,11 +37,32 @@ class OwnAnnounces:
 
     def add(self, name: bytes, port: int, now: float) -> None:
         self.purge(now)
+        self._withdrawn.pop((name, port), None)
         self._drop((name, port))
         if len(self._deadlines) >= self._max_announces:
             self._drop(next(iter(self._deadlines)))
         self._deadlines[name, port] = now + self._max_age_s
         self._ports.setdefault(name, set()).add(port)
+
+    def withdraw(self, name: bytes, port: int, now: float) -> bool:
+        """End an announce; returns whether there was one. Until the others forget it, it counts as
+        withdrawn.
+        """
+        self.purge(now)
+        if (name, port) not in self._deadlines:
+            return False
+        self._drop((name, port))
+        self._withdrawn[name, port] = now + self._max_age_s
+        if len(self._withdrawn) > self._max_announces:
+            self._withdrawn.popitem(last=False)
+        return True
+
+    def withdrawn(self, name: bytes, now: float) -> list[int]:
+        """The ports under a name that others may still tell of, though they were withdrawn here."""
+        if not self._withdrawn:
+            return []
+        self.purge(now)
+        return [port for known, port in self._withdrawn if known == name]
 
     def ports(self, name: bytes, now: float) -> list[int]:
         """The ports that were announced under a name."""
@@ -59,6 +82,8 @@ class OwnAnnounces:
 
     def purge(self, now: float) -> None:
         """Forget what has expired."""
+        while self._withdrawn and next(iter(self._withdrawn.values())) <= now:
+            self._withdrawn.popitem(last=False)
         while self._deadlines:
             announce = next(iter(self._deadlines))
             if self._deadlines[announce] > now:

@@ -25,6 +25,13 @@ TRANSACTION_ID_BYTES_MAX: Final = 32  # what is echoed to a sender
 TOKEN_BYTES_MAX: Final = 64  # what is echoed from a reply
 NODES_READ_MAX: Final = 200  # contacts read from one reply; a Node Grape lists its whole table
 STRANGER_DATAGRAM_BYTES_MAX: Final = 4096  # the largest query, a put, stays below 2,400
+DATAGRAM_BYTES_MIN: Final = 15  # nothing shorter is a message
+# To an address that has not proved itself a reply is at most so many times as long as its query; what a list
+# of eight nodes (BEP 5) takes. More would make of us an amplifier aimed at whoever the address belongs to.
+STRANGER_REPLY_RATIO: Final = 4
+STRANGER_NODES_MAX: Final = 8
+PROVEN_S: Final = 600.0  # how long a proof counts; tokens last as long
+PROVEN_MAX: Final = 10_000
 
 # Walks.
 WALKS_MAX: Final = 4096
@@ -40,6 +47,12 @@ SUSPECTS_MAX: Final = 2000
 FAILURES_MAX: Final = 2  # unanswered queries in a row: the second one is a ping right after the first
 PING_BEFORE_EVICT_S: Final = 10.0  # bittorrent-dht/client.js: contacts seen since then are not questioned
 VERIFYING_MAX: Final = 256  # strangers that are being pinged
+# Contacts, and candidates of a walk, at one public IP address: room for the usual pair of Grapes on a host,
+# none for a crowd that surrounds a name. Private networks are not limited: tests run on loopback.
+CONTACTS_PER_HOST: Final = 4
+# Who tells us our own public address, and how many must agree (BEP 42).
+ADDRESS_VOTERS_MAX: Final = 32
+ADDRESS_VOTES_MIN: Final = 4
 REFRESH_S: Final = 900.0  # BEP 5: buckets unchanged for 15 minutes are refreshed
 BOOTSTRAP_RETRY_S: Final = 1.0  # doubling up to …
 BOOTSTRAP_RETRY_MAX_S: Final = 30.0
@@ -53,6 +66,8 @@ TABLES_MAX: Final = 5000  # grenache-grape/lib/Grape.js: dht_maxTables
 TABLE_MAX_AGE_S: Final = 270.0  # a little less than the five minutes that tokens are good for
 ITEMS_MAX: Final = 5000  # grenache-grape/lib/Grape.js: dht_maxValues
 ITEM_MAX_AGE_S: Final = 24 * 3600.0  # BEP 44 asks for two hours at least
+REPUBLISH_S: Final = 3600.0  # BEP 44
+REPUBLISHED_PER_TICK: Final = 4
 ITEM_BYTES_MAX: Final = 1000  # BEP 44
 SALT_BYTES_MAX: Final = 64  # BEP 44
 ITEM_DEPTH_MAX: Final = 32
@@ -64,6 +79,9 @@ TOKEN_ROTATE_S: Final = 300.0  # BEP 5
 # Datagrams per second, and at once, from an IP address that has not proved itself by answering a query.
 STRANGER_RATE: Final = 100.0  # public addresses, as jech/dht
 STRANGER_BURST: Final = 400.0
+# All public addresses together, for sender addresses are easily made up.
+STRANGERS_RATE: Final = 5_000.0
+STRANGERS_BURST: Final = 10_000.0
 PRIVATE_RATE: Final = 50_000.0  # loopback and private networks
 PRIVATE_BURST: Final = 100_000.0
 MALFORMED_COST: Final = 10.0  # an undecodable datagram counts as many

@@ -131,8 +131,12 @@ def encode_query(transaction_id: bytes, method: bytes, args: dict[bytes, Any]) -
     return bencode({b"t": transaction_id, b"y": b"q", b"q": method, b"a": args})
 
 
-def encode_reply(transaction_id: Any, reply: dict[bytes, Any]) -> bytes:
-    return bencode({b"t": transaction_id, b"y": b"r", b"r": reply})
+def encode_reply(transaction_id: Any, reply: dict[bytes, Any], ip: bytes | None = None) -> bytes:
+    """``ip`` is the compact address that the query came from, for those who wonder (BEP 42)."""
+    message = {b"t": transaction_id, b"y": b"r", b"r": reply}
+    if ip is not None:
+        message[b"ip"] = ip
+    return bencode(message)
 
 
 def encode_error(transaction_id: Any, code: int, text: str) -> bytes:

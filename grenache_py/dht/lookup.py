@@ -15,12 +15,14 @@ from typing import Any
 from .bounds import (
     CANDIDATES_MAX,
     CONCURRENCY,
+    CONTACTS_PER_HOST,
     PATIENCE_FOUND_S,
     PATIENCE_S,
     TOKEN_BYTES_MAX,
     K,
 )
 from .distance import key_of
+from .identity import is_public
 from .items import Item, check_signature, read_item
 from .krpc import Address, Refusal, reachable, split_nodes, unpack_node, unpack_values
 from .transactions import Reply
@@ -63,6 +65,7 @@ class Walk:
         "_concurrency",
         "_done",
         "_entries",
+        "_hosts",
         "_in_flight",
         "_k",
         "_key",
@@ -101,6 +104,8 @@ class Walk:
         self._candidates: list[Candidate] = []
         self._addresses: set[Address] = set()
         self._entries: set[bytes] = set()
+        # Candidates at each public IP address.
+        self._hosts: dict[str, int] = {}
         self._in_flight = 0  # without suspects, which hold up nothing
 
     @property
@@ -112,6 +117,12 @@ class Walk:
         """Tell of a node; each address is asked once."""
         if address in self._addresses or node_id == self._own_id or len(self._candidates) >= CANDIDATES_MAX:
             return
+        host = address[0]
+        if is_public(host):
+            at_host = self._hosts.get(host, 0)
+            if at_host >= CONTACTS_PER_HOST:
+                return
+            self._hosts[host] = at_host + 1
         self._addresses.add(address)
         distance = -1 if node_id is None else self._key ^ int.from_bytes(node_id, "big")
         insort(self._candidates, Candidate(node_id, address, distance))

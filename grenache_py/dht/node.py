@@ -18,13 +18,17 @@ from .bounds import (
     BOOTSTRAP_RETRY_MAX_S,
     BOOTSTRAP_RETRY_S,
     CONCURRENCY,
+    DATAGRAM_BYTES_MIN,
     ID_BYTES,
     ITEMS_MAX,
     NAME_BYTES_MAX,
     PEER_MAX_AGE_S,
     QUERY_TIMEOUT_S,
     REFRESH_S,
+    REPUBLISHED_PER_TICK,
     STRANGER_DATAGRAM_BYTES_MAX,
+    STRANGER_NODES_MAX,
+    STRANGER_REPLY_RATIO,
     SUSPECT_S,
     SUSPECTS_MAX,
     TABLES_MAX,
@@ -37,6 +41,7 @@ from .bounds import (
     K,
 )
 from .distance import key_of
+from .identity import AddressVotes, id_fits, is_public, make_id
 from .items import Item, ItemStore
 from .krpc import (
     Address,
@@ -46,10 +51,13 @@ from .krpc import (
     error_of,
     node_id_of,
     pack_address,
+    unpack_address,
 )
 from .lookup import Candidate, ItemWalk, PeerWalk, TokenWalk, Walk
 from .peers import PeerStore
+from .proven import Proven
 from .ratelimit import RateLimiter
+from .republish import OwnItems
 from .routing import Contact, Routing
 from .server import Tables, answer
 from .storing import HolderCache, Holders, Store, StoreReport
@@ -59,6 +67,7 @@ from .transactions import Reply, Transactions
 # Under which a look-up lists what was announced here while nobody else tells our address.
 _LOOPBACK = "127.0.0.1"
 _PINGS_PER_TICK = 8
+_OWN_HOSTS_MAX = 8
 _BUSY = "too many requests are under way"
 
 
@@ -82,6 +91,8 @@ class DhtSettings:
     max_tables: int = TABLES_MAX
     max_items: int = ITEMS_MAX
     concurrency: int = CONCURRENCY
+    #: take another id when others tell a public address of ours that this one does not fit (BEP 42)
+    secure_id: bool = True
 
 
 AnyWalk = TypeVar("AnyWalk", bound=Walk)
@@ -107,23 +118,31 @@ class DhtNode:
         if node_id is not None and len(node_id) != ID_BYTES:
             raise ValueError(f"node_id must be {ID_BYTES} bytes")
         self.settings = settings or DhtSettings()
-        self.node_id = node_id or random_bytes(ID_BYTES)
+        self.node_id = node_id or make_id(self.settings.host, random_bytes)
         self._clock = clock
         self._call_later = call_later
         self._random = random
+        self._random_bytes = random_bytes
         self._emit = emit
         now = clock()
         self.routing = Routing(self.node_id, now)
         self.peers = PeerStore(self.settings.peer_max_age_s)
         self.items = ItemStore(self.settings.max_items)
         self.own = OwnAnnounces(self.settings.peer_max_age_s)
+        self.own_items = OwnItems(self.settings.max_items)
+        #: our own IP addresses, as far as they are known
+        self.own_hosts = {_LOOPBACK} if self.settings.host is None else {_LOOPBACK, self.settings.host}
+        self.tokens = Tokens(random_bytes, now)
+        self._proven = Proven()
+        self._address_votes = AddressVotes()
         self.ready = False
         self._tables = Tables(
             self.node_id,
             self.routing,
-            Tokens(random_bytes, now),
+            self.tokens,
             self.peers,
             self.items,
+            self._proven,
             random,
             lambda name: emit("announce", name),
         )
@@ -132,7 +151,8 @@ class DhtNode:
         self._send = send
         # Nodes that let a query time out, and until when they are not waited for; in the order of that time.
         self._suspects: OrderedDict[Address, float] = OrderedDict()
-        self._verifying: set[Address] = set()
+        # Whom we ping, and the query that waits for the pong because its answer is long.
+        self._verifying: dict[Address, dict[bytes, Any] | None] = {}
         self._walks: dict[Walk, Callable[[Any], None]] = {}
         self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
         self._lookups: dict[bytes, list[Callable[[list[bytes]], None]]] = {}
@@ -229,12 +249,36 @@ class DhtNode:
         else:
             self._walk_peers(name, walked)
 
+    def withdraw(self, name: bytes, port: int) -> bool:
+        """End an announce that was made here; returns whether there was one.
+
+        Other nodes have no way to be told: they forget it in time. Look-ups here leave it out from now on.
+        """
+        now = self._clock()
+        if not self.own.withdraw(name, port, now):
+            return False
+        for peer in self._own_peers(port):
+            self.peers.withdraw(name, peer)
+        return True
+
+    def _own_peers(self, port: int) -> set[bytes]:
+        return {pack_address((host, port)) for host in self.own_hosts}
+
     def put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
         """Store an item (checked before) at the nodes closest to it; an immutable one here too, as Node does.
 
         Raises Busy when too much is under way.
         """
         self._check_busy()
+
+        def told(report: StoreReport) -> None:
+            if report.stored or not item.mutable:  # what was refused must not be tried again behind its back
+                self.own_items.add(item, self._clock())
+            done(report)
+
+        self._put(item, cas, told)
+
+    def _put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
         args: dict[bytes, Any] = {b"id": self.node_id, b"v": item.v}
         if item.mutable:
             args |= {b"k": item.k, b"seq": item.seq, b"sig": item.sig}
@@ -278,12 +322,15 @@ class DhtNode:
     def receive(self, datagram: bytes, address: Address) -> None:
         """Take a datagram. Whatever it is, it raises nothing."""
         now = self._clock()
-        if address not in self.routing.by_address and not self._transactions.expects(address):
+        proven = address in self.routing.by_address or self._proven.has(address, now)
+        if not (proven or self._transactions.expects(address)):
             if len(datagram) > STRANGER_DATAGRAM_BYTES_MAX or not address[1]:
                 return
             if not self._strangers.allow(address[0], now):
                 return
         try:
+            if len(datagram) < DATAGRAM_BYTES_MIN:
+                raise MalformedDatagram("too short")
             message = decode(datagram)
         except MalformedDatagram as error:
             self._strangers.malformed(address[0], now)
@@ -293,20 +340,43 @@ class DhtNode:
         if kind == b"r":
             self._on_reply(message, address, now)
         elif kind == b"q":
-            self._on_query(message, address, now)
+            self._on_query(message, address, now, None if proven else len(datagram))
         elif kind == b"e":
             self._on_error(message, address, now)
         else:
             self._emit("warning", f"{address[0]}:{address[1]}: unknown kind of message")
 
-    def _on_query(self, message: dict[bytes, Any], address: Address, now: float) -> None:
-        reply = answer(self._tables, address, message, now)
+    def _on_query(
+        self, message: dict[bytes, Any], address: Address, now: float, stranger_bytes: int | None
+    ) -> None:
+        """``stranger_bytes``: how long the query was, when its sender has not proved its address."""
+        node_id = node_id_of(message.get(b"a"))
+        if node_id == self.node_id:
+            self._on_echo(message, address)
+            return
+        # BEP 43: a read-only node cannot be asked anything.
+        read_only = message.get(b"ro") == 1
+        if stranger_bytes is None:
+            reply = answer(self._tables, address, message, now)
+        else:
+            reply = answer(self._tables, address, message, now, STRANGER_NODES_MAX)
+            if reply is not None and len(reply) > STRANGER_REPLY_RATIO * stranger_bytes:
+                if not read_only:
+                    self._verify(address, message)
+                return
         if reply is not None:
             self._send(reply, address)
-        node_id = node_id_of(message.get(b"a"))
-        # BEP 43: a read-only node cannot be asked anything.
-        if node_id is not None and message.get(b"ro") != 1 and self.routing.heard(node_id, address):
+        if node_id is not None and not read_only and self.routing.heard(node_id, address):
             self._verify(address)
+
+    def _on_echo(self, message: dict[bytes, Any], address: Address) -> None:
+        """A query with our own id: our own, when we are one of our bootstrap addresses; or a mirror's."""
+        if address in self.bootstrap_addresses:
+            taken = self._transactions.take(message.get(b"t"), address)
+            if taken is not None:
+                self._self_addresses.add(address)
+                done, context = taken
+                done(context, None, (0, "this is our own address"))
 
     def _on_reply(self, message: dict[bytes, Any], address: Address, now: float) -> None:
         taken = self._transactions.take(message.get(b"t"), address)
@@ -319,9 +389,12 @@ class DhtNode:
             done(context, None, (0, "a reply needs an id"))
             return
         self._suspects.pop(address, None)
-        if node_id == self.node_id and address in self.bootstrap_addresses:
-            self._self_addresses.add(address)
         fresh, oldest = self.routing.answered(node_id, address, now)
+        if address not in self.routing.by_address:
+            self._proven.add(address, now)
+        told = message.get(b"ip")
+        if told is not None:
+            self._on_own_address(told, address)
         if oldest is not None:
             self._verify(oldest.address)
         if fresh:
@@ -343,14 +416,52 @@ class DhtNode:
 
     # Contacts.
 
-    def _verify(self, address: Address) -> None:
-        """Ping, once at a time; what comes of it is seen to where every reply and every silence is."""
-        if address not in self._verifying and len(self._verifying) < VERIFYING_MAX:
-            self._verifying.add(address)
+    def _verify(self, address: Address, waiting: dict[bytes, Any] | None = None) -> None:
+        """Ping, once at a time; what comes of it is seen to where every reply and every silence is.
+
+        A query that is ``waiting`` is answered after the pong.
+        """
+        if address in self._verifying:
+            if waiting is not None:
+                self._verifying[address] = waiting
+        elif len(self._verifying) < VERIFYING_MAX:
+            self._verifying[address] = waiting
             self._transactions.query(address, b"ping", {b"id": self.node_id}, self._pinged, address)
 
     def _pinged(self, address: Address, reply: Reply | None, error: tuple[int, str] | None) -> None:
-        self._verifying.discard(address)
+        waiting = self._verifying.pop(address, None)
+        if waiting is not None and (reply is not None or error is not None):
+            now = self._clock()
+            self._proven.add(address, now)
+            self._on_query(waiting, address, now, None)
+
+    def _on_own_address(self, told: Any, voter: Address) -> None:
+        """Another node says in its reply which address our query came from (BEP 42)."""
+        if type(told) is not bytes or len(told) != 6:
+            return
+        host, _ = unpack_address(told)
+        if not is_public(host):
+            return
+        self._address_votes.add(voter[0], host)
+        winner = self._address_votes.winner()
+        if winner is None:
+            return
+        if len(self.own_hosts) < _OWN_HOSTS_MAX:
+            self.own_hosts.add(winner)
+        if self.settings.secure_id and not id_fits(self.node_id, winner):
+            self._take_id(make_id(winner, self._random_bytes))
+
+    def _take_id(self, node_id: bytes) -> None:
+        """Go on under another id, with the same contacts."""
+        now = self._clock()
+        contacts = list(self.routing)
+        self.node_id = self._tables.own_id = node_id
+        self.routing = self._tables.routing = Routing(node_id, now)
+        for contact in contacts:
+            self.routing.answered(contact.id, contact.address, now)
+        self._emit("warning", f"the node id is now {node_id.hex()}, as the public address asks for (BEP 42)")
+        if not self._bootstrapping:
+            self._join(self.bootstrap_addresses)
 
     def _welcome(self, contact: Contact, now: float) -> None:
         """A node is new, or back: it may be one that own announces belong to."""
@@ -381,6 +492,7 @@ class DhtNode:
     def _peers_of(self, name: bytes, walk: PeerWalk) -> list[bytes]:
         now = self._clock()
         found = walk.values
+        withdrawn = self.own.withdrawn(name, now)
         for peer in self.peers.get(name, now, VALUES_MAX, self._random):
             found[peer] = None
         for port in self.own.ports(name, now):
@@ -388,6 +500,9 @@ class DhtNode:
             tail = port.to_bytes(2, "big")
             if not any(peer.endswith(tail) for peer in found):
                 found[pack_address((self.settings.host or _LOOPBACK, port))] = None
+        for port in withdrawn:
+            for peer in self._own_peers(port):
+                found.pop(peer, None)
         if not found:
             return []
         peers = self._random.sample(list(found), min(len(found), VALUES_MAX))
@@ -466,6 +581,7 @@ class DhtNode:
             self._suspects.popitem(last=False)
         self.peers.purge(now)
         self.items.purge(now)
+        self._proven.purge(now)
         self._keep_up(now)
 
     def _suspect(self, address: Address, now: float) -> None:
@@ -494,6 +610,9 @@ class DhtNode:
                 self._transactions.query(
                     address, b"get_peers", args, self._tell_own_announce, (address, name, port)
                 )
+        if len(self._walks) < WALKS_MAX // 2:
+            for item in self.own_items.take_due(now, REPUBLISHED_PER_TICK):
+                self._republish(item)
         if self.routing and len(self._walks) < WALKS_MAX:
             target = self.routing.refresh_target(now, REFRESH_S, self._random)
             if target is not None:
@@ -506,6 +625,18 @@ class DhtNode:
             ]
             if missing:
                 self._join(missing)
+
+    def _republish(self, item: Item) -> None:
+        def told(report: StoreReport) -> None:
+            if ErrorCode.SEQ_TOO_OLD in [code for code, _ in report.refusals] and not report.stored:
+                # The very same one is refused too where it is still held, so look who has a newer one.
+                self.get(item.target, found, salt=item.salt, cache=False)
+
+        def found(newest: Item | None, reply: Reply | None) -> None:
+            if newest is not None and (newest.seq or 0) > (item.seq or 0):
+                self.own_items.drop(item.target)
+
+        self._put(item, None, told)
 
     def _join(self, addresses: Sequence[Address]) -> None:
         """Walk to our own id, starting at these addresses."""

@@ -66,6 +66,10 @@ class PeerStore:
         self._names.setdefault(name, OrderedDict())[peer] = None
         self._sources.setdefault(source, OrderedDict())[record] = None
 
+    def withdraw(self, name: bytes, peer: bytes) -> None:
+        """Forget a peer; nothing happens when it is not known."""
+        self._drop((name, peer))
+
     def get(self, name: bytes, now: float, limit: int, random: Random) -> list[bytes]:
         """The peers of a name; a random ``limit`` of them when there are more."""
         self.purge(now)

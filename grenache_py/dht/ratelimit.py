@@ -10,24 +10,30 @@ from .bounds import (
     PRIVATE_RATE,
     STRANGER_BURST,
     STRANGER_RATE,
+    STRANGERS_BURST,
     STRANGERS_MAX,
+    STRANGERS_RATE,
 )
 
 
 class RateLimiter:
-    """One token bucket per IP address; the address that was silent longest is forgotten first."""
+    """One token bucket per IP address, and one for all that are not private; the address that was silent
+    longest is forgotten first.
+    """
 
     def __init__(self, max_addresses: int = STRANGERS_MAX) -> None:
         self._max_addresses = max_addresses
         # Tokens left, and when they were counted; in the order of use.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._all = STRANGERS_BURST, 0.0
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def allow(self, host: str, now: float, cost: float = 1.0) -> bool:
-        """Take ``cost`` tokens; False, and nothing is taken, when there are not so many."""
-        rate, burst = (PRIVATE_RATE, PRIVATE_BURST) if _private(host) else (STRANGER_RATE, STRANGER_BURST)
+        """Take ``cost`` tokens; False when there are not so many."""
+        private = _private(host)
+        rate, burst = (PRIVATE_RATE, PRIVATE_BURST) if private else (STRANGER_RATE, STRANGER_BURST)
         known = self._buckets.pop(host, None)
         if known is None:
             left = burst
@@ -37,6 +43,12 @@ class RateLimiter:
             left = min(burst, known[0] + (now - known[1]) * rate)
         allowed = left >= cost
         self._buckets[host] = (left - cost if allowed else left), now
+        return allowed and (private or self._allow_all(now, cost))
+
+    def _allow_all(self, now: float, cost: float) -> bool:
+        left = min(STRANGERS_BURST, self._all[0] + (now - self._all[1]) * STRANGERS_RATE)
+        allowed = left >= cost
+        self._all = (left - cost if allowed else left), now
         return allowed
 
     def malformed(self, host: str, now: float) -> None:

@@ -18,8 +18,9 @@ from random import Random
 
 from kademlia.routing import KBucket, RoutingTable
 
-from .bounds import FAILURES_MAX, PING_BEFORE_EVICT_S, K
+from .bounds import CONTACTS_PER_HOST, FAILURES_MAX, PING_BEFORE_EVICT_S, K
 from .distance import ID_BITS, key_of
+from .identity import is_public
 from .krpc import Address, pack_address
 
 _seen = attrgetter("seen")
@@ -119,6 +120,8 @@ class Routing:
             self.remove(elsewhere)
         while address in self.by_address:  # what came up from a replacement list may be older still
             self.remove(self.by_address[address])
+        if self._crowded(address[0]):
+            return False, None
         contact = Contact(node_id, address, now)
         oldest = self._add(contact, now)
         return node_id in self.by_id, oldest
@@ -189,11 +192,17 @@ class Routing:
         for contact in list(bucket.nodes.values()):
             if contact.id in self.by_id:
                 continue
-            if contact.address in self.by_address:
+            if contact.address in self.by_address or self._crowded(contact.address[0]):
                 del bucket.nodes[contact.id]
             else:
                 self.by_id[contact.id] = contact
                 self.by_address[contact.address] = contact
+
+    def _crowded(self, host: str) -> bool:
+        """Whether there are as many contacts at a public IP address as may be."""
+        if not is_public(host):
+            return False
+        return sum(known == host for known, _ in self.by_address) >= CONTACTS_PER_HOST
 
     def _bucket_of(self, long_id: int) -> KBucket:
         return self._table.buckets[bisect_left(self._tops, long_id)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from .bounds import ID_BYTES, NAME_BYTES_MAX, VALUES_MAX, K
 from .distance import key_of
+from .identity import is_public
 from .items import ItemStore, check_signature, read_item
 from .krpc import (
     Address,
@@ -24,6 +25,7 @@ from .krpc import (
     pack_address,
 )
 from .peers import PeerStore
+from .proven import Proven
 from .routing import Routing
 from .tokens import Tokens
 
@@ -39,13 +41,18 @@ class Tables:
     tokens: Tokens
     peers: PeerStore
     items: ItemStore
+    proven: Proven
     random: Random
     #: called with the name when a peer was announced to this node
     announced: Callable[[bytes], None]
 
 
-def answer(tables: Tables, sender: Address, query: dict[bytes, Any], now: float) -> bytes | None:
-    """The datagram that answers a query; ``None`` for one whose answer could not be matched."""
+def answer(
+    tables: Tables, sender: Address, query: dict[bytes, Any], now: float, nodes_max: int = K
+) -> bytes | None:
+    """The datagram that answers a query, with up to ``nodes_max`` nodes; ``None`` for one whose answer could
+    not be matched.
+    """
     transaction_id = query.get(b"t")
     if not echoable(transaction_id):
         return None
@@ -58,23 +65,24 @@ def answer(tables: Tables, sender: Address, query: dict[bytes, Any], now: float)
             raise Refusal(ErrorCode.METHOD_UNKNOWN, "Method Unknown")
         if type(args) is not dict:
             raise Refusal(ErrorCode.PROTOCOL, "a query needs a dict of arguments `a`")
-        return encode_reply(transaction_id, handler(tables, sender, args, now))
+        reply = handler(tables, sender, args, now, nodes_max)
+        return encode_reply(transaction_id, reply, pack_address(sender) if is_public(sender[0]) else None)
     except Refusal as refusal:
         return encode_error(transaction_id, refusal.code, refusal.text)
 
 
-def _ping(tables: Tables, sender: Address, args: Args, now: float) -> Args:
+def _ping(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     return {b"id": tables.own_id}
 
 
-def _find_node(tables: Tables, sender: Address, args: Args, now: float) -> Args:
+def _find_node(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     target = args.get(b"target")
     if type(target) is not bytes:
         raise Refusal(ErrorCode.PROTOCOL, "`find_node` missing required `a.target` field")
-    return {b"id": tables.own_id, b"nodes": _nodes(tables, target)}
+    return {b"id": tables.own_id, b"nodes": _nodes(tables, target, nodes_max)}
 
 
-def _get_peers(tables: Tables, sender: Address, args: Args, now: float) -> Args:
+def _get_peers(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     name = args.get(b"info_hash")
     if type(name) is not bytes or len(name) > NAME_BYTES_MAX:
         raise Refusal(ErrorCode.PROTOCOL, "`get_peers` missing required `a.info_hash` field")
@@ -84,11 +92,11 @@ def _get_peers(tables: Tables, sender: Address, args: Args, now: float) -> Args:
     if values:
         reply[b"values"] = values
     else:
-        reply[b"nodes"] = _nodes(tables, name)
+        reply[b"nodes"] = _nodes(tables, name, nodes_max)
     return reply
 
 
-def _announce_peer(tables: Tables, sender: Address, args: Args, now: float) -> Args:
+def _announce_peer(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     name, token = args.get(b"info_hash"), args.get(b"token")
     port = sender[1] if args.get(b"implied_port") else args.get(b"port")
     if type(name) is not bytes or not 0 < len(name) <= NAME_BYTES_MAX:
@@ -97,20 +105,21 @@ def _announce_peer(tables: Tables, sender: Address, args: Args, now: float) -> A
         raise Refusal(ErrorCode.PROTOCOL, "`announce_peer` needs a port of 1..65535 in `a.port`")
     if type(token) is not bytes or not tables.tokens.valid(token, sender, name, now):
         raise Refusal(ErrorCode.PROTOCOL, "cannot `announce_peer` with bad token")
+    tables.proven.add(sender, now)
     host = sender[0]
     tables.peers.announce(name, pack_address((host, port)), host, now)
     tables.announced(name)
     return {b"id": tables.own_id}
 
 
-def _get(tables: Tables, sender: Address, args: Args, now: float) -> Args:
+def _get(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     target = args.get(b"target")
     if type(target) is not bytes or len(target) > ID_BYTES:
         raise Refusal(ErrorCode.PROTOCOL, "`get` missing required `a.target` field")
     reply: Args = {b"id": tables.own_id, b"token": tables.tokens.issue(sender, target, now)}
     item = tables.items.get(target, now)
     if item is None:
-        reply[b"nodes"] = _nodes(tables, target)
+        reply[b"nodes"] = _nodes(tables, target, nodes_max)
         return reply
     reply[b"v"] = item.v
     if item.mutable:
@@ -118,7 +127,7 @@ def _get(tables: Tables, sender: Address, args: Args, now: float) -> Args:
     return reply
 
 
-def _put(tables: Tables, sender: Address, args: Args, now: float) -> Args:
+def _put(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     token, cas = args.get(b"token"), args.get(b"cas")
     if type(token) is not bytes:
         raise Refusal(ErrorCode.PROTOCOL, "cannot `put` with bad token")
@@ -128,12 +137,13 @@ def _put(tables: Tables, sender: Address, args: Args, now: float) -> Args:
     # The token first: checking a signature is the dearest thing that a stranger can ask for.
     if not tables.tokens.valid(token, sender, item.target, now):
         raise Refusal(ErrorCode.PROTOCOL, "cannot `put` with bad token")
+    tables.proven.add(sender, now)
     check_signature(item)
     tables.items.put(item, cas, now)
     return {b"id": tables.own_id}
 
 
-_HANDLERS: dict[bytes, Callable[[Tables, Address, Args, float], Args]] = {
+_HANDLERS: dict[bytes, Callable[[Tables, Address, Args, float, int], Args]] = {
     b"ping": _ping,
     b"find_node": _find_node,
     b"get_peers": _get_peers,
@@ -143,5 +153,5 @@ _HANDLERS: dict[bytes, Callable[[Tables, Address, Args, float], Args]] = {
 }
 
 
-def _nodes(tables: Tables, target: bytes) -> bytes:
-    return b"".join([contact.compact for contact in tables.routing.closest(key_of(target), K)])
+def _nodes(tables: Tables, target: bytes, nodes_max: int) -> bytes:
+    return b"".join([contact.compact for contact in tables.routing.closest(key_of(target), nodes_max)])

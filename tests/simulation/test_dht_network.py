@@ -368,3 +368,45 @@ def test_the_old_age_of_a_quiet_network() -> None:
     network.run(120.0)
     assert all(len(node.routing) == 6 for node in network.nodes.values())
     network.check()
+
+
+def test_items_outlive_the_nodes_they_lie_at() -> None:
+    network = Network()
+    nodes = network.grow(6, node_liveness_s=120.0)
+    item = Item(b"hello")
+    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+    unsigned = Item(b"v", key.public_key().public_bytes_raw(), b"", 1, b"salt")
+    mutable = replace(unsigned, sig=key.sign(unsigned.signed_bytes()))
+    for each in (item, mutable):
+        assert put(network, nodes[5], each).stored == 5
+    for number in range(2, 6):
+        network.remove(number)
+    network.run(300.0)
+    for number in range(12, 16):
+        network.add(number, [1])
+    network.run(bounds.REPUBLISH_S)
+    network.remove(1)
+    network.remove(6)
+    network.run(10.0)
+    for each in (item, mutable):
+        assert get(network, network.nodes[network.address(13)], each.target, salt=each.salt) == each
+
+
+def test_what_is_withdrawn_is_not_found_here_any_more() -> None:
+    network = Network()
+    nodes = network.grow(5, host=None)
+    nodes[0].own_hosts.add("10.0.0.1")
+    announce(network, nodes[0], b"svc", 6001)
+    announce(network, nodes[0], b"svc", 6002)
+    announce(network, nodes[1], b"svc", 6001)
+    assert nodes[0].withdraw(b"svc", 6001)
+    assert not nodes[0].withdraw(b"svc", 6001)
+    assert not nodes[0].withdraw(b"other", 6001)
+    # The same port elsewhere is another service; the other nodes forget in time.
+    assert set(lookup(network, nodes[0], b"svc")[0]) == {peer(1, 6002), peer(2, 6001)}
+    assert len(lookup(network, nodes[2], b"svc")[0]) == 3
+    announce(network, nodes[0], b"svc", 6001)
+    assert len(lookup(network, nodes[0], b"svc")[0]) == 3
+    nodes[0].withdraw(b"svc", 6001)
+    network.run(bounds.PEER_MAX_AGE_S)
+    assert nodes[0].own.withdrawn(b"svc", network.now) == []

@@ -13,6 +13,7 @@ from grenache_py.dht import bounds
 from grenache_py.dht.items import Item, ItemStore, read_item
 from grenache_py.dht.krpc import MalformedDatagram, Refusal, decode, pack_address
 from grenache_py.dht.peers import PeerStore
+from grenache_py.dht.proven import Proven
 from grenache_py.dht.routing import Routing
 from grenache_py.dht.server import Tables, answer
 from grenache_py.dht.tokens import Tokens
@@ -30,6 +31,7 @@ def tables() -> Tables:
         Tokens(Random(1).randbytes, 0.0),
         PeerStore(),
         ItemStore(),
+        Proven(),
         Random(1),
         lambda name: None,
     )
