@@ -295,9 +295,11 @@ class Taker:
         return Confirm(match_id, confirmation.maker, confirmation.destination, payload, confirmation.key)
 
     def _release(self, destination: str, lock_id: object) -> list[Effect]:
-        if not isinstance(lock_id, str) or len(lock_id) > limits.NAME_LENGTH:
+        try:
+            message = parse({"lock_id": lock_id}, ReleaseLock)
+        except ProtocolError:
             return []
-        return [Tell(destination, envelope(self._market.peer, ReleaseLock(lock_id)))]
+        return [Tell(destination, envelope(self._market.peer, message))]
 
     def match_answered(self, match_id: str, answer: object) -> list[Effect]:
         """A maker has answered a confirmation, perhaps a repeated one. Only a valid answer ends its doubt."""
@@ -306,6 +308,8 @@ class Taker:
             return []  # answered before
         try:
             said = parse(answer, MatchAnswer)
+            if said.sender not in (None, confirmation.maker):
+                raise ProtocolError(f"from must be {confirmation.maker}: its address has changed hands")
         except ProtocolError:
             return self.match_failed(match_id)
         del self.confirmations[match_id]

@@ -373,6 +373,19 @@ def test_an_answer_that_is_none_leaves_the_doubt(taker: Peer, maker: Peer, answe
     assert (order.reserved, taker.in_doubt) == (4, 1)
 
 
+@pytest.mark.parametrize("status", ["committed", "rejected"])
+def test_only_the_maker_itself_ends_the_doubt(taker: Peer, maker: Peer, status: str) -> None:
+    """Another peer may have come to its address: it knows nothing of the match, whatever it says."""
+    maker.place("sell", 100, 10)
+    order, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    taker.match_answered(confirm.match_id, {"status": status, "from": "another"})
+    taker.check()
+    assert (order.reserved, taker.in_doubt) == (4, 1)
+    taker.match_answered(confirm.match_id, maker.answer(confirm))
+    assert order.status is OrderStatus.FILLED
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -404,6 +417,16 @@ def test_an_offer_that_comes_too_late_or_twice_is_released(taker: Peer, maker: P
     effects = taker.offer_answered(order.id, announce.round, "maker", offer)
     maker.answer(only(effects, Tell))
     assert (resting.open, order.open) == (10, 4)
+
+
+@pytest.mark.parametrize("length", [64, 65, 128])
+def test_a_lock_is_released_however_long_its_id(taker: Peer, length: int) -> None:
+    order, effects = taker.place("buy", 105, 4)
+    announce = only(effects, Announce)
+    taker.offer_failed(order.id, announce.round, "maker")
+    late = {"lock_id": "l" * length}
+    effects = taker.offer_answered(order.id, announce.round, "maker", late)
+    assert only(effects, Tell).payload["payload"] == late
 
 
 def test_a_cancelled_order_under_way_confirms_nothing_more(taker: Peer, maker: Peer) -> None:
