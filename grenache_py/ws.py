@@ -48,8 +48,8 @@ Result = TypeVar("Result")
 class PeerRPCClient(peer.PeerRPCClient):
     """Calls the peers that announce a name, over WebSocket: ``ws://``, or ``wss://`` with ``ssl``.
 
-    Thread-safe. As ``grenache_py.PeerRPCClient``, but ``compress`` and ``headers`` do not exist here. All calls
-    to one destination share a connection; one that is lost fails the calls under way on it at once.
+    Thread-safe. As ``grenache_py.PeerRPCClient``, but ``compress`` and ``headers`` do not exist here. All
+    calls to one destination share a connection; one that is lost fails the calls under way on it at once.
     """
 
     def __init__(self, link: Link, *, ssl: SSLContext | None = None):
