@@ -238,5 +238,5 @@ class RawPeer:
                     f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
                 )
             self._serve(peer)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             pass  # the client went away

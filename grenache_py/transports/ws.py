@@ -216,9 +216,12 @@ class Channel(WSListener):
         self.on_end(reason)
 
 
-def ping_options(ping_s: float) -> dict[str, Any]:
-    """How picows looks after silent connections and names its log."""
+def picows_options(ping_s: float) -> dict[str, Any]:
+    """How picows looks after silent connections, moves bytes (by the loop's own transports, which stay quiet
+    when a stranger breaks off a TLS handshake), and names its log.
+    """
     return {
+        "use_aiofastnet": False,
         "enable_auto_ping": True,
         "auto_ping_idle_timeout": ping_s,
         "auto_ping_reply_timeout": min(limits.WS_PONG_S, ping_s),

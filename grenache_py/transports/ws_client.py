@@ -29,7 +29,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
-from .ws import Channel, all_gone, ping_options
+from .ws import Channel, all_gone, picows_options
 from .ws_frames import NORMAL, TOO_BIG, decode_answer
 
 
@@ -61,7 +61,7 @@ async def connect(
         max_redirects=0,
         max_frame_size=max_message,
         websocket_handshake_timeout=None,
-        **ping_options(ping_s),
+        **picows_options(ping_s),
     )
     try:
         _, channel = await asyncio.wait_for(connecting, timeout_s)

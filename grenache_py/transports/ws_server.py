@@ -29,7 +29,7 @@ from ..errors import BadRequestError
 from ..wire import Request, decode_request, encode_bad_request_reply, encode_reply
 from .http1 import HttpServer, bind
 from .rpc_server import Handler, RpcServer
-from .ws import Channel, all_gone, ping_options
+from .ws import Channel, all_gone, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class WsServer:
             ssl=self._ssl,
             websocket_handshake_timeout=limits.CONNECT_TIMEOUT_S,
             max_frame_size=self._max_message,
-            **ping_options(self._ping_s),
+            **picows_options(self._ping_s),
         )
 
     def stop_accepting(self) -> None:

@@ -383,7 +383,7 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(ws_flavour):
         port = service.port
         stopper = threading.Thread(target=lambda: service.stop(drain=10))
         stopper.start()
-        eventually(lambda: refuses(port))
+        eventually(lambda: not listens(service))
         assert ask(idle, '["late","k",1]') == ["late", "ERR_SERVER_STOPPING", None]
         assert ask(idle, "nonsense") == [None, "ERR_REQUEST_PAYLOAD_INVALID", None]
         held[0].reply(None, "still answered")
@@ -391,6 +391,8 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(ws_flavour):
         assert closed_with(client) == 1001
         assert closed_with(idle) == 1001
         stopper.join(10)
+    with pytest.raises(ConnectionRefusedError):
+        raw_client(port)
     service.stop()
     eventually(lambda: listens_on(service, port))
     with raw_client(port) as client:
@@ -400,12 +402,11 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(ws_flavour):
         assert answer(client) == ["r", None, 1]
 
 
-def refuses(port: int) -> bool:
+def listens(service) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return True
-    return False
+        return bool(service.port)
+    except RuntimeError:
+        return False
 
 
 def test_stopping_does_not_wait_for_ever(ws_flavour):
