@@ -134,7 +134,8 @@ class Taker {
         price: this.instrument.priceText(fill.price),
         quantity: this.instrument.quantityText(fill.lots)
       })),
-      side: order.side
+      side: order.side,
+      order_id: order.id
     }
     return new Promise((resolve) => {
       const ask = async (silences) => {
