@@ -69,6 +69,13 @@ class OwnAnnounces:
         self.purge(now)
         return sorted(self._ports.get(name, ()))
 
+    def dump(self, now: float) -> list[tuple[bytes, int, float]]:
+        """All announces as (name, port, seconds since the last one), the oldest first."""
+        return [
+            (name, port, now - (deadline - self._max_age_s))
+            for (name, port), deadline in self._deadlines.items()
+        ]
+
     def welcome(self, address: Address, now: float) -> None:
         """Remember to tell the node at ``address`` of every announce that is fresh."""
         self.purge(now)

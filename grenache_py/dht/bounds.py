@@ -46,6 +46,7 @@ SUSPECTS_MAX: Final = 2000
 # Routing table.
 FAILURES_MAX: Final = 2  # unanswered queries in a row: the second one is a ping right after the first
 PING_BEFORE_EVICT_S: Final = 10.0  # bittorrent-dht/client.js: contacts seen since then are not questioned
+SAVED_CONTACTS_MAX: Final = 100  # in the state file; all are asked at once after a restart
 VERIFYING_MAX: Final = 256  # strangers that are being pinged
 # Contacts, and candidates of a walk, at one public IP address: room for the usual pair of Grapes on a host,
 # none for a crowd that surrounds a name. Private networks are not limited: tests run on loopback.

@@ -165,6 +165,14 @@ class ItemStore:
                 raise Refusal(ErrorCode.SEQ_TOO_OLD, "sequence number less than current")
         self._set(target, item, now)
 
+    def dump(self, now: float) -> list[tuple[Item, float]]:
+        """All items with the seconds since their last put, the oldest first."""
+        return [(item, now - (deadline - self._max_age_s)) for deadline, item in self._items.values()]
+
+    def restore(self, item: Item, put_at: float) -> None:
+        """Take back an item from ``dump``, put at that time."""
+        self._set(item.target, item, put_at)
+
     def purge(self, now: float) -> None:
         """Forget what has expired."""
         while self._items:

@@ -73,6 +73,7 @@ class Walk:
         "_suspects",
         "answers",
         "args",
+        "began",
         "finished",
         "target",
     )
@@ -91,6 +92,8 @@ class Walk:
         self.target = target
         self.args: dict[bytes, Any] = {b"id": own_id, b"target": target}
         self.finished = False
+        #: when, on the clock of the node that walks
+        self.began = 0.0
         #: nodes that answered
         self.answers = 0
         self._own_id = own_id

@@ -40,6 +40,7 @@ from .bounds import (
     WELCOMES_PER_TICK,
     K,
 )
+from .counters import Counters
 from .distance import key_of
 from .identity import AddressVotes, id_fits, is_public, make_id
 from .items import Item, ItemStore
@@ -135,6 +136,7 @@ class DhtNode:
         self.tokens = Tokens(random_bytes, now)
         self._proven = Proven()
         self._address_votes = AddressVotes()
+        self.counters = Counters()
         self.ready = False
         self._tables = Tables(
             self.node_id,
@@ -165,18 +167,25 @@ class DhtNode:
         self._self_addresses: set[Address] = set()
         self._timer: Timer | None = None
 
+    @property
+    def walks_under_way(self) -> int:
+        return len(self._walks)
+
+    @property
+    def queries_under_way(self) -> int:
+        return len(self._transactions)
+
     # Life.
 
-    def start(self, bootstrap: Sequence[Address] = ()) -> None:
-        """Begin, and find the nodes around our own id through these addresses; ``ready`` follows."""
-        self._tick()
-        self.bootstrap(bootstrap)
+    def start(self, bootstrap: Sequence[Address] = (), contacts: Sequence[Address] = ()) -> None:
+        """Begin, and find the nodes around our own id through these addresses; ``ready`` follows.
 
-    def bootstrap(self, addresses: Sequence[Address]) -> None:
-        """Join through these addresses, now and whenever one of them is not among the contacts."""
-        self.bootstrap_addresses = list(addresses)
-        self._bootstrap_delay_s = BOOTSTRAP_RETRY_S
-        self._join(self.bootstrap_addresses)
+        The bootstrap addresses are asked again whenever they are not among the contacts; ``contacts`` of an
+        earlier life are asked this once.
+        """
+        self._tick()
+        self.bootstrap_addresses = list(bootstrap)
+        self._join([*self.bootstrap_addresses, *contacts])
 
     def stop(self) -> None:
         """Stop; whoever waits for a result gets it now, with what there is."""
@@ -323,16 +332,21 @@ class DhtNode:
         """Take a datagram. Whatever it is, it raises nothing."""
         now = self._clock()
         proven = address in self.routing.by_address or self._proven.has(address, now)
+        counters = self.counters
+        counters.received += 1
         if not (proven or self._transactions.expects(address)):
             if len(datagram) > STRANGER_DATAGRAM_BYTES_MAX or not address[1]:
+                counters.malformed += 1
                 return
             if not self._strangers.allow(address[0], now):
+                counters.limited += 1
                 return
         try:
             if len(datagram) < DATAGRAM_BYTES_MIN:
                 raise MalformedDatagram("too short")
             message = decode(datagram)
         except MalformedDatagram as error:
+            counters.malformed += 1
             self._strangers.malformed(address[0], now)
             self._emit("warning", f"{address[0]}:{address[1]}: {error}")
             return
@@ -340,6 +354,7 @@ class DhtNode:
         if kind == b"r":
             self._on_reply(message, address, now)
         elif kind == b"q":
+            counters.queries += 1
             self._on_query(message, address, now, None if proven else len(datagram))
         elif kind == b"e":
             self._on_error(message, address, now)
@@ -362,6 +377,7 @@ class DhtNode:
             reply = answer(self._tables, address, message, now, STRANGER_NODES_MAX)
             if reply is not None and len(reply) > STRANGER_REPLY_RATIO * stranger_bytes:
                 if not read_only:
+                    self.counters.deferred += 1
                     self._verify(address, message)
                 return
         if reply is not None:
@@ -405,6 +421,7 @@ class DhtNode:
         taken = self._transactions.take(message.get(b"t"), address)
         if taken is None:
             return
+        self.counters.refused += 1
         # Refusing is a sign of life too.
         contact = self.routing.by_address.get(address)
         if contact is not None:
@@ -524,10 +541,13 @@ class DhtNode:
         return walk
 
     def _run(self, walk: AnyWalk, done: Callable[[AnyWalk], None]) -> None:
+        walk.began = self._clock()
         self._walks[walk] = done
         walk.start()
 
     def _walked(self, walk: Walk) -> None:
+        self.counters.walks += 1
+        self.counters.walk_seconds += self._clock() - walk.began
         self._walks.pop(walk)(walk)
 
     def _ask(self, walk: Walk, candidate: Candidate) -> None:
@@ -570,6 +590,7 @@ class DhtNode:
         self._timer = self._call_later(TICK_S, self._tick)
         now = self._clock()
         for address, done, context in self._transactions.expire(now):
+            self.counters.unanswered += 1
             done(context, None, None)
             self._unanswered(address, now)
         for done, context in self._transactions.take_doomed():

@@ -78,6 +78,13 @@ class PeerStore:
             return []
         return list(found) if len(found) <= limit else random.sample(list(found), limit)
 
+    def dump(self, now: float) -> list[tuple[bytes, bytes, str, float]]:
+        """All records as (name, peer, source, seconds since the last announce), the oldest first."""
+        return [
+            (name, peer, source, now - (deadline - self.max_age_s))
+            for (name, peer), (deadline, source) in self._expiry.items()
+        ]
+
     def purge(self, now: float) -> None:
         """Forget what has expired."""
         while self._expiry:

@@ -33,6 +33,10 @@ class OwnItems:
         """Others hold a newer one: its owner does not use this node any more."""
         self._items.pop(target, None)
 
+    def dump(self, now: float) -> list[tuple[Item, float]]:
+        """All items with the seconds since their owner put them, the one due first first."""
+        return [(item, now - (over - ITEM_MAX_AGE_S)) for item, _, over in self._items.values()]
+
     def take_due(self, now: float, count: int) -> list[Item]:
         """Up to ``count`` items to be put again now; they are due again after ``REPUBLISH_S``."""
         taken: list[Item] = []

@@ -22,6 +22,15 @@ class Tokens:
         self._current = self._previous = random_bytes(_SECRET_BYTES)
         self._rotated = now
 
+    @property
+    def secrets(self) -> tuple[bytes, bytes]:
+        """The current and the previous one; set them to honour the tokens of an earlier life."""
+        return self._current, self._previous
+
+    @secrets.setter
+    def secrets(self, secrets: tuple[bytes, bytes]) -> None:
+        self._current, self._previous = secrets
+
     def issue(self, sender: Address, target: bytes, now: float) -> bytes:
         if now - self._rotated >= TOKEN_ROTATE_S:
             self._rotate(now)

@@ -8,14 +8,19 @@ import logging
 import os
 import random
 import socket
+import time
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..dht import snapshot
 from ..dht.bounds import CONCURRENCY, ITEMS_MAX, PEER_MAX_AGE_S, TABLES_MAX
+from ..dht.identity import id_fits, make_id
 from ..dht.node import DhtNode, DhtSettings
 from ..dht.udp import UdpSocket, parse_address, resolve
 from ..transports.http1 import HttpServer
+from . import state as state_file
 from .api import PAYLOAD_BYTES_MAX, Api, address_text
 from .events import Callback, Events
 
@@ -26,6 +31,10 @@ NODE_LIVENESS_S = 300.0
 _RESOLVE_S = 15.0
 # Requests that the DHT has not answered yet when the Grape stops.
 _DRAIN_S = 1.0
+# How long a request may take to arrive, and its reply to be taken.
+_REQUEST_TIMEOUT_S = 10.0
+# A crash loses what was learned since the state was saved the last time.
+_SAVE_S = 60.0
 
 
 class Grape:
@@ -35,9 +44,11 @@ class Grape:
     ``start``. ``host`` is where the API listens (``None``: everywhere); an IPv4 address there is also the
     one under which announces made here are stored here. ``bootstrap`` are ``"host:port"`` texts. Times are
     in seconds: ``peer_max_age`` is how long an announce is good for, ``node_liveness`` after which silence
-    a node is pinged. Raises ValueError, naming the argument, for what cannot be.
+    a node is pinged. ``state`` is a file that keeps id, tokens, contacts, peers and values over restarts; it
+    is written every minute and at the end. Raises ValueError, naming the argument, for what cannot be.
 
-    Mirrors the Grape class of grenache-grape/lib/Grape.js. The node id lasts as long as the object.
+    Mirrors the Grape class of grenache-grape/lib/Grape.js. The node id lasts as long as the object, except
+    that one which was not given makes way for one that fits our public address (BEP 42).
     """
 
     def __init__(
@@ -54,6 +65,7 @@ class Grape:
         node_liveness: float = NODE_LIVENESS_S,
         max_payload_size: int = PAYLOAD_BYTES_MAX,
         node_id: bytes | None = None,
+        state: str | os.PathLike[str] | None = None,
     ) -> None:
         for name, port in (("dht_port", dht_port), ("api_port", api_port)):
             if type(port) is not int or not 0 <= port <= 0xFFFF:
@@ -73,7 +85,9 @@ class Grape:
         if isinstance(bootstrap, str):
             raise ValueError("bootstrap must be a list of host:port texts, not one text")
         self.host = host
-        self.node_id = node_id or os.urandom(20)
+        self._node_id = node_id or os.urandom(20)
+        self._id_given = node_id is not None
+        self._state = None if state is None else Path(state)
         self._bootstrap = [parse_address(text) for text in bootstrap]
         self._dht_port = dht_port
         self._api_port = api_port
@@ -87,7 +101,7 @@ class Grape:
         self._node: DhtNode | None = None
         self._socket: UdpSocket | None = None
         self._server: HttpServer | None = None
-        self._resolving: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         # What could not be resolved the last time, and has been logged.
         self._told: list[str] = []
 
@@ -108,6 +122,11 @@ class Grape:
         if self._node is None:
             raise RuntimeError("the Grape is not running")
         return self._node
+
+    @property
+    def node_id(self) -> bytes:
+        """20 bytes."""
+        return self._node_id if self._node is None else self._node.node_id
 
     @property
     def running(self) -> bool:
@@ -143,7 +162,8 @@ class Grape:
     async def start(self) -> None:
         """Open both ports and join the DHT; with bootstrap addresses that are all dead this takes 2 to 2.5 s.
 
-        Raises OSError when a port is taken. Does nothing when it is running.
+        Raises OSError when a port is taken or the state file cannot be read and written. Does nothing when it
+        is running.
         """
         if self._node is not None:
             return
@@ -155,41 +175,58 @@ class Grape:
                 ready.set_result(None)
             self._emit(event, argument)
 
+        host = await self._own_address()
+        bootstrap = await self._resolve()
         udp = UdpSocket(lambda datagram, address: node.receive(datagram, address))
-        node = DhtNode(
-            send=udp.send,
-            clock=loop.time,
-            call_later=loop.call_later,
-            random=random.Random(os.urandom(32)),
-            random_bytes=os.urandom,
-            node_id=self.node_id,
-            settings=DhtSettings(
-                host=await self._own_address(),
-                peer_max_age_s=self._peer_max_age_s,
-                node_liveness_s=self._node_liveness_s,
-                max_tables=self._max_tables,
-                max_items=self._max_items,
-                concurrency=self._concurrency,
-            ),
-            emit=emit,
-        )
+        await udp.open("0.0.0.0", self._dht_port)
+        # From here to the node there is no pause in which a datagram could come.
+        dht_port = udp.address[1]
+        try:
+            saved = self._load_state(dht_port, host)
+            node = DhtNode(
+                send=udp.send,
+                clock=loop.time,
+                call_later=loop.call_later,
+                random=random.Random(os.urandom(32)),
+                random_bytes=os.urandom,
+                node_id=self._node_id,
+                settings=DhtSettings(
+                    host=host,
+                    peer_max_age_s=self._peer_max_age_s,
+                    node_liveness_s=self._node_liveness_s,
+                    max_tables=self._max_tables,
+                    max_items=self._max_items,
+                    concurrency=self._concurrency,
+                    secure_id=not self._id_given,
+                ),
+                emit=emit,
+            )
+            contacts = (
+                [] if saved is None else snapshot.restore(node, saved, dht_port, loop.time(), time.time())
+            )
+        except BaseException:
+            await udp.close()
+            raise
+        node.own_hosts.update(_source_addresses(bootstrap))
         self._node, self._socket = node, udp
         try:
-            await udp.open("0.0.0.0", self._dht_port)
-            dht_port = udp.address[1]
             server = HttpServer(
-                Api(node, dht_port).handle,
+                Api(node, dht_port, loop.time, lambda: len(server.connections)).handle,
                 max_body=self._max_payload_size,
+                request_timeout_s=_REQUEST_TIMEOUT_S,
                 on_too_large=(413, b"ERR_GRAPE_PAYLOAD_SIZE"),
                 on_handler_error=(500, b"ERR_GRAPE_GENERIC"),
             )
             await server.listen(self._api_port, self.host)
             self._server = server
             self._dht_port, self._api_port = dht_port, server.port
+            if self._state is not None:
+                state_file.save(self._state, self._take(node))
+                self._tasks.append(loop.create_task(self._keep_saving(self._state)))
             self._emit("listening", None)
-            node.start(await self._resolve())
-            if any(not _is_address(host) for host, _ in self._bootstrap):
-                self._resolving = loop.create_task(self._keep_resolving())
+            node.start(bootstrap, contacts)
+            if any(not _is_address(name) for name, _ in self._bootstrap):
+                self._tasks.append(loop.create_task(self._keep_resolving()))
             await ready
         except BaseException:
             await self.stop()
@@ -198,12 +235,16 @@ class Grape:
     async def stop(self) -> None:
         """Answer what is under way, leave the DHT, close both ports. Does nothing when it is not running."""
         node, udp, server = self._node, self._socket, self._server
-        self._node = self._socket = self._server = None
-        resolving, self._resolving = self._resolving, None
-        if resolving is not None:
-            resolving.cancel()
-            await asyncio.gather(resolving, return_exceptions=True)
         if node is not None:
+            self._node_id = node.node_id
+        self._node = self._socket = self._server = None
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if node is not None:
+            if self._state is not None and server is not None:
+                self._save(self._state, self._take(node))
             node.stop()
         if server is not None:
             await server.close(_DRAIN_S)
@@ -249,6 +290,38 @@ class Grape:
         usable = [str(address) for address in addresses if address.version == 4 and int(address)]
         return usable[0] if usable else None
 
+    def _load_state(self, dht_port: int, host: str | None) -> snapshot.Snapshot | None:
+        """The state of an earlier life, and the id that goes with it: an id belongs to a port."""
+        saved = None if self._state is None else state_file.load(self._state)
+        if self._id_given:
+            return saved
+        if saved is not None and saved.dht_port == dht_port:
+            self._node_id = saved.node_id
+        if host is not None and not id_fits(self._node_id, host):
+            self._node_id = make_id(host, os.urandom)
+        return saved
+
+    def _take(self, node: DhtNode) -> snapshot.Snapshot:
+        return snapshot.take(node, self._dht_port, asyncio.get_running_loop().time(), time.time())
+
+    def _save(self, path: Path, taken: snapshot.Snapshot) -> None:
+        try:
+            state_file.save(path, taken)
+        except OSError as error:
+            log.warning("cannot save the state: %s", error)
+            self._emit("warning", f"cannot save the state: {error}")
+
+    async def _keep_saving(self, path: Path) -> None:
+        while self._node is not None:
+            await asyncio.sleep(_SAVE_S)
+            if self._node is not None:
+                # The disk may be slow; a task that is cancelled here waits for the thread before it ends.
+                writing = asyncio.ensure_future(asyncio.to_thread(self._save, path, self._take(self._node)))
+                try:
+                    await asyncio.shield(writing)
+                finally:
+                    await asyncio.wait([writing])
+
     async def _resolve(self) -> list[tuple[str, int]]:
         found, failures = await resolve(self._bootstrap)
         for failure in failures:
@@ -272,3 +345,16 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _source_addresses(addresses: Iterable[tuple[str, int]]) -> set[str]:
+    """The own IPv4 addresses from which datagrams to these leave; nothing is sent to find out."""
+    found = set()
+    for address in addresses:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(address)
+            except OSError:
+                continue  # no route
+            found.add(probe.getsockname()[0])
+    return found

@@ -4,6 +4,9 @@ The replies are those of grenache-grape/lib/Grape.js, errors as JSON strings wit
 because Links depend on them. Where a Node Grape dies or tells an internal message of V8, this answers with
 an ``ERR_GRAPE_…`` and lives on. A Grape that is alone keeps what it is given and says so, where a Node
 Grape reports an error.
+
+Node Grapes do not have ``POST /withdraw``, the end of an announce (they answer ``"ERR_REQ_NOTFOUND"``), nor
+``GET /healthz`` and ``GET /metrics``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from ..dht.node import Busy, DhtNode
 from ..dht.storing import StoreReport
 from ..dht.transactions import Reply
 from ..transports.http1 import Exchange
+from . import metrics
 from .javascript import (
     BadValue,
     bencodable,
@@ -53,10 +57,22 @@ class _Rejected(Exception):
 
 
 class Api:
-    """Answers the requests to one node. ``dht_port`` is what port 0 means in an announce."""
+    """Answers the requests to one node. ``dht_port`` is what port 0 means in an announce; ``clock`` is in
+    seconds, ``connections`` tells how many are open.
+    """
 
-    def __init__(self, node: DhtNode, dht_port: int) -> None:
+    def __init__(
+        self,
+        node: DhtNode,
+        dht_port: int,
+        clock: Callable[[], float] = lambda: 0.0,
+        connections: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._node = node
+        self._clock = clock
+        self._began = clock()
+        self._connections = connections
+        self._errors = 0
         self._dht_port = dht_port
         # Who asks for a name at the same time gets the same list, which is written as JSON once.
         self._listing: tuple[list[bytes], bytes] = ([], b"[]")
@@ -65,11 +81,19 @@ class Api:
             "Announce": self._announce,
             "Put": self._put,
             "Get": self._get,
+            "Withdraw": self._withdraw,
         }
+        self._requests = dict.fromkeys(map(str.lower, self._handlers), 0)
+        self._pages = {"/healthz": self._healthz, "/metrics": self._metrics}
         self._paths = {f"/{name.lower()}": handler for name, handler in self._handlers.items()}
 
     def handle(self, exchange: Exchange) -> None:
         """Answer an exchange, now or when the DHT has."""
+        if not exchange.body and exchange.method in ("GET", "HEAD"):
+            page = self._pages.get(exchange.target)
+            if page is not None:
+                page(exchange)
+                return
         try:
             try:
                 body = parse_json(exchange.body)
@@ -82,12 +106,32 @@ class Api:
                 raise _Rejected("ERR_REQ_NOTFOUND")
             handler(exchange, body.get("data", _UNSET) if type(body) is dict else _UNSET)
         except _Rejected as rejected:
+            self._errors += 1
             text = rejected.text
             exchange.reply(rejected.status, _encode_json(text) if rejected.status == 200 else text.encode())
         except Busy:
+            self._errors += 1
             exchange.reply(503, b"ERR_GRAPE_BUSY")
 
+    def _healthz(self, exchange: Exchange) -> None:
+        """200 once the bootstrap is over, 503 before."""
+        ready = self._node.ready
+        body = {
+            "status": "ok" if ready else "starting",
+            "id": self._node.node_id.hex(),
+            "contacts": len(self._node.routing),
+            "uptime_s": round(self._clock() - self._began, 3),
+        }
+        exchange.reply(200 if ready else 503, _encode_json(body), [("Content-Type", "application/json")])
+
+    def _metrics(self, exchange: Exchange) -> None:
+        page = metrics.render(
+            self._node, self._requests, self._errors, self._connections(), self._clock() - self._began
+        )
+        exchange.reply(200, page, [("Content-Type", metrics.CONTENT_TYPE)])
+
     def _lookup(self, exchange: Exchange, name: Any) -> None:
+        self._requests["lookup"] += 1
         if type(name) is not str or not name:
             raise _Rejected("ERR_GRAPE_LOOKUP")
 
@@ -102,6 +146,27 @@ class Api:
             raise _Rejected("ERR_GRAPE_LOOKUP") from None
 
     def _announce(self, exchange: Exchange, data: Any) -> None:
+        self._requests["announce"] += 1
+        name, port = self._service_of(data)
+
+        def announced(report: StoreReport) -> None:
+            # Alone, this Grape keeps it, and tells those who join.
+            count = report.stored if report.asked else 1
+            _reply_stored(exchange, report, count)
+
+        try:
+            self._node.announce(name, port, announced)
+        except ValueError:
+            raise _Rejected("ERR_GRAPE_ANNOUNCE") from None
+
+    def _withdraw(self, exchange: Exchange, data: Any) -> None:
+        """How many announces that ended: 1, or 0 when there was none."""
+        self._requests["withdraw"] += 1
+        name, port = self._service_of(data)
+        exchange.reply(200, b"1" if self._node.withdraw(name, port) else b"0")
+
+    def _service_of(self, data: Any) -> tuple[bytes, int]:
+        """Name and port in the data of an announce."""
         if type(data) is not list:
             raise _Rejected("ERR_GRAPE_ANNOUNCE")
         name, port = (*data, _UNSET, _UNSET)[:2]
@@ -113,18 +178,10 @@ class Api:
             name = _bytes(name, "ERR_GRAPE_ANNOUNCE: the name", hexadecimal=False)
         else:
             name = utf8(name)
-
-        def announced(report: StoreReport) -> None:
-            # Alone, this Grape keeps it, and tells those who join.
-            count = report.stored if report.asked else 1
-            _reply_stored(exchange, report, count)
-
-        try:
-            self._node.announce(name, port or self._dht_port, announced)
-        except ValueError:
-            raise _Rejected("ERR_GRAPE_ANNOUNCE") from None
+        return name, port or self._dht_port
 
     def _put(self, exchange: Exchange, data: Any) -> None:
+        self._requests["put"] += 1
         if data is None or data is _UNSET:
             raise _Rejected("ERR_GRAPE_PUT: data must be a text or an object", 500)
         fields = {"v": data} if type(data) is str else data if type(data) is dict else {}
@@ -140,6 +197,7 @@ class Api:
         self._node.put(item, cas, stored)
 
     def _get(self, exchange: Exchange, data: Any) -> None:
+        self._requests["get"] += 1
         if data is None or data is _UNSET:
             raise _Rejected("ERR_GRAPE_GET: data must be a hash or an object", 500)
         salt, cache = None, True

@@ -115,6 +115,14 @@ _EPILOG = """Example, two Grapes on one machine:
     help="Largest body of a request to the HTTP API.",
 )
 @click.option(
+    "--state",
+    "state",
+    type=click.Path(dir_okay=False),
+    default=None,
+    metavar="FILE",
+    help="Keeps id, contacts and values over restarts.  [default: forget them]",
+)
+@click.option(
     "--cache_maxAge",
     "cache_max_age",
     type=int,
@@ -134,6 +142,7 @@ def main(
     dht_max_tables: int,
     dht_max_values: int,
     max_payload_size: int,
+    state: str | None,
     cache_max_age: int | None,
 ) -> None:
     """Run a Grape: a node of Grenache's DHT, with an HTTP API for the services of this host.
@@ -152,6 +161,7 @@ def main(
             dht_max_tables=dht_max_tables,
             dht_max_values=dht_max_values,
             max_payload_size=max_payload_size,
+            state=state,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -161,6 +171,7 @@ def main(
     except OSError as error:
         raise click.ClickException(f"cannot listen: {error}") from None
     finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 

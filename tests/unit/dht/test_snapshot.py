@@ -1,0 +1,101 @@
+"""What a node knows again after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from grenache_py.dht import bounds, snapshot
+from grenache_py.dht.items import Item
+from grenache_py.dht.krpc import pack_address
+from grenache_py.dht.node import DhtNode
+from tests.simulation.dht_network import Network
+
+WALL = 1_700_000_000.0
+
+
+def signed(v: Any, seq: int) -> Item:
+    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+    item = Item(v, key.public_key().public_bytes_raw(), b"", seq, b"salt")
+    return replace(item, sig=key.sign(item.signed_bytes()))
+
+
+def settled() -> tuple[Network, DhtNode]:
+    """A network, and a node in it that knows something of each kind."""
+    network = Network()
+    node = network.grow(5)[0]
+    for item in (Item(b"bytes"), Item([1, {b"a": b"b"}]), signed(b"one", 1)):
+        node.items.put(item, None, network.now)
+        node.own_items.add(item, network.now)
+    node.announce(b"own", 6001, lambda report: None)
+    node.peers.announce(b"svc", pack_address(("10.0.0.9", 1)), "10.0.0.9", network.now)
+    network.run(10.0)
+    return network, node
+
+
+def reborn(network: Network, taken: snapshot.Snapshot, later_s: float, port: int = 20001) -> DhtNode:
+    """The node after a restart, ``later_s`` after the snapshot."""
+    network.remove(1)
+    network.run(later_s)
+    node = network.add(1, node_id=taken.node_id)
+    read = snapshot.decode(snapshot.encode(taken))
+    contacts = snapshot.restore(node, read, port, network.now, WALL + later_s)
+    node.start((), contacts)
+    network.run(3.0)
+    return node
+
+
+def test_everything_comes_back() -> None:
+    network, node = settled()
+    taken = snapshot.take(node, 20001, network.now, WALL)
+    token = node.tokens.issue(("10.0.0.5", 1), b"svc", network.now)
+    again = reborn(network, taken, 5.0)
+    assert again.node_id == node.node_id
+    assert len(again.routing) == 4
+    assert again.tokens.valid(token, ("10.0.0.5", 1), b"svc", network.now)
+    assert again.own.ports(b"own", network.now) == [6001]
+    assert again.peers.names == 1
+    for item in (Item(b"bytes"), Item([1, {b"a": b"b"}]), signed(b"one", 1)):
+        assert again.items.get(item.target, network.now) == item
+    assert len(again.own_items) == 3
+    again.peers.check()
+
+
+def test_what_is_old_stays_away_and_the_rest_ages_on() -> None:
+    network, node = settled()
+    taken = snapshot.take(node, 20001, network.now, WALL)
+    again = reborn(network, taken, bounds.PEER_MAX_AGE_S - 15.0)  # 10 s old when it was taken, 3 to start
+    assert again.peers.names == 1
+    network.run(3.0)
+    assert again.peers.names == 0
+    assert again.own.ports(b"own", network.now) == []
+    again = reborn(network, taken, bounds.ITEM_MAX_AGE_S)
+    assert (len(again.peers), len(again.items)) == (0, 0)
+    assert again.own_items.take_due(network.now, 10) == []
+
+
+def test_tokens_belong_to_a_port_and_a_clock_may_go_back() -> None:
+    network, node = settled()
+    taken = snapshot.take(node, 20001, network.now, WALL + 1000.0)
+    token = node.tokens.issue(("10.0.0.5", 1), b"svc", network.now)
+    again = reborn(network, taken, 1.0, port=20002)
+    assert not again.tokens.valid(token, ("10.0.0.5", 1), b"svc", network.now)
+    assert again.peers.names == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("version", 2), ("node_id", "eA=="), ("contacts", 5), ("items", [{"v": "eA==", "age_s": 1}])],
+)
+def test_damage_is_told(field: str, value: Any) -> None:
+    network, node = settled()
+    fields = msgspec.json.decode(snapshot.encode(snapshot.take(node, 20001, network.now, WALL)))
+    with pytest.raises(ValueError, match=r".+"):
+        snapshot.decode(msgspec.json.encode(fields | {field: value}))
+    for data in (b"", b"{}", b"[]", b"\xff", b"null"):
+        with pytest.raises(ValueError, match=r".+"):
+            snapshot.decode(data)

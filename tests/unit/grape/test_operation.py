@@ -1,0 +1,200 @@
+"""What an operator relies on: state over restarts, health, metrics, withdrawal, slow clients."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grenache_py.grape import Grape
+from grenache_py.grape import aio as grape_aio
+from tests.harness import Process, eventually
+from tests.unit.grape.test_grape import call
+
+
+def page(url: str, path: str) -> tuple[int, str, str]:
+    """Status, content type and text of a GET."""
+    try:
+        with urllib.request.urlopen(f"{url}{path}", timeout=10) as reply:
+            return reply.status, reply.headers["Content-Type"], reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def values(text: str) -> dict[str, float]:
+    """The samples of a metrics page."""
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^(grape_\S+?(?:\{.*\})?) (\S+)$", text, re.MULTILINE)
+    }
+
+
+def test_the_state_survives_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "grape.json"
+    with Grape(host="127.0.0.1", state=path) as first:
+        before, ports = first.node_id, (first.dht_port, first.api_port)
+        key = call(first, "put", "hello")
+        call(first, "announce", ["svc", 6001])
+    assert path.stat().st_mode & 0o777 == 0o600
+    with Grape(*ports, host="127.0.0.1", state=path) as again:
+        assert again.node_id == before
+        assert call(again, "get", key)["v"] == "hello"
+        assert call(again, "lookup", "svc") == ["127.0.0.1:6001"]
+    assert [each.name for each in tmp_path.iterdir()] == ["grape.json"]
+
+
+def test_an_id_belongs_to_its_port(tmp_path: Path) -> None:
+    path = tmp_path / "grape.json"
+    with Grape(host="127.0.0.1", state=path) as first:
+        before = first.node_id
+        key = call(first, "put", "hello")
+        with Grape(host="127.0.0.1", state=path) as other:
+            assert other.node_id != before
+            assert call(other, "get", key) is None  # saved when it starts and ends, and every minute
+    with Grape(host="127.0.0.1", state=path, node_id=b"x" * 20) as given:
+        assert given.node_id == b"x" * 20
+        assert call(given, "get", key)["v"] == "hello"
+
+
+def test_contacts_are_found_again_without_a_bootstrap(tmp_path: Path) -> None:
+    path = tmp_path / "grape.json"
+    with Grape(host="127.0.0.1") as other:
+        with Grape(host="127.0.0.1", bootstrap=[other.dht_address], state=path) as first:
+            eventually(lambda: len(first._grape.node.routing) == 1)
+            ports = first.dht_port, first.api_port
+        with Grape(*ports, host="127.0.0.1", state=path) as again:
+            eventually(lambda: len(again._grape.node.routing) == 1)
+
+
+def test_a_damaged_file_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "grape.json"
+    path.write_text("{", "utf-8")
+    with Grape(host="127.0.0.1", state=path) as grape:
+        assert call(grape, "lookup", "svc") == []
+    assert (tmp_path / "grape.json.damaged").read_text("utf-8") == "{"
+    assert "damaged" in caplog.text
+    assert json.loads(path.read_text("utf-8"))["version"] == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+    grape = Grape(host="127.0.0.1", state=tmp_path / "missing" / "grape.json")
+    with pytest.raises(OSError, match="missing"):
+        grape.start()
+    assert not grape.running
+
+
+def test_a_disk_that_fails_later_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grape_aio, "_SAVE_S", 0.01)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    warnings: list[str] = []
+    grape = Grape(host="127.0.0.1", state=folder / "grape.json")
+    grape.on("warning", warnings.append)
+    with grape:
+        (folder / "grape.json").unlink()
+        eventually((folder / "grape.json").exists)
+        folder.rename(tmp_path / "elsewhere")
+        eventually(lambda: warnings)
+        assert call(grape, "lookup", "svc") == []
+    assert "cannot save the state" in warnings[0]
+
+
+def test_a_killed_grape_keeps_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "grape.json"
+    arguments = [
+        sys.executable,
+        "-m",
+        "grenache_py.grape",
+        "--aph",
+        "0",
+        "-b",
+        "127.0.0.1",
+        "--state",
+        str(path),
+    ]
+    ids = []
+    port = "0"
+    for _ in range(2):
+        process = Process([*arguments, "--dp", port])
+        try:
+            ids.append(process.next_line().split()[1])
+            port = str(json.loads(path.read_text("utf-8"))["dht_port"])
+        finally:
+            process.kill()
+    assert ids[0] == ids[1]
+
+
+def test_health() -> None:
+    with Grape(host="127.0.0.1") as grape:
+        status, kind, text = page(grape.url, "/healthz")
+        said = json.loads(text)
+        assert (status, kind, said["status"], said["contacts"]) == (200, "application/json", "ok", 0)
+        assert said["id"] == grape.node_id.hex()
+        grape._grape.node.ready = False
+        assert page(grape.url, "/healthz")[0] == 503
+        # As Node answers: these pages are for GET, everything else is the API.
+        assert page(grape.url, "/nothing")[0] == 500
+
+
+def test_metrics() -> None:
+    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+        call(second, "announce", ["svc", 6001])
+        call(first, "lookup", "svc")
+        call(first, "lookup", "")
+        call(second, "put", "hello")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"nonsense that is long enough", ("127.0.0.1", first.dht_port))
+        eventually(lambda: first._grape.node.counters.malformed)
+        status, kind, text = page(first.url, "/metrics")
+        assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        told = values(text)
+        assert told['grape_http_requests_total{kind="lookup"}'] == 2
+        assert told["grape_http_errors_total"] == 1
+        assert told["grape_dht_contacts"] == 1
+        assert told["grape_dht_peers"] == 1
+        assert told["grape_dht_items"] == 1
+        assert told["grape_dht_datagrams_malformed_total"] == 1
+        assert told["grape_dht_walks_total"] >= 1
+        assert told["grape_http_connections"] >= 1
+        for line in text.splitlines():
+            assert re.fullmatch(r"# (HELP|TYPE) grape_\w+ .+|grape_\w+(\{.*\})? [0-9.e+-]+", line), line
+        names = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+        assert len(names) == len(set(names))
+
+
+def test_what_is_withdrawn_is_gone_at_once() -> None:
+    with Grape(host="127.0.0.1") as first, Grape(bootstrap=[first.dht_address]) as second:
+        for grape in (first, second):
+            call(grape, "announce", ["svc", 6001])
+            call(grape, "announce", ["svc", 6002])
+            assert call(grape, "withdraw", ["svc", 6001]) == 1
+            assert call(grape, "lookup", "svc") == ["127.0.0.1:6002"]
+            assert call(grape, "withdraw", ["svc", 6001]) == 0
+            assert call(grape, "withdraw", ["svc", 6002]) == 1
+            assert call(grape, "lookup", "svc") == []
+    with Grape() as alone:
+        assert call(alone, "withdraw", "svc") == "ERR_GRAPE_ANNOUNCE"
+        assert call(alone, "withdraw", ["svc", "6001"]) == "ERR_GRAPE_SERVICE_PORT"
+
+
+def test_a_client_that_is_slow_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grape_aio, "_REQUEST_TIMEOUT_S", 0.2)
+    heads: list[Any] = [
+        b"",
+        b"POST /lookup HTTP/1.1\r\nHost: a\r\n",
+        b"POST /lookup HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
+    ]
+    with Grape(host="127.0.0.1") as grape:
+        for head in heads:
+            with socket.create_connection(("127.0.0.1", grape.api_port), timeout=10) as client:
+                client.sendall(head)
+                said = client.recv(1000)
+                assert said == b"" or said.startswith(b"HTTP/1.1 408 ")
+        assert call(grape, "lookup", "svc") == []
