@@ -115,5 +115,6 @@ def check_provable(message: dict[str, Any]) -> None:
         content = message["payload"]
         if message.get("to") is None:
             raise ProtocolError("to is required in a signed confirmation: the key of whom it is for")
-        if isinstance(content, dict) and content.get("side") is None:
-            raise ProtocolError("side is required in a signed confirmation")
+        for name in ("side", "order_id"):
+            if isinstance(content, dict) and content.get(name) is None:
+                raise ProtocolError(f"{name} is required in a signed confirmation")

@@ -110,6 +110,8 @@ class Maker:
                 raise ProtocolError("match_id belongs to another match")
             if message.side is not None and known[0].side not in (None, Side(message.side)):
                 raise ProtocolError("side must be what it was")
+            if message.order_id not in (None, known[0].taker_order_id):
+                raise ProtocolError("order_id must be what it was")
             return self._committed(known), []
         effects = self.expire(self._market.clock.monotonic())
         reservation = self._held_by(sender, message.lock_id)
@@ -222,6 +224,8 @@ class Maker:
                 raise ProtocolError("fills must be within what was reserved")
             if message.side is not None and held.order.side is Side(message.side):
                 raise ProtocolError(f"side must be {held.order.side.opposite.value}, as was announced")
+            if message.order_id not in (None, reservation.purpose):
+                raise ProtocolError("order_id must be that of the order that was announced")
             if instrument.price(fill.price, "fills.price") != held.order.price:
                 raise ProtocolError("fills.price must be the price that was offered")
             quantities[fill.order_id] = quantity

@@ -6,7 +6,7 @@ that later versions can add some. Nothing here does IO.
 
     request             payload                                      answer
     AnnounceOpenOrder   {order, round, instrument}                   Offer, {"contended": true} or null
-    CrossPeerMatch      {match_id, lock_id, fills, side}             MatchAnswer
+    CrossPeerMatch      {match_id, lock_id, fills, side, order_id}   MatchAnswer
     ReleaseLock         {lock_id}                                    {"released": bool}
     Heartbeat           {sequence, best_bid, best_ask, instrument}   Heartbeat
     Goodbye             {}                                           null
@@ -96,13 +96,15 @@ class NoOffer(Struct, omit_defaults=True):
 class CrossPeerMatch(Struct):
     """ "Execute these of what you reserved." Asked again until answered; the answer never changes.
 
-    ``side`` is the asker's: it is in the request so that both sign who buys.
+    ``side`` and ``order_id`` are those of the asker's order, so that both sides sign who buys, and with which
+    order. Who does not sign may leave them out.
     """
 
     match_id: Name
     lock_id: LockId
     fills: Fills
     side: SideText | None = None
+    order_id: Name | None = None
 
 
 class TradeRecord(Struct):

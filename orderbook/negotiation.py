@@ -339,9 +339,9 @@ class Negotiator:
         return match_id in self._taker.confirmations
 
     @property
-    def makers_in_doubt(self) -> list[str]:
-        """The maker of each confirmation that is not answered."""
-        return [confirmation.maker for confirmation in self._taker.confirmations.values()]
+    def makers_in_doubt(self) -> list[tuple[str, str | None]]:
+        """Name and key of the maker of each confirmation that is not answered."""
+        return [(confirmation.maker, confirmation.key) for confirmation in self._taker.confirmations.values()]
 
     @property
     def under_way(self) -> int:

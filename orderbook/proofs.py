@@ -66,12 +66,11 @@ def agree(proof: Proof) -> Proven:
         raise ProofError(f"request is addressed to key {request.to}, and {signed.key} has answered")
     if answer.status != "committed":
         raise ProofError(f"answer is {answer.status}: there was no trade")
-    if match.side is None:
-        raise ProofError("request does not say who bought")
+    if match.side is None or match.order_id is None:
+        raise ProofError("request does not say who bought, and with which order")
     wanted = sorted((fill.order_id, fill.price, fill.quantity) for fill in match.fills)
     if sorted((trade.maker_order_id, trade.price, trade.quantity) for trade in answer.trades) != wanted:
         raise ProofError("answer's trades are not the fills of the request")
-    taker_orders = {trade.taker_order_id for trade in answer.trades}
     for trade in answer.trades:
         same = (
             trade.match_id == match.match_id
@@ -79,10 +78,10 @@ def agree(proof: Proof) -> Proven:
             and trade.maker_peer == signed.sender
             and trade.taker_peer == request.sender
             and trade.side == match.side
-            and len(taker_orders) == 1
+            and trade.taker_order_id == match.order_id
         )
         if not same:
-            raise ProofError("answer's trades are not of the match, market, side and peers of the request")
+            raise ProofError("answer's trades are of another match, market, side, order or peers")
     return Proven(
         Party(signed.sender, signed.key), Party(request.sender, request.key), match.side, answer.trades
     )

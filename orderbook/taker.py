@@ -290,7 +290,8 @@ class Taker:
             )
             for fill in confirmation.fills
         ]
-        message = CrossPeerMatch(match_id, confirmation.lock_id, fills, confirmation.order.side.value)
+        order = confirmation.order
+        message = CrossPeerMatch(match_id, confirmation.lock_id, fills, order.side.value, order.id)
         payload = envelope(self._market.peer, message)
         return Confirm(match_id, confirmation.maker, confirmation.destination, payload, confirmation.key)
 

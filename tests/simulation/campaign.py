@@ -50,6 +50,8 @@ class Scenario:
     orders: int
     policy: str
     faults: frozenset[str]
+    listed: bool = False
+    ed25519: bool = False
 
     @classmethod
     def of_seed(cls, seed: int) -> Scenario:
@@ -62,6 +64,7 @@ class Scenario:
             orders=random.choice((10, 20, 40, 60)),
             policy=random.choice(list(POLICIES)),
             faults=frozenset(fault for fault in FAULTS if random.random() < share),
+            listed=random.random() < 0.5,
         )
 
 
@@ -112,8 +115,10 @@ def set_up(scenario: Scenario) -> Exchange:
         ),
         policy=scenario.policy,
         drift=0.02 if "skew" in faults else 0.0,
-        wall_off_s=3600.0 if "skew" in faults else 0.0,
+        wall_off_s=random.choice((0.05, 0.2, 1.0, 8.0)) if "skew" in faults else 0.0,
         stale_s=5.0 if "staleness" in faults else 0.0,
+        listed=scenario.listed,
+        ed25519=scenario.ed25519,
     )
     exchange.trade_at_random(scenario.orders)
     names = list(exchange.peers)
@@ -130,10 +135,13 @@ def set_up(scenario: Scenario) -> Exchange:
     if "crash" in faults:
         for _ in range(random.randint(1, 2 * len(names))):
             peer, down = exchange.peers[random.choice(names)], random.uniform(0.01, 7.0)
-            if random.random() < 0.5:
+            kind = random.randrange(3)
+            if kind == 0:
                 exchange.crash_at(random.uniform(0.2, 6.0), peer, down)
-            else:
+            elif kind == 1:
                 exchange.crash_at_write(random.randint(1, 20), peer, down)
+            else:
+                exchange.crash_at_confirmation(random.randint(0, 5), peer, down)
     if "leaving" in faults:
         for name in random.sample(names, random.randint(1, len(names))):
             exchange.leave_at(random.uniform(0.2, 5.0), exchange.peers[name], random.uniform(0.1, 3.0))

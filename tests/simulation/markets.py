@@ -15,15 +15,20 @@ from random import Random
 from typing import Any
 
 from orderbook import limits
-from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Settled, Tell
+from orderbook.channel import Channel, Question
+from orderbook.effects import Confirm, Discover, Effect, Settled
 from orderbook.errors import OrderBookError
-from orderbook.events import Event
+from orderbook.events import Event, Signed
+from orderbook.gate import Gate
 from orderbook.market import Market
 from orderbook.model import Instrument, Order, Side, Trade
 from orderbook.negotiation import Negotiator, NewOrder
 from orderbook.outbox import Outbox
+from orderbook.proofs import Proof, agree, check
 from orderbook.recovery import Recovered
 from orderbook.selection import POLICIES
+from tests.simulation.liars import Liar
+from tests.simulation.signing import KeyCeremony
 from tests.simulation.world import NetworkFaults, SimDisk, SimNetwork, SkewedClock, World
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")
@@ -47,9 +52,12 @@ class SimPeer:
         self.clock = SkewedClock(exchange.world, drift, wall_off_s)
         self.disk: SimDisk[Event] = SimDisk(exchange.world)
         self.policy = policy
+        self.signer = exchange.keys.signer(name)
         self.negotiator: Negotiator | None = None
+        self.channel: Channel | None = None
         self.place = ""
         self.told: dict[str, Told] = {}
+        self.on_confirm: Callable[[], None] = lambda: None
         self._ids = itertools.count()
         self._life = 0
         self._outbox: Outbox | None = None
@@ -77,6 +85,16 @@ class SimPeer:
             policy=POLICIES[self.policy],
         )
         self.negotiator = Negotiator(market)
+        gate = Gate(
+            self.name,
+            INSTRUMENT.market,
+            self.signer,
+            clock=self.clock,
+            new_nonce=lambda: f"{self.name}-{life}-{next(self._ids)}",
+            allowed=self.exchange.allowed,
+            verify=self.exchange.keys.verify,
+        )
+        self.channel = Channel(self.negotiator, gate)
         self._outbox = Outbox(market, self.disk, self._carry_out)
         world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
         self.exchange.network.serve[self.place] = self._serve
@@ -101,7 +119,7 @@ class SimPeer:
         sights["crash with something not yet durable"] += self.disk.unwritten
         self.exchange.world.log(f"{self.name} crashes")
         self.exchange.network.serve.pop(self.place)
-        self.negotiator = self._outbox = None
+        self.negotiator = self.channel = self._outbox = None
         self._discovering = False
         self._life += 1
         self.disk.crash()
@@ -141,14 +159,16 @@ class SimPeer:
         self._outbox.after_step(effects)
 
     def _serve(self, request: str, reply: Callable[[str], None]) -> None:
-        negotiator, outbox = self.negotiator, self._outbox
+        negotiator, channel, outbox = self.negotiator, self.channel, self._outbox
         assert negotiator is not None
+        assert channel is not None
         assert outbox is not None
         message = json.loads(request)
         locks_before = set(negotiator.market.book.reservations)
         try:
-            answer = negotiator.handle(message)
+            answer = channel.handle(message)
         except OrderBookError as error:
+            self.exchange.sights[f"request refused: {field_of(error)}"] += 1
             reply(json.dumps({"error": str(error)}))
             return
         negotiator.check()
@@ -165,6 +185,8 @@ class SimPeer:
 
     def _note_sights(self, message: Any, answer: Any) -> None:
         sights, kind = self.exchange.sights, message["type"]
+        if message["from"] == self.name:
+            return  # what it has said itself, through a liar
         if kind == "AnnounceOpenOrder":
             sights["announcement"] += 1
             sights["offer"] += isinstance(answer, dict) and "lock_id" in answer
@@ -180,36 +202,10 @@ class SimPeer:
             sights["release of a lock that is gone"] += not answer["released"]
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, Announce):
-            where = (effect.order_id, effect.round, effect.destination)
-            self._call(
-                effect.destination,
-                effect.payload,
-                limits.ANNOUNCE_TIMEOUT_S,
-                lambda n, answer: n.offer_answered(*where, answer),
-                lambda n: n.offer_failed(*where),
-            )
-        elif isinstance(effect, Confirm):
-            id = effect.match_id
-            self._call(
-                effect.destination,
-                effect.payload,
-                limits.CONFIRM_TIMEOUT_S,
-                lambda n, answer: n.match_answered(id, answer),
-                lambda n: n.match_failed(id),
-                doubted=effect.maker,
-            )
-        elif isinstance(effect, Tell):
-            self._call(effect.destination, effect.payload, 1.0, lambda n, answer: [], lambda n: [])
-        elif isinstance(effect, Beat):
-            place = effect.destination
-            self._call(
-                place,
-                effect.payload,
-                limits.ANNOUNCE_TIMEOUT_S,
-                lambda n, answer: n.heartbeat_answered(place, answer),
-                lambda n: [],
-            )
+        if isinstance(effect, Question):
+            if isinstance(effect, Confirm):
+                self.on_confirm()
+            self._ask(effect)
         elif isinstance(effect, Discover):
             if not self._discovering:
                 self._discovering = True
@@ -217,51 +213,49 @@ class SimPeer:
         elif isinstance(effect, Settled):
             self._tell(effect.order_id)
 
-    def _call(
-        self,
-        place: str,
-        payload: Any,
-        timeout_s: float,
-        answered: Callable[[Negotiator, Any], list[Effect]],
-        failed: Callable[[Negotiator], list[Effect]],
-        doubted: str = "",
-    ) -> None:
-        world = self.exchange.world
-        if payload["type"] != "Heartbeat":
-            world.log(f"{self.name} -> {place} {payload['type']} {json.dumps(payload['payload'])}")
-        life = self._life
+    def _ask(self, effect: Question) -> None:
+        world, sights = self.exchange.world, self.exchange.sights
+        channel, place, kind = self.channel, effect.destination, effect.payload["type"]
+        assert channel is not None
+        loud = kind != "Heartbeat"
+        if loud:
+            world.log(f"{self.name} -> {place} {kind} {json.dumps(effect.payload['payload'])}")
+        life, request = self._life, channel.seal(effect)
 
         def on_answer(text: str) -> None:
             if life != self._life:
                 return
             answer = json.loads(text)
-            if payload["type"] != "Heartbeat":
+            if loud:
                 world.log(f"{self.name} <- {place} {text}")
             if isinstance(answer, dict) and "error" in answer:
-                self._step(failed)
-            elif answer is None and payload["type"] == "Heartbeat":
+                self._step(lambda n: channel.refused(effect, answer["error"]))
+            elif answer is None and kind == "Heartbeat":
                 # Ourselves: a real worker sees its own name in the answer it gives itself.
                 self._step(lambda n: n.heartbeat_answered(place, {"sequence": 0, "from": self.name}))
             else:
-                self._step(lambda n: answered(n, answer))
+                try:
+                    self._step(lambda n: channel.answered(effect, request, answer))
+                except OrderBookError as error:
+                    reason = str(error)
+                    sights[f"answer not believed: {field_of(error)}"] += 1
+                    self._step(lambda n: channel.refused(effect, reason))
 
         def on_failure(refused: bool) -> None:
             if life != self._life:
                 return
-            if payload["type"] != "Heartbeat":
-                world.log(
-                    f"{self.name} .. {place} {payload['type']} {'refused' if refused else 'unanswered'}"
-                )
-            self.exchange.sights["confirmation unanswered"] += bool(doubted)
+            if loud:
+                world.log(f"{self.name} .. {place} {kind} {'refused' if refused else 'unanswered'}")
+            sights["confirmation unanswered"] += isinstance(effect, Confirm)
             if refused:
                 self._step(lambda n: n.peer_lost(place))
-            self._step(failed)
+            self._step(lambda n: channel.failed(effect))
 
         self.exchange.network.call(
             self.place,
             place,
-            json.dumps(payload),
-            timeout_s=timeout_s,
+            json.dumps(request.message),
+            timeout_s=limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S,
             answered=on_answer,
             failed=on_failure,
         )
@@ -314,6 +308,13 @@ class SimPeer:
         assert self._outbox is not None
         self._outbox.promise(lambda: self.told.update({order_id: told}))
 
+    def proof_of(self, match_id: str) -> Proof | None:
+        """What its disk has to prove a match."""
+        for event in self.disk.durable:
+            if isinstance(event, Signed) and event.match_id == match_id:
+                return Proof(event.request, event.answer)
+        return None
+
     # -- what must hold at every step ------------------------------------------------------------------
 
     def check_leases(self) -> None:
@@ -322,6 +323,11 @@ class SimPeer:
         for reservation in self.negotiator.market.book.reservations.values():
             late = self.clock.monotonic() - reservation.expires
             assert late < 1.0, f"{self.name} still holds {reservation.id}, {late:.3f} s after its lease"
+
+
+def field_of(error: OrderBookError) -> str:
+    """The field of a message that ``error`` is about, which its text begins with."""
+    return str(error).split()[0].rstrip(":")
 
 
 def check_priority(negotiator: Negotiator, announced: Any, offer: Any) -> None:
@@ -339,99 +345,6 @@ def check_priority(negotiator: Negotiator, announced: Any, offer: Any) -> None:
             assert first > last, f"{order} comes before what was offered: {offer['fills']}"
 
 
-class Liar:
-    """A peer that keeps to no rule: it answers anything to anything, and confirms what it was never offered.
-
-    It can only speak in its own name.
-    """
-
-    def __init__(self, exchange: Exchange, name: str):
-        self.exchange = exchange
-        self.name = name
-        self.place = f"{name}:1"
-        self._random = Random(exchange.world.random.random())
-        self._overheard: list[Any] = [{"id": "none", "lock_id": "none", "order_id": "none"}]
-        exchange.network.serve[self.place] = self._serve
-        exchange.announce(self.place)
-        exchange.world.after(1.0, self._act)
-
-    def leave(self) -> None:
-        self.exchange.network.serve.pop(self.place, None)
-
-    def _serve(self, request: str, reply: Callable[[str], None]) -> None:
-        message = json.loads(request)
-        random, payload = self._random, message["payload"]
-        if message["type"] == "Heartbeat":
-            best = {"best_bid": str(random.randint(90, 110)), "best_ask": str(random.randint(90, 110))}
-            reply(json.dumps({"sequence": int(self.exchange.world.now * 1000), "from": self.name, **best}))
-        elif message["type"] == "AnnounceOpenOrder":
-            self._overheard.append(payload["order"])
-            reply(
-                json.dumps(random.choice([None, {"contended": True}, 5, [], self._offer(payload["order"])]))
-            )
-        elif message["type"] == "CrossPeerMatch":
-            self._overheard += [payload, *payload["fills"]]
-            status = random.choice(["committed", "rejected", "rejected", "maybe"])
-            trades = random.choice([[], "none", [{"time": -5}], payload["fills"]])
-            reply(json.dumps({"status": status, "trades": trades}))
-        else:
-            reply("null")
-
-    def _offer(self, order: Any) -> Any:
-        random = self._random
-        fill = {
-            "order_id": random.choice([f"{self.name}-1", self._heard("order_id"), self._heard("id"), 7]),
-            "price": random.choice([order["price"], order["price"], "1", "1000", "-1", 5]),
-            "quantity": random.choice([order["quantity"], order["quantity"], "1", "1000", "0", None]),
-        }
-        return {
-            "lock_id": random.choice([f"{self.name}-lock{random.randrange(100)}", self._heard("lock_id")]),
-            "fills": random.choice([[fill], [fill], [fill, fill], []]),
-            "quantity": order["quantity"],
-            "fully_matched": True,
-            "lease": random.choice([5.0, -1, 1e9]),
-            "from": random.choice([self.name, self.name, None]),
-        }
-
-    def _heard(self, key: str) -> str:
-        return str(self._random.choice([said for said in self._overheard if key in said])[key])
-
-    def _act(self) -> None:
-        """Say something uncalled for to somebody."""
-        if self.place not in self.exchange.network.serve:
-            return
-        random = self._random
-        peer = self.exchange.peers[random.choice(list(self.exchange.peers))]
-        fill = {"order_id": self._heard("id"), "price": str(random.randint(95, 105)), "quantity": "1"}
-        order = {"market": "SIM", "side": "buy", "id": self._heard("id"), **fill}
-
-        def answered(text: str) -> None:
-            answer = json.loads(text)
-            if isinstance(answer, dict) and "lock_id" in answer:
-                self._overheard.append(answer)
-                wrong = [{**answer["fills"][0], "quantity": str(random.randint(0, 20))}]
-                say("CrossPeerMatch", {"match_id": "m1", "lock_id": answer["lock_id"], "fills": wrong})
-
-        def say(kind: str, payload: Any) -> None:
-            request = json.dumps({"type": kind, "from": self.name, "payload": payload})
-            self.exchange.network.call(
-                self.place, peer.place, request, timeout_s=1.0, answered=answered, failed=lambda _: None
-            )
-
-        say(
-            *random.choice(
-                [
-                    ("ReleaseLock", {"lock_id": self._heard("lock_id")}),
-                    ("CrossPeerMatch", {"match_id": "m", "lock_id": self._heard("lock_id"), "fills": [fill]}),
-                    ("CrossPeerMatch", {"match_id": self._heard("id"), "lock_id": "", "fills": []}),
-                    ("AnnounceOpenOrder", {"order": order, "round": 1}),
-                    ("Heartbeat", {"sequence": 1, "best_bid": "1000", "best_ask": "1"}),
-                ]
-            )
-        )
-        self.exchange.world.after(random.uniform(0.05, 0.5), self._act)
-
-
 class Exchange:
     """All peers of one market, the network between them, and what must hold at the end."""
 
@@ -446,8 +359,15 @@ class Exchange:
         drift: float = 0.0,
         wall_off_s: float = 0.0,
         stale_s: float = 0.0,
+        listed: bool = False,
+        ed25519: bool = False,
     ):
         self.world = World(seed)
+        self.keys = KeyCeremony(seed, ed25519)
+        names = [f"p{n}" for n in range(peers)]
+        everyone = [*names, *(f"liar{n}" for n in range(liars))]
+        self.allowed = {self.keys.signer(name).key: name for name in everyone} if listed else None
+        """Whose key is whose, where all peers are told so; else a liar may be the first to use a name."""
         self.healed = False
         self.network = SimNetwork(self.world, faults or NetworkFaults())
         self.sights: Counter[str] = Counter()
@@ -463,7 +383,7 @@ class Exchange:
                 random.uniform(-wall_off_s, wall_off_s),
                 policy,
             )
-            for name in (f"p{n}" for n in range(peers))
+            for name in names
         }
         for peer in self.peers.values():
             peer.start()
@@ -533,6 +453,16 @@ class Exchange:
 
         peer.disk.on_append = on_append
 
+    def crash_at_confirmation(self, confirmation: int, peer: SimPeer, down_s: float) -> None:
+        """As :meth:`crash_at`, just after ``peer`` has sent its ``confirmation``-th confirmation."""
+        left = itertools.count(confirmation, -1)
+
+        def on_confirm() -> None:
+            if next(left) == 0:
+                self.world.after(self.world.random.uniform(0.0, 0.05), lambda: self._crash(peer, down_s))
+
+        peer.on_confirm = on_confirm
+
     def _crash(self, peer: SimPeer, down_s: float) -> None:
         if peer.alive and not self.healed:
             peer.crash()
@@ -561,9 +491,9 @@ class Exchange:
     def at_rest(self) -> bool:
         """Nothing under way, in doubt or reserved, no crossed prices (I4, I5)."""
         # Who is in doubt about a liar, which is gone, stays in doubt.
-        lied_to = {liar.name for liar in self.liars}
+        liars = {liar.key for liar in self.liars}
         busy = any(
-            n.under_way != sum(maker in lied_to for maker in n.makers_in_doubt) or n.market.book.reservations
+            n.under_way != sum(key in liars for _, key in n.makers_in_doubt) or n.market.book.reservations
             for n in self.negotiators()
         )
         unwritten = any(peer.disk.unwritten for peer in self.peers.values())
@@ -591,6 +521,7 @@ class Exchange:
         filled: Counter[tuple[str, str]] = Counter()
         for trade, keepers in kept.items():
             honest = {trade.maker_peer, trade.taker_peer} & self.peers.keys()
+            honest -= {name for keeper in keepers for name in self.impostors(keeper, trade.match_id)}
             assert sorted(keepers) == sorted(honest), f"{trade} is kept by {keepers}, not by {honest}"
             maker = orders.get((trade.maker_peer, trade.maker_order_id))
             taker = orders.get((trade.taker_peer, trade.taker_order_id))
@@ -614,6 +545,27 @@ class Exchange:
                 assert order.filled >= told.filled, f"{told}, and now {order}"
                 assert not told.cancelled or not order.open, f"{told}, and now {order}"
         self.check_disks()
+        self.check_proofs()
+
+    def check_proofs(self) -> None:
+        """Each peer can prove each of its cross-peer trades with what is on its disk alone."""
+        for name, peer in self.peers.items():
+            assert peer.negotiator is not None
+            market = peer.negotiator.market
+            for trade in market.ledger.trades(0, 10**9)[0]:
+                if trade.cross_peer:
+                    proof = peer.proof_of(trade.match_id)
+                    assert proof is not None, f"{name} can't prove {trade}"
+                    proven = check(proof, self.keys.verify)
+                    assert market.record(trade) in proven.trades, f"{name} proves another trade than {trade}"
+
+    def impostors(self, keeper: str, match_id: str) -> list[str]:
+        """Names of peers under which ``keeper`` has traded with a liar that used them before their owners."""
+        proof = self.peers[keeper].proof_of(match_id)
+        if self.allowed is not None or proof is None:
+            return []
+        proven, liars = agree(proof), {liar.key for liar in self.liars}
+        return [party.name for party in (proven.maker, proven.taker) if party.key in liars]
 
     def check_disks(self) -> None:
         """What a restart would make of each journal is what its peer holds now."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orderbook import book, maker, market, negotiation, outbox, recovery, taker
+from orderbook import book, channel, gate, maker, market, negotiation, outbox, recovery, taker
 from orderbook.effects import Effect
 from orderbook.engine import ladder
-from orderbook.events import Cancelled, Event, Intended
+from orderbook.events import Cancelled, Event, Intended, Signed
 from orderbook.model import Order, Side
 from tests.simulation import markets
 from tests.simulation.campaign import Outcome, Scenario, failed_seeds, report, run, shrink
@@ -41,6 +41,16 @@ def test_what_failed_once_holds_now(seed: int) -> None:
     hold(range(seed, seed + 1))
 
 
+@pytest.mark.parametrize("faults", ["", "loss repeats reordering crash liars", "liars skew leaving"])
+def test_all_invariants_hold_with_real_signatures(faults: str) -> None:
+    scenario = Scenario(
+        11, 3, 60, "full-first", frozenset(faults.split()), listed="crash" in faults, ed25519=True
+    )
+    outcome = run(scenario)
+    assert outcome.error is None, report(outcome)
+    assert outcome.sights["confirmation committed"] > 3
+
+
 def test_the_interesting_things_do_happen() -> None:
     sights = hold(range(1000, 1120))
     wanted = (
@@ -52,6 +62,17 @@ def test_the_interesting_things_do_happen() -> None:
         "crash with a confirmation unanswered",
         "crash with reservations for others",
         "filled by several peers",
+        "forged answer",
+        "forged request",
+        "relayed request",
+        "answer not believed: from",
+        "answer not believed: key",
+        "answer not believed: request",
+        "answer not believed: sig",
+        "request refused: from",
+        "request refused: nonce",
+        "request refused: sig",
+        "request refused: to",
         "release of a lock that is gone",
         "told: in doubt",
         "told: pending_cancel",
@@ -205,6 +226,35 @@ def trust_ids_of_strangers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery.Trade, "orders_of", lambda self, peer: [self.maker_order_id, self.taker_order_id])
 
 
+def believe_any_signature(patch: pytest.MonkeyPatch) -> None:
+    """Nobody verifies signatures while they trade."""
+    patch.setattr(gate.Gate, "_check_signature", lambda *_: None)
+
+
+def believe_any_key(patch: pytest.MonkeyPatch) -> None:
+    """Whoever signs may use any name, and answer for anybody."""
+    check_answer = gate.Gate.check_answer
+    patch.setattr(gate.Keyring, "check", lambda *_: None)
+    patch.setattr(
+        gate.Gate, "check_answer", lambda self, request, answer, key=None: check_answer(self, request, answer)
+    )
+
+
+def take_commitments_without_proof(patch: pytest.MonkeyPatch) -> None:
+    """The taker does not look whether what the maker has signed is the trade."""
+    patch.setattr(channel, "agree", lambda proof: None)
+
+
+def stamp_each_fill(patch: pytest.MonkeyPatch) -> None:
+    """The maker reads its clock once for each fill of a match, the taker once for all."""
+    trade = market.Market.trade
+
+    def stamped(self: market.Market, *args: Any, **fields: Any) -> Any:
+        return trade(self, *args, **{**fields, "time_ms": self.clock.time_ms()})
+
+    patch.setattr(market.Market, "trade", stamped)
+
+
 MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -223,8 +273,16 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         leave_released_orders_crossed,
         let_leases_last,
         trust_ids_of_strangers,
+        stamp_each_fill,
+        believe_any_signature,
+        believe_any_key,
+        take_commitments_without_proof,
     )
-} | {"lose_intents": without(Intended), "lose_cancellations": without(Cancelled)}
+} | {
+    "lose_intents": without(Intended),
+    "lose_cancellations": without(Cancelled),
+    "lose_proofs": without(Signed),
+}
 
 
 def first_caught(seeds: int) -> Outcome | None:

@@ -58,12 +58,16 @@ class SkewedClock:
         self._rate = 1.0 + drift
         self._start = world.random.uniform(0.0, 1e6)
         self._wall_off_s = wall_off_s
+        self._read_ms = 0
 
     def monotonic(self) -> float:
         return self._start + self._world.now * self._rate
 
     def time_ms(self) -> int:
-        return int((1_700_000_000.0 + self._world.now + self._wall_off_s) * 1000)
+        """Each time it is read some time may have passed, also within one step."""
+        now_ms = int((1_700_000_000.0 + self._world.now + self._wall_off_s) * 1000)
+        self._read_ms = max(now_ms, self._read_ms + self._world.random.choice((0, 1)))
+        return self._read_ms
 
     def until(self, local: float) -> float:
         """Virtual seconds from now until the monotonic clock shows ``local``."""
