@@ -108,13 +108,17 @@ def check_transport(name: str) -> str:
     return name
 
 
-EVENTS = ("request", "request-error")
+EVENTS = ("request", "request-error", "stream")
 
 
-def check_event(event: str, taken: Container[str]) -> str:
-    """An event of a service that has no listener yet."""
+def check_event(event: str, taken: Container[str], streams: bool = False) -> str:
+    """An event of a service that has no listener yet; ``streams``: its server has ``disable_buffered``."""
     if event not in EVENTS:
         raise ArgumentError("event", f"must be one of {', '.join(EVENTS)}, not {event!r}")
+    if event == "stream" and not streams:
+        raise ArgumentError("event", "stream needs a server with disable_buffered")
+    if event == "request" and streams:
+        raise ArgumentError("event", "a server with disable_buffered has stream in place of request")
     if event in taken:
         raise ArgumentError("event", f"{event} already has a listener")
     return event

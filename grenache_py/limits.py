@@ -73,6 +73,12 @@ REQUESTS_IN_FLIGHT_MAX = 1024
 """Requests of one service that wait for their reply; further ones are answered ``ERR_SERVER_BUSY`` at once.
 """
 
+STREAM_IDLE_S = 60.0
+"""How long a stream waits for its other side to say or take something."""
+
+STREAMS_MAX = 256
+"""Connections of one service of streams; each holds up to half a megabyte."""
+
 HANDLER_THREADS = 32
 """Threads that run the handlers of one synchronous service."""
 

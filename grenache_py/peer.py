@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import random
@@ -39,10 +40,14 @@ from .errors import (
 )
 from .link import Link
 from .tls import Authorize, Certificate, check_authorize, check_context
+from .transports import streams
 from .transports.http import HttpClient
 from .transports.loop import LoopThread
 from .transports.rpc_server import Handler, RpcServer
-from .wire import Request, decode_reply, encode_request
+from .transports.stream_server import StreamServer, finish
+from .transports.streams import StreamClient
+from .transports.sync_stream import Stream, run
+from .wire import Request, decode_reply, encode_request, encode_stream_head
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +72,11 @@ class PeerRPCClient:
         self._link = link
         self._http = HttpClient(ssl=check_context(ssl))
         self._scheme = "http" if ssl is None else "https"
+        self._streams = StreamClient(ssl)
+        # The loop that does their IO, once there are any.
+        self._thread: LoopThread | None = None
+        self._starting = threading.Lock()
+        self._closed = False
         # Threads for ``map``, started as they are needed.
         self._pool = ThreadPoolExecutor(limits.DESTINATIONS_MAX, "grenache-map")
         link.attach(self)
@@ -81,6 +91,12 @@ class PeerRPCClient:
         """Refuse further calls and close idle connections; calls under way end within their limits."""
         self._link.detach(self)
         self._http.close()
+        with self._starting:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.run(self._streams.close())
+            LoopThread.give_back()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def request(
@@ -167,6 +183,60 @@ class PeerRPCClient:
         except (CancelledError, RuntimeError) as error:  # the pool was shut down
             raise ClosedError("stopped during the call") from error
 
+    def stream(
+        self,
+        key: str,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Stream:
+        """Open a stream to one of the peers that announce ``key``, chosen at random.
+
+        Its service must have ``disable_buffered``. ``timeout`` is the seconds until it is open, and then
+        those that one read or write may wait for the peer; a stream as a whole has no limit. ``headers`` such
+        as ``{"_a": action, "_ar": arguments}`` tell the peer what it is about.
+        """
+        ends = _ends(timeout)
+        destination = choose(self._lookup(key, ends), (), random.choice)
+        return self._open_stream(destination, key, _left_s(ends), timeout, headers)
+
+    def stream_to(
+        self,
+        destination: str,
+        key: str,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Stream:
+        """Open a stream to the peer at ``destination`` (``host:port``), without a look-up."""
+        check_destination(destination)
+        return self._open_stream(destination, key, check_seconds(timeout), timeout, headers)
+
+    def _open_stream(
+        self,
+        destination: str,
+        key: str,
+        timeout_s: float,
+        idle_s: float,
+        headers: Mapping[str, Any] | None,
+    ) -> Stream:
+        head = encode_stream_head(str(uuid.uuid4()), key, headers)
+        try:
+            thread = self._loop_thread()
+            stream = thread.run(self._streams.open(destination, head, timeout_s, idle_s))
+            return Stream(stream, thread.loop)
+        except ConnectError:
+            self._link.forget(key, destination)
+            raise
+
+    def _loop_thread(self) -> LoopThread:
+        with self._starting:
+            if self._closed:
+                raise ClosedError("stopped before the call")
+            if self._thread is None:
+                self._thread = LoopThread.borrow()
+            return self._thread
+
     def _lookup(self, key: str, ends: float) -> list[str]:
         # Straight from memory in the usual case.
         known = self._link.known(check_name(key, "key"))
@@ -201,6 +271,9 @@ class PeerRPCServer:
     With ``ssl``, a context such as ``grenache_py.tls.server_context`` makes, it serves over TLS. Then
     ``authorize`` may say who is let in: a function of the caller's ``Certificate``, or a collection of
     SHA-256 fingerprints; others are answered ``ERR_FORBIDDEN`` with status 403.
+
+    With ``disable_buffered`` requests are not read, but handed over as streams as soon as their head has come
+    (event ``stream``); ``timeout`` and ``max_body`` have no meaning then.
     """
 
     def __init__(
@@ -212,6 +285,7 @@ class PeerRPCServer:
         threads: int = limits.HANDLER_THREADS,
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
+        disable_buffered: bool = False,
     ):
         self._link = link
         self._timeout_s = check_seconds(timeout)
@@ -219,6 +293,7 @@ class PeerRPCServer:
         self._threads = check_count(threads, "threads")
         self._ssl = check_context(ssl)
         self._authorize = None if authorize is None else check_authorize(authorize, ssl)
+        self._disable_buffered = disable_buffered
         self._services: list[Service] = []
         link.attach(self)
 
@@ -231,7 +306,9 @@ class PeerRPCServer:
     def transport(self, name: str = "server") -> Service:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = Service(self._timeout_s, self._max_body, self._threads, self._ssl, self._authorize)
+        service = Service(
+            self._timeout_s, self._max_body, self._threads, self._ssl, self._authorize, self._disable_buffered
+        )
         self._services.append(service)
         return service
 
@@ -247,8 +324,9 @@ class Service:
 
     Events: ``request`` calls ``handler(rid, key, payload, handler)``, ``request-error`` calls
     ``listener(error)`` with a ``BadRequestError`` for a body that is no request (which was already
-    answered). Connections are served on a background loop, which all services of the process share;
-    listeners run in threads.
+    answered). With ``disable_buffered``, in place of ``request``: ``stream`` calls
+    ``listener(rid, key, stream, handler)``. Connections are served on a background loop, which all services
+    of the process share; listeners run in threads.
     """
 
     def __init__(
@@ -258,13 +336,19 @@ class Service:
         threads: int,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
+        disable_buffered: bool = False,
     ):
+        self._disable_buffered = disable_buffered
         self._listeners: dict[str, Callable[..., Any]] = {}
         self._threads = threads
         self._pool: ThreadPoolExecutor  # while it listens
         # Counts the handlers that run or wait for a thread.
         self._room = threading.BoundedSemaphore(limits.REQUESTS_IN_FLIGHT_MAX)
         self._thread: LoopThread | None = None
+        self._server: RpcServer | StreamServer
+        if disable_buffered:
+            self._server = StreamServer(self._handle_stream, self._bad_request, ssl=ssl, authorize=authorize)
+            return
         self._server = RpcServer(
             self._handle,
             self._bad_request,
@@ -290,9 +374,13 @@ class Service:
 
         The one of ``request`` is a plain function, called in one of the service's threads. It answers by
         ``handler.reply(error, result)``, then or later. When it raises, the caller is answered with the
-        error's class and message. An event has one listener.
+        error's class and message.
+
+        The one of ``stream`` is called likewise. It reads and writes the ``Stream``, or answers by
+        ``handler.reply``; ``handler.action``, ``args`` and ``headers`` say what it is about. The stream ends
+        when it returns, and is cut when it raises after it has written. An event has one listener.
         """
-        check_event(event, self._listeners)
+        check_event(event, self._listeners, self._disable_buffered)
         if listener is None:
             return partial(self.on, event)
         if inspect.iscoroutinefunction(listener):
@@ -349,6 +437,31 @@ class Service:
             listener(request.rid, request.key, request.payload, handler)
         except Exception as error:
             handler.fail(error)
+
+    def _handle_stream(self, request: Request, stream: streams.Stream, handler: Handler) -> None:
+        listener = self._listeners.get("stream")
+        if listener is None:
+            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
+        elif not self._submit(self._run_stream, listener, request, stream, handler, self._server.loop):
+            handler.refuse(503, "ERR_SERVER_BUSY")
+
+    @staticmethod
+    def _run_stream(
+        listener: Callable[..., Any],
+        request: Request,
+        stream: streams.Stream,
+        handler: Handler,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        failure = None
+        try:
+            listener(request.rid, request.key, Stream(stream, loop), handler)
+        except Exception as error:
+            failure = error
+        try:
+            run(finish(stream, handler, failure), loop)
+        except ClosedError:
+            log.debug("a stream ended after the service had stopped")
 
     def _bad_request(self, error: BadRequestError) -> None:
         listener = self._listeners.get("request-error")

@@ -7,6 +7,7 @@ this is stricter, it says so.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,10 +76,15 @@ def _extra_headers(extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             raise ArgumentError("headers", f"{name!r} is no header name")
         if name.lower() in _RESERVED:
             raise ArgumentError("headers", f"{name} is set by the transport")
-        text = value if isinstance(value, str) else encode_json(value, "headers").decode()
+        text = value if isinstance(value, str) else _ascii(encode_json(value, "headers").decode())
         if not text.isprintable() or not text.isascii():
             raise ArgumentError("headers", f"{name} must be printable ASCII")
         yield name, text
+
+
+def _ascii(text: str) -> str:
+    """JSON whose characters beyond ASCII, which stand in strings only, are escaped."""
+    return "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in text)
 
 
 def decode_reply(reply: HttpReply, rid: str, destination: str, gzipped: bool = False) -> Any:
@@ -193,6 +199,38 @@ def decode_request(
     fields = list(frame[:3]) if isinstance(frame, (list, str)) else []
     fields += [None] * (3 - len(fields))
     return Request(rid or fields[0], key or fields[1], fields[2], gzipped)
+
+
+def encode_stream_head(rid: str, key: str, extra: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The headers of a stream, whose body is raw bytes. Raises ``ArgumentError``."""
+    headers = {
+        # Whatever the key is made of, a header is ASCII.
+        "_gr": json.dumps([rid, check_name(key, "key")], separators=(",", ":")),
+        "User-Agent": CLIENT_HEADERS["User-Agent"],
+        "Connection": "close",
+        "Transfer-Encoding": "chunked",
+    }
+    headers.update(_extra_headers(extra or {}))
+    return headers
+
+
+def decode_stream_head(headers: Mapping[str, str]) -> Request:
+    """Rid and key of a stream. Raises ``BadRequestError`` for a broken ``_gr``."""
+    rid, key = _gr(headers.get("_gr"))
+    return Request(rid, key, None, gzipped=False)
+
+
+def decode_action(headers: Mapping[str, str]) -> tuple[str | None, Any]:
+    """The headers ``_a`` and ``_ar``, which a Node handler finds as ``meta.action`` and ``meta.args``.
+
+    The action is ``None`` when there is none; the arguments, any JSON, are ``{}`` when there are none or they
+    are broken.
+    """
+    try:
+        arguments = decode_json(headers["_ar"].encode("utf-8", "replace"))
+    except (KeyError, ValueError):
+        arguments = {}
+    return headers.get("_a") or None, arguments
 
 
 def _gr(header: str | None) -> tuple[Any, Any]:

@@ -48,14 +48,51 @@ class Sync:
         service.listen(0, "127.0.0.1")
         return service
 
+    def streaming(self, handler: Callable[..., Any], link: Any = None, **options: Any) -> Any:
+        """A service of streams that listens on loopback; ``handler`` is a coroutine function for both."""
+        if link is None:
+            link = self.link("http://127.0.0.1:1")
+        service = self.server(link, disable_buffered=True, **options).transport("server")
+        service.on("stream", self._listener(handler))
+        service.listen(0, "127.0.0.1")
+        return service
+
+    def _listener(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        def listen(rid: Any, key: Any, stream: Any, replier: Any) -> None:
+            asyncio.run(handler(rid, key, Awaitable(stream), replier))
+
+        return listen
+
     def close(self) -> None:
         while self._made:
             self._made.pop().stop()
 
 
+class Awaitable:
+    """A stream of the synchronous flavour with the face of the other."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._stream, name)
+
+        async def call(*args: Any) -> Any:
+            return value(*args)
+
+        return call if callable(value) else value
+
+    async def __aiter__(self) -> Any:
+        for piece in self._stream:
+            yield piece
+
+
 class Aio(Sync):
     name = "aio"
     module = grenache_py.aio
+
+    def _listener(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        return handler
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +136,7 @@ class Awaited:
                 return await result if inspect.isawaitable(result) else result
 
             result = asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
-            if type(result).__module__.startswith("grenache_py.aio"):
+            if type(result).__module__.startswith(("grenache_py.aio", "grenache_py.transports.streams")):
                 return self if result is self.inner else Awaited(result, self._loop)
             return result
 

@@ -39,7 +39,9 @@ from ..errors import (
 from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..transports.aio_http import HttpClient
 from ..transports.rpc_server import Handler, RpcServer
-from ..wire import Request, decode_reply, encode_request
+from ..transports.stream_server import StreamServer, finish
+from ..transports.streams import Stream, StreamClient
+from ..wire import Request, decode_reply, encode_request, encode_stream_head
 from .link import Link
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class PeerRPCClient:
         self._link = link
         self._http = HttpClient(ssl=check_context(ssl))
         self._scheme = "http" if ssl is None else "https"
+        self._streams = StreamClient(ssl)
         link.attach(self)
 
     async def __aenter__(self) -> PeerRPCClient:
@@ -77,6 +80,7 @@ class PeerRPCClient:
         """Close the connections; calls under way fail. Doing it again changes nothing."""
         self._link.detach(self)
         await self._http.close()
+        await self._streams.close()
 
     async def request(
         self,
@@ -160,6 +164,50 @@ class PeerRPCClient:
 
         return list(await asyncio.gather(*map(one, chosen)))
 
+    async def stream(
+        self,
+        key: str,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Stream:
+        """Open a stream to one of the peers that announce ``key``, chosen at random.
+
+        Its service must have ``disable_buffered``. ``timeout`` is the seconds until it is open, and then
+        those that one read or write may wait for the peer; a stream as a whole has no limit. ``headers`` such
+        as ``{"_a": action, "_ar": arguments}`` tell the peer what it is about.
+        """
+        ends = _ends(timeout)
+        destination = choose(await self._lookup(key, ends), (), random.choice)
+        return await self._open_stream(destination, key, _left_s(ends), timeout, headers)
+
+    async def stream_to(
+        self,
+        destination: str,
+        key: str,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Stream:
+        """Open a stream to the peer at ``destination`` (``host:port``), without a look-up."""
+        check_destination(destination)
+        return await self._open_stream(destination, key, check_seconds(timeout), timeout, headers)
+
+    async def _open_stream(
+        self,
+        destination: str,
+        key: str,
+        timeout_s: float,
+        idle_s: float,
+        headers: Mapping[str, Any] | None,
+    ) -> Stream:
+        head = encode_stream_head(str(uuid.uuid4()), key, headers)
+        try:
+            return await self._streams.open(destination, head, timeout_s, idle_s)
+        except ConnectError:
+            self._link.forget(key, destination)
+            raise
+
     async def _lookup(self, key: str, ends: float) -> list[str]:
         # Straight from memory in the usual case.
         known = self._link.known(check_name(key, "key"))
@@ -193,6 +241,9 @@ class PeerRPCServer:
     With ``ssl``, a context such as ``grenache_py.tls.server_context`` makes, it serves over TLS. Then
     ``authorize`` may say who is let in: a function of the caller's ``Certificate``, or a collection of
     SHA-256 fingerprints; others are answered ``ERR_FORBIDDEN`` with status 403.
+
+    With ``disable_buffered`` requests are not read, but handed over as streams as soon as their head has come
+    (event ``stream``); ``timeout`` and ``max_body`` have no meaning then.
     """
 
     def __init__(
@@ -203,12 +254,14 @@ class PeerRPCServer:
         max_body: int = limits.BODY_BYTES_MAX,
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
+        disable_buffered: bool = False,
     ):
         self._link = link
         self._timeout_s = check_seconds(timeout)
         self._max_body = check_count(max_body, "max_body")
         self._ssl = check_context(ssl)
         self._authorize = None if authorize is None else check_authorize(authorize, ssl)
+        self._disable_buffered = disable_buffered
         self._services: list[Service] = []
         link.attach(self)
 
@@ -221,7 +274,7 @@ class PeerRPCServer:
     def transport(self, name: str = "server") -> Service:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = Service(self._timeout_s, self._max_body, self._ssl, self._authorize)
+        service = Service(self._timeout_s, self._max_body, self._ssl, self._authorize, self._disable_buffered)
         self._services.append(service)
         return service
 
@@ -237,7 +290,8 @@ class Service:
 
     Events: ``request`` calls ``handler(rid, key, payload, handler)``, ``request-error`` calls
     ``listener(error)`` with a ``BadRequestError`` for a body that is no request (which was already
-    answered).
+    answered). With ``disable_buffered``, in place of ``request``: ``stream`` calls
+    ``listener(rid, key, stream, handler)``.
     """
 
     def __init__(
@@ -246,9 +300,15 @@ class Service:
         max_body: int,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
+        disable_buffered: bool = False,
     ):
+        self._disable_buffered = disable_buffered
         self._listeners: dict[str, Callable[..., Any]] = {}
         self._tasks: dict[Handler, asyncio.Task[None]] = {}
+        self._server: RpcServer | StreamServer
+        if disable_buffered:
+            self._server = StreamServer(self._handle_stream, self._bad_request, ssl=ssl, authorize=authorize)
+            return
         self._server = RpcServer(
             self._handle,
             self._bad_request,
@@ -275,9 +335,13 @@ class Service:
 
         The one of ``request`` may be a coroutine function, which runs as a task, or a plain function, which
         must not block. It answers by ``handler.reply(error, result)``, then or later. When it raises, the
-        caller is answered with the error's class and message. An event has one listener.
+        caller is answered with the error's class and message.
+
+        The one of ``stream`` is a coroutine function. It reads and writes the ``Stream``, or answers by
+        ``handler.reply``; ``handler.action``, ``args`` and ``headers`` say what it is about. The stream ends
+        when it returns, and is cut when it raises after it has written. An event has one listener.
         """
-        check_event(event, self._listeners)
+        check_event(event, self._listeners, self._disable_buffered)
         if listener is None:
             return partial(self.on, event)
         self._listeners[event] = listener
@@ -319,6 +383,26 @@ class Service:
             await outcome
         except Exception as error:
             handler.fail(error)
+
+    def _handle_stream(self, request: Request, stream: Stream, handler: Handler) -> None:
+        listener = self._listeners.get("stream")
+        if listener is None:
+            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
+            return
+        task = asyncio.ensure_future(self._run_stream(listener, request, stream, handler))
+        self._tasks[handler] = task
+        task.add_done_callback(lambda _: self._tasks.pop(handler))
+
+    @staticmethod
+    async def _run_stream(
+        listener: Callable[..., Any], request: Request, stream: Stream, handler: Handler
+    ) -> None:
+        try:
+            await listener(request.rid, request.key, stream, handler)
+        except Exception as error:
+            await finish(stream, handler, error)
+        else:
+            await finish(stream, handler)
 
     def _expired(self, handler: Handler) -> None:
         task = self._tasks.get(handler)

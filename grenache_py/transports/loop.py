@@ -62,6 +62,11 @@ class LoopThread:
         try:
             self.loop.run_forever()
         finally:
+            # Who waits for a task in another thread is told that it comes to nothing.
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
 

@@ -13,15 +13,28 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
-from typing import Any
+from typing import Any, Protocol
 
 from .. import limits
 from ..errors import BadRequestError, ListenError
 from ..tls import Certificate
-from ..wire import Request, decode_request, encode_bad_request_reply, encode_reply, error_text
+from ..wire import Request, decode_action, decode_request, encode_bad_request_reply, encode_reply, error_text
 from .http1 import Exchange, HttpServer
 
 log = logging.getLogger(__name__)
+
+
+class ReplyingServer(Protocol):
+    """What a ``Handler`` needs of its server."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def thread_id(self) -> int: ...
+
+    def deliver(self, handler: Handler, exchange: Any, status: int, body: bytes) -> None:
+        """Send a reply; on the loop."""
 
 
 class Handler:
@@ -29,7 +42,7 @@ class Handler:
 
     __slots__ = ("_exchange", "_gzipped", "_loop", "_rid", "_server", "_thread_id")
 
-    def __init__(self, server: RpcServer, exchange: Exchange, request: Request):
+    def __init__(self, server: ReplyingServer, exchange: Any, request: Request):
         self._server = server
         self._exchange = exchange
         self._rid = request.rid
@@ -40,12 +53,24 @@ class Handler:
     @property
     def peer(self) -> tuple[str, int]:
         """The address and port that the request came from."""
-        return self._exchange.peer
+        peer: tuple[str, int] = self._exchange.peer
+        return peer
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The HTTP headers of the request, names in lower case."""
-        return self._exchange.headers
+        headers: Mapping[str, str] = self._exchange.headers
+        return headers
+
+    @property
+    def action(self) -> str | None:
+        """The header ``_a``, Node's ``meta.action``."""
+        return decode_action(self.headers)[0]
+
+    @property
+    def args(self) -> Any:
+        """The JSON of the header ``_ar``, Node's ``meta.args``; ``{}`` without it."""
+        return decode_action(self.headers)[1]
 
     @property
     def certificate(self) -> Certificate | None:
@@ -55,7 +80,7 @@ class Handler:
     @property
     def replied(self) -> bool:
         """Whether a reply was given, by the handler or in its place when its time was over."""
-        return self._exchange.replied
+        return bool(self._exchange.replied)
 
     def reply(self, error: BaseException | str | None = None, result: Any = None) -> None:
         """Answer the request, once; later replies are logged and ignored.
@@ -86,9 +111,19 @@ class Handler:
             log.debug("a reply came after the service had stopped")
 
 
-def _certificate(exchange: Exchange) -> Certificate | None:
+def _certificate(exchange: Any) -> Certificate | None:
     der = exchange.peer_certificate_der()
     return None if der is None else Certificate(der, exchange.peer_certificate() or {})
+
+
+def is_authorized(authorize: Callable[[Certificate], object], exchange: Any) -> bool:
+    """Whether ``authorize`` lets the caller in: never without a certificate, nor when it raises."""
+    certificate = _certificate(exchange)
+    try:
+        return certificate is not None and bool(authorize(certificate))
+    except Exception:
+        log.exception("authorize raised; the caller is refused")
+        return False
 
 
 def _describe(error: BaseException) -> str:
@@ -165,7 +200,7 @@ class RpcServer:
         self._unanswered.clear()
 
     def _receive(self, exchange: Exchange) -> None:
-        if self._authorize is not None and not self._authorized(exchange):
+        if self._authorize is not None and not is_authorized(self._authorize, exchange):
             exchange.reply(403, b'[null, "ERR_FORBIDDEN", null]')
             return
         try:
@@ -182,16 +217,6 @@ class RpcServer:
         if self._timer is None:
             self._timer = self.loop.call_later(self._timeout_s, self._expire)
         self._on_request(request, handler)
-
-    def _authorized(self, exchange: Exchange) -> bool:
-        certificate = _certificate(exchange)
-        try:
-            return (
-                certificate is not None and self._authorize is not None and bool(self._authorize(certificate))
-            )
-        except Exception:
-            log.exception("authorize raised; the caller is refused")
-            return False
 
     def deliver(self, handler: Handler, exchange: Exchange, status: int, body: bytes) -> None:
         """Send a reply; on the loop."""
