@@ -21,6 +21,7 @@ from . import limits, peer
 from .checks import check_count, check_listen_port, check_name, check_seconds, check_transport
 from .errors import ArgumentError, ClosedError, ConnectError, ConnectionLost
 from .link import Link
+from .tls import Authorize, Certificate, check_authorize, check_context
 from .transports.loop import LoopThread
 from .transports.rpc_server import Handler
 from .transports.ws_client import WsClient
@@ -53,32 +54,32 @@ class PeerRPCClient(peer.PeerRPCClient):
     """
 
     def __init__(self, link: Link, *, ssl: SSLContext | None = None):
-        super().__init__(link)
-        self._ssl = ssl
+        super().__init__(link, ssl=ssl)
+        self._ws_context = ssl
+        self._ws_ended = False
         self._begin()
-        self._ended = False
 
     def _begin(self) -> None:
-        self._ws = WsClient(ssl=self._ssl)
-        self._pid = os.getpid()
-        self._thread: LoopThread | None = None
-        self._calls = 0
+        self._ws = WsClient(ssl=self._ws_context)
+        self._ws_pid = os.getpid()
+        self._ws_loop: LoopThread | None = None
+        self._ws_calls = 0
         # Guards the above; ``stop`` waits on it for the calls under way.
-        self._done = threading.Condition()
+        self._ws_done = threading.Condition()
 
     def stop(self) -> None:
         """Close the connections; calls under way fail. Doing it again changes nothing."""
         super().stop()
-        if self._pid != os.getpid():
+        if self._ws_pid != os.getpid():
             return  # all of it belongs to the process that forked this one
-        with self._done:
-            self._ended = True
-            thread, self._thread = self._thread, None
+        with self._ws_done:
+            self._ws_ended = True
+            thread, self._ws_loop = self._ws_loop, None
         if thread is None:
             return
         thread.run(self._ws.close())
-        with self._done:
-            self._done.wait_for(lambda: not self._calls)
+        with self._ws_done:
+            self._ws_done.wait_for(lambda: not self._ws_calls)
         LoopThread.give_back()
 
     def _call(
@@ -92,35 +93,35 @@ class PeerRPCClient(peer.PeerRPCClient):
     ) -> Any:
         if compress or headers:
             raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
-        if self._pid != os.getpid():
+        if self._ws_pid != os.getpid():
             self._begin()  # threads and connections do not survive a fork
         rid = self._ws.new_rid()
         request = encode_call(rid, key, payload)
-        with self._done:
-            if self._ended:
+        with self._ws_done:
+            if self._ws_ended:
                 raise ClosedError("stopped before the call")
-            if self._thread is None:
-                self._thread = LoopThread.borrow()
-            thread = self._thread
-            self._calls += 1
+            if self._ws_loop is None:
+                self._ws_loop = LoopThread.borrow()
+            thread = self._ws_loop
+            self._ws_calls += 1
         try:
             answer = thread.run(self._ws.call(destination, rid, request, timeout_s))
         except (ConnectError, ConnectionLost):
             self._link.forget(key, destination)
             raise
         finally:
-            with self._done:
-                self._calls -= 1
-                self._done.notify_all()
+            with self._ws_done:
+                self._ws_calls -= 1
+                self._ws_done.notify_all()
         return result_of(answer, destination)
 
 
 class PeerRPCServer(peer.PeerRPCServer):
     """Serves requests over WebSocket: ``ws://``, or ``wss://`` with ``ssl``.
 
-    As ``grenache_py.PeerRPCServer``. ``verify_client(visitor)``, a plain function, says whether who connects
-    is welcome: a ``Visitor`` has ``peer``, ``headers``, ``target`` and ``peer_certificate()``. Others are
-    closed with code 1008. Whether clients must show a certificate is up to ``ssl.verify_mode``.
+    As ``grenache_py.PeerRPCServer``; who is not let in by ``authorize`` is closed with code 1008.
+    ``verify_client(visitor)``, a plain function, may look at more: a ``Visitor`` has ``peer``, ``target``,
+    ``headers`` and ``certificate``, and is let in when it returns true.
     """
 
     def __init__(
@@ -131,16 +132,20 @@ class PeerRPCServer(peer.PeerRPCServer):
         max_body: int = limits.BODY_BYTES_MAX,
         threads: int = limits.HANDLER_THREADS,
         ssl: SSLContext | None = None,
+        authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
     ):
-        super().__init__(link, timeout=timeout, max_body=max_body, threads=threads)
-        self._ssl = ssl
+        super().__init__(
+            link, timeout=timeout, max_body=max_body, threads=threads, ssl=ssl, authorize=authorize
+        )
         self._verify_client = verify_client
 
     def transport(self, name: str = "server") -> Service:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = Service(self._timeout_s, self._max_body, self._threads, self._ssl, self._verify_client)
+        service = Service(
+            self._timeout_s, self._max_body, self._threads, self._ssl, self._authorize, self._verify_client
+        )
         self._services.append(service)
         return service
 
@@ -156,6 +161,7 @@ class Service(peer.Service):
         max_body: int,
         threads: int,
         ssl: SSLContext | None = None,
+        authorize: Callable[[Certificate], object] | None = None,
         verify_client: VerifyClient | None = None,
     ):
         super().__init__(timeout_s, max_body, threads)
@@ -165,6 +171,7 @@ class Service(peer.Service):
             timeout_s=timeout_s,
             max_body=max_body,
             ssl=ssl,
+            authorize=authorize,
             verify_client=verify_client,
         )
 
@@ -172,8 +179,8 @@ class Service(peer.Service):
 class PeerPub:
     """Publishes messages. Mirrors grenache-nodejs-base (lib/PeerPub.js).
 
-    ``ssl`` and ``verify_client`` as for ``PeerRPCServer``. A subscriber with more than ``max_queue`` unsent
-    bytes is disconnected; one that follows with our ``PeerSub`` comes back, without what it missed.
+    ``ssl``, ``authorize`` and ``verify_client`` as for ``PeerRPCServer``. A subscriber with more than
+    ``max_queue`` unsent bytes is disconnected; our ``PeerSub`` comes back then, without what it missed.
     """
 
     def __init__(
@@ -181,11 +188,13 @@ class PeerPub:
         link: Link,
         *,
         ssl: SSLContext | None = None,
+        authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
         max_queue: int = limits.PUB_QUEUE_BYTES,
     ):
         self._link = link
-        self._ssl = ssl
+        self._ssl = check_context(ssl)
+        self._authorize = None if authorize is None else check_authorize(authorize, ssl)
         self._verify_client = verify_client
         self._max_queue = check_count(max_queue, "max_queue")
         self._services: list[PubService] = []
@@ -200,7 +209,7 @@ class PeerPub:
     def transport(self, name: str = "server") -> PubService:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = PubService(self._ssl, self._verify_client, self._max_queue)
+        service = PubService(self._ssl, self._authorize, self._verify_client, self._max_queue)
         self._services.append(service)
         return service
 
@@ -214,8 +223,16 @@ class PeerPub:
 class PubService:
     """One listening port to which subscribers connect; made by ``PeerPub.transport``. Thread-safe."""
 
-    def __init__(self, ssl: SSLContext | None, verify_client: VerifyClient | None, max_queue: int):
-        self._publisher = Publisher(ssl=ssl, verify_client=verify_client, queue_bytes=max_queue)
+    def __init__(
+        self,
+        ssl: SSLContext | None,
+        authorize: Callable[[Certificate], object] | None,
+        verify_client: VerifyClient | None,
+        max_queue: int,
+    ):
+        self._publisher = Publisher(
+            ssl=ssl, authorize=authorize, verify_client=verify_client, queue_bytes=max_queue
+        )
         self._thread: LoopThread | None = None
 
     @property
@@ -274,7 +291,10 @@ class PeerSub:
         self._link = link
         self._listeners: dict[str, Callable[..., Any]] = {}
         self._subscriber = Subscriber(
-            self._lookup, self._deliver, ssl=ssl, interval_s=check_seconds(interval, "interval")
+            self._lookup,
+            self._deliver,
+            ssl=check_context(ssl),
+            interval_s=check_seconds(interval, "interval"),
         )
         # One thread for the listeners, one for look-ups.
         self._listening = ThreadPoolExecutor(1, "grenache-listener")

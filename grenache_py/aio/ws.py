@@ -18,6 +18,7 @@ from ..checks import (
     check_transport,
 )
 from ..errors import ArgumentError, ClosedError, ConnectError, ConnectionLost
+from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..transports.rpc_server import Handler
 from ..transports.ws_client import WsClient
 from ..transports.ws_frames import encode_call, result_of
@@ -50,7 +51,7 @@ class PeerRPCClient(peer.PeerRPCClient):
     """
 
     def __init__(self, link: Link, *, ssl: SSLContext | None = None):
-        super().__init__(link)
+        super().__init__(link, ssl=ssl)
         self._ws = WsClient(ssl=ssl)
 
     async def stop(self) -> None:
@@ -82,9 +83,9 @@ class PeerRPCClient(peer.PeerRPCClient):
 class PeerRPCServer(peer.PeerRPCServer):
     """Serves requests over WebSocket: ``ws://``, or ``wss://`` with ``ssl``.
 
-    As ``grenache_py.aio.PeerRPCServer``. ``verify_client(visitor)``, a plain function, says whether who
-    connects is welcome: a ``Visitor`` has ``peer``, ``headers``, ``target`` and ``peer_certificate()``.
-    Others are closed with code 1008. Whether clients must show a certificate is up to ``ssl.verify_mode``.
+    As ``grenache_py.aio.PeerRPCServer``; who is not let in by ``authorize`` is closed with code 1008.
+    ``verify_client(visitor)``, a plain function, may look at more: a ``Visitor`` has ``peer``, ``target``,
+    ``headers`` and ``certificate``, and is let in when it returns true.
     """
 
     def __init__(
@@ -94,16 +95,16 @@ class PeerRPCServer(peer.PeerRPCServer):
         timeout: float = limits.HANDLER_TIMEOUT_S,
         max_body: int = limits.BODY_BYTES_MAX,
         ssl: SSLContext | None = None,
+        authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
     ):
-        super().__init__(link, timeout=timeout, max_body=max_body)
-        self._ssl = ssl
+        super().__init__(link, timeout=timeout, max_body=max_body, ssl=ssl, authorize=authorize)
         self._verify_client = verify_client
 
     def transport(self, name: str = "server") -> Service:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = Service(self._timeout_s, self._max_body, self._ssl, self._verify_client)
+        service = Service(self._timeout_s, self._max_body, self._ssl, self._authorize, self._verify_client)
         self._services.append(service)
         return service
 
@@ -118,6 +119,7 @@ class Service(peer.Service):
         timeout_s: float,
         max_body: int,
         ssl: SSLContext | None = None,
+        authorize: Callable[[Certificate], object] | None = None,
         verify_client: VerifyClient | None = None,
     ):
         super().__init__(timeout_s, max_body)
@@ -128,6 +130,7 @@ class Service(peer.Service):
             timeout_s=timeout_s,
             max_body=max_body,
             ssl=ssl,
+            authorize=authorize,
             verify_client=verify_client,
         )
 
@@ -135,8 +138,8 @@ class Service(peer.Service):
 class PeerPub:
     """Publishes messages. Mirrors grenache-nodejs-base (lib/PeerPub.js).
 
-    ``ssl`` and ``verify_client`` as for ``PeerRPCServer``. A subscriber with more than ``max_queue`` unsent
-    bytes is disconnected; one that follows with our ``PeerSub`` comes back, without what it missed.
+    ``ssl``, ``authorize`` and ``verify_client`` as for ``PeerRPCServer``. A subscriber with more than
+    ``max_queue`` unsent bytes is disconnected; our ``PeerSub`` comes back then, without what it missed.
     """
 
     def __init__(
@@ -144,11 +147,13 @@ class PeerPub:
         link: Link,
         *,
         ssl: SSLContext | None = None,
+        authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
         max_queue: int = limits.PUB_QUEUE_BYTES,
     ):
         self._link = link
-        self._ssl = ssl
+        self._ssl = check_context(ssl)
+        self._authorize = None if authorize is None else check_authorize(authorize, ssl)
         self._verify_client = verify_client
         self._max_queue = check_count(max_queue, "max_queue")
         self._services: list[PubService] = []
@@ -163,7 +168,7 @@ class PeerPub:
     def transport(self, name: str = "server") -> PubService:
         """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
         check_transport(name)
-        service = PubService(self._ssl, self._verify_client, self._max_queue)
+        service = PubService(self._ssl, self._authorize, self._verify_client, self._max_queue)
         self._services.append(service)
         return service
 
@@ -177,8 +182,16 @@ class PeerPub:
 class PubService:
     """One listening port to which subscribers connect; made by ``PeerPub.transport``."""
 
-    def __init__(self, ssl: SSLContext | None, verify_client: VerifyClient | None, max_queue: int):
-        self._publisher = Publisher(ssl=ssl, verify_client=verify_client, queue_bytes=max_queue)
+    def __init__(
+        self,
+        ssl: SSLContext | None,
+        authorize: Callable[[Certificate], object] | None,
+        verify_client: VerifyClient | None,
+        max_queue: int,
+    ):
+        self._publisher = Publisher(
+            ssl=ssl, authorize=authorize, verify_client=verify_client, queue_bytes=max_queue
+        )
 
     @property
     def port(self) -> int:
@@ -226,7 +239,10 @@ class PeerSub:
         self._link = link
         self._listeners: dict[str, Callable[..., Any]] = {}
         self._subscriber = Subscriber(
-            self._lookup, self._deliver, ssl=ssl, interval_s=check_seconds(interval, "interval")
+            self._lookup,
+            self._deliver,
+            ssl=check_context(ssl),
+            interval_s=check_seconds(interval, "interval"),
         )
         self._stopped = False
         link.attach(self)

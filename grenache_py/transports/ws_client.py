@@ -66,10 +66,10 @@ async def connect(
     try:
         _, channel = await asyncio.wait_for(connecting, timeout_s)
     except asyncio.TimeoutError as error:
-        _hang_up(made)
+        await _hang_up(made)
         raise ConnectTimeout(destination, "no connection within the time limit") from error
     except asyncio.CancelledError:
-        _hang_up(made)
+        await _hang_up(made)
         raise
     except (OSError, WSError) as error:
         raise ConnectError(destination, f"no connection: {reason(error)}") from error
@@ -97,13 +97,18 @@ async def _reach(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socke
     raise failure
 
 
-def _hang_up(made: list[socket.socket]) -> None:
-    # The handshake goes on without whom it was for, until it sees the end of its connection.
+async def _hang_up(made: list[socket.socket]) -> None:
+    # picows goes on with a handshake that nobody waits for, until it sees the end of its connection. It is
+    # over when the transport has closed the socket; a loop that ends before that leaves it open.
     for each in made:
         try:
             each.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it ended by itself
+    for _ in range(100):
+        if all(each.fileno() < 0 for each in made):
+            return
+        await asyncio.sleep(0.01)
 
 
 class _Line:

@@ -16,6 +16,7 @@ from ssl import SSLContext
 
 from .. import limits
 from ..errors import ArgumentError, ConnectError, GrenacheError, ListenError, LookupEmptyError
+from ..tls import Certificate
 from .ws import Channel, all_gone
 from .ws_client import connect
 from .ws_frames import BINARY, NORMAL, TEXT, encode_frame
@@ -29,9 +30,17 @@ Message = str | bytes
 class Publisher:
     """Listens, and sends what is published to all who are connected. What they send is ignored."""
 
-    def __init__(self, *, ssl: SSLContext | None, verify_client: VerifyClient | None, queue_bytes: int):
+    def __init__(
+        self,
+        *,
+        ssl: SSLContext | None,
+        authorize: Callable[[Certificate], object] | None,
+        verify_client: VerifyClient | None,
+        queue_bytes: int,
+    ):
         self._queue_bytes = queue_bytes
-        self._ws = WsServer(self._greet, max_message=1024, ssl=ssl, verify_client=verify_client)
+        self._ssl = ssl
+        self._ws = WsServer(self._greet, max_message=1024, authorize=authorize, verify_client=verify_client)
         self._subscribers: set[Channel] = set()
 
     @property
@@ -47,7 +56,7 @@ class Publisher:
     async def listen(self, port: int, host: str | None) -> None:
         """Listen on ``port`` (0: any free one) of ``host`` (``None``: all). Raises ``ListenError``."""
         try:
-            await self._ws.listen(port, host)
+            await self._ws.listen(port, host, self._ssl)
         except OSError as error:
             raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
 

@@ -26,9 +26,10 @@ from picows import (
 
 from .. import limits
 from ..errors import BadRequestError
+from ..tls import Certificate
 from ..wire import Request, decode_request, encode_bad_request_reply, encode_reply
 from .http1 import HttpServer, bind
-from .rpc_server import Handler, RpcServer
+from .rpc_server import Handler, RpcServer, is_authorized
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -53,19 +54,18 @@ class Visitor:
         self.peer: tuple[str, int] = tuple((transport.get_extra_info("peername") or ("", 0))[:2])
 
     @property
-    def secure(self) -> bool:
-        """Whether it came over TLS."""
-        return self._transport.get_extra_info("ssl_object") is not None
+    def certificate(self) -> Certificate | None:
+        """The certificate that it has shown; ``None`` without TLS or certificate."""
+        der = self.peer_certificate_der()
+        return None if der is None else Certificate(der, self.peer_certificate() or {})
 
     def peer_certificate(self) -> dict[str, Any] | None:
-        """The client certificate as ``ssl.SSLSocket.getpeercert()`` tells it: ``{}`` where it was not
-        verified, ``None`` without TLS or certificate.
-        """
+        """As ``http1.Exchange.peer_certificate``."""
         ssl_object = self._transport.get_extra_info("ssl_object")
         return None if ssl_object is None else cast("dict[str, Any] | None", ssl_object.getpeercert())
 
     def peer_certificate_der(self) -> bytes | None:
-        """The client certificate in DER form (for fingerprints); ``None`` without TLS or certificate."""
+        """As ``http1.Exchange.peer_certificate_der``."""
         ssl_object = self._transport.get_extra_info("ssl_object")
         return None if ssl_object is None else cast("bytes | None", ssl_object.getpeercert(True))
 
@@ -76,8 +76,8 @@ VerifyClient = Callable[[Visitor], bool]
 class WsServer:
     """Listens, and calls ``on_channel(channel, visitor)`` on the loop for each connection.
 
-    ``verify_client(visitor)`` decides who is welcome; others are closed with code 1008 (policy violation)
-    before anything they send is looked at. So are those for whom it raises.
+    ``authorize(certificate)`` and ``verify_client(visitor)`` decide who is welcome; others are closed with
+    code 1008 (policy violation) before anything they send is looked at. So are those for whom one raises.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class WsServer:
         on_channel: Callable[[Channel, Visitor], None],
         *,
         max_message: int,
-        ssl: SSLContext | None = None,
+        authorize: Callable[[Certificate], object] | None = None,
         verify_client: VerifyClient | None = None,
         ping_s: float = limits.WS_PING_S,
     ):
         self._on_channel = on_channel
         self._max_message = max_message
-        self._ssl = ssl
+        self._authorize = authorize
         self._verify_client = verify_client
         self._ping_s = ping_s
         self._server: asyncio.Server | None = None
@@ -105,26 +105,26 @@ class WsServer:
             raise RuntimeError("not listening")
         return self._port
 
-    async def listen(self, port: int, host: str | None) -> None:
-        """Listen on ``port`` (0: any free one) of ``host`` (``None``: all of them). Raises OSError,
-        RuntimeError when it listens already.
+    async def listen(self, port: int, host: str | None, ssl: SSLContext | None = None) -> None:
+        """Listen on ``port`` (0: any free one) of ``host`` (``None``: all of them), over TLS with ``ssl``.
+        Raises OSError, RuntimeError when it listens already.
         """
         if self._server is not None:
             raise RuntimeError("already listening")
         listener = await bind(asyncio.get_running_loop(), port, host)
         try:
-            server = await self._serve(listener)
+            server = await self._serve(listener, ssl)
         except BaseException:
             listener.close()
             raise
         self._server = server
         self._port = listener.getsockname()[1]
 
-    async def _serve(self, listener: socket.socket) -> asyncio.Server:
+    async def _serve(self, listener: socket.socket, ssl: SSLContext | None) -> asyncio.Server:
         return await ws_create_server(
             self._shake_hands,
             sock=listener,
-            ssl=self._ssl,
+            ssl=ssl,
             websocket_handshake_timeout=limits.CONNECT_TIMEOUT_S,
             max_frame_size=self._max_message,
             **picows_options(self._ping_s),
@@ -173,6 +173,8 @@ class WsServer:
         return opened
 
     def _welcome(self, visitor: Visitor) -> bool:
+        if self._authorize is not None and not is_authorized(self._authorize, visitor):
+            return False
         if self._verify_client is None:
             return True
         try:
@@ -207,14 +209,6 @@ class _Exchange:
     @property
     def peer(self) -> tuple[str, int]:
         return self._caller.visitor.peer
-
-    @property
-    def secure(self) -> bool:
-        return self._caller.visitor.secure
-
-    @property
-    def closed(self) -> bool:
-        return self._caller.channel.ended
 
     def peer_certificate(self) -> dict[str, Any] | None:
         return self._caller.visitor.peer_certificate()
@@ -282,8 +276,8 @@ class _ExchangeServer:
     def port(self) -> int:
         return self._ws.port
 
-    async def listen(self, port: int, host: str | None) -> None:
-        await self._ws.listen(port, host)
+    async def listen(self, port: int, host: str | None, ssl: SSLContext | None = None) -> None:
+        await self._ws.listen(port, host, ssl)
         self.draining = False
 
     async def close(self, drain_s: float) -> None:
@@ -339,11 +333,13 @@ class WsRpcServer(RpcServer):
         timeout_s: float,
         max_body: int,
         ssl: SSLContext | None = None,
+        authorize: Callable[[Certificate], object] | None = None,
         verify_client: VerifyClient | None = None,
-        ping_s: float = limits.WS_PING_S,
     ):
-        super().__init__(on_request, on_bad_request, on_expired, timeout_s=timeout_s, max_body=max_body)
+        super().__init__(
+            on_request, on_bad_request, on_expired, timeout_s=timeout_s, max_body=max_body, ssl=ssl
+        )
         exchanges = _ExchangeServer(
-            self._receive, max_message=max_body, ssl=ssl, verify_client=verify_client, ping_s=ping_s
+            self._receive, max_message=max_body, authorize=authorize, verify_client=verify_client
         )
         self._http = cast("HttpServer", exchanges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -510,19 +511,37 @@ def test_wss_with_a_client_certificate(ws_flavour, tls):
     seen = []
 
     def verify(visitor):
-        seen.append((visitor.secure, visitor.peer_certificate(), visitor.peer_certificate_der()))
+        seen.append(visitor.certificate)
         return True
 
-    service = ws_flavour.service(echo, ssl=server_context(tls, ssl.CERT_REQUIRED), verify_client=verify)
+    def handle(rid, key, payload, handler):
+        seen.append(handler.certificate)
+        handler.reply(None, payload)
+
+    service = ws_flavour.service(handle, ssl=server_context(tls, ssl.CERT_REQUIRED), verify_client=verify)
     client = ws_flavour.client(ssl=client_context(tls))
     destination = f"127.0.0.1:{service.port}"
     for payload in (1, "x" * 300_000):
-        assert client.request_to(destination, "k", payload)["payload"] == payload
-    (secure, certificate, der), *others = seen
-    assert not others
-    assert secure
-    assert dict(pair for part in certificate["subject"] for pair in part)["commonName"] == "client"
-    assert ssl.DER_cert_to_PEM_cert(der).strip() in tls.client_cert.read_text().strip()
+        assert client.request_to(destination, "k", payload) == payload
+    assert seen == [seen[0]] * 3  # of one connection and two requests
+    assert seen[0].common_name == "client"
+    assert ssl.DER_cert_to_PEM_cert(seen[0].der).strip() in tls.client_cert.read_text().strip()
+
+
+def test_authorize_says_who_is_let_in(ws_flavour, tls):
+    der = ssl.PEM_cert_to_DER_cert(tls.client_cert.read_text())
+    known = hashlib.sha256(der).hexdigest()
+    for allowed, welcome in ([known], True), (["00" * 32], False), (lambda certificate: 1 / 0, False):
+        context = server_context(tls, ssl.CERT_REQUIRED)
+        service = ws_flavour.service(echo, ssl=context, authorize=allowed)
+        client = ws_flavour.client(ssl=client_context(tls))
+        if welcome:
+            assert client.request_to(f"127.0.0.1:{service.port}", "k", 1)["payload"] == 1
+        else:
+            with pytest.raises((errors.ConnectError, errors.ConnectionLost)):
+                client.request_to(f"127.0.0.1:{service.port}", "k", 1)
+    with pytest.raises(errors.ArgumentError):
+        ws_flavour.server(ws_flavour.link(), authorize=[known])
 
 
 def test_wss_without_what_is_asked_for(ws_flavour, tls):
@@ -542,7 +561,7 @@ def test_verify_client_sees_that_there_is_no_certificate(ws_flavour, tls):
     service = ws_flavour.service(
         echo,
         ssl=server_context(tls, ssl.CERT_OPTIONAL),
-        verify_client=lambda visitor: bool(visitor.peer_certificate()),
+        verify_client=lambda visitor: visitor.certificate is not None,
     )
     destination = f"127.0.0.1:{service.port}"
     with pytest.raises((errors.ConnectionLost, errors.ConnectError)):
