@@ -56,16 +56,20 @@ class Twins:
         self.seen: set[str] = set()
         self.hashes: list[str] = []
         self.accepted: list[Order] = []
+        self.last_code = Code.OK
+        self.next_lock: str | None = None
         self._locks = 0
 
     def do(self, command: Command) -> None:
         """Carry ``command`` out on both, and compare them."""
         name, *arguments = command
         before = self.book.sequence, state_hash(self.book)
+        self.last_code = Code.OK
         codes = getattr(self, name)(*arguments)
         if codes is not None:
             ours, theirs = codes
             assert ours is theirs, f"{command}: {ours} by the engine, {theirs} by the oracle"
+            self.last_code = ours
             self.seen.add(ours.value)
             if ours is not Code.OK:
                 assert (self.book.sequence, state_hash(self.book)) == before, f"{command} changed something"
@@ -150,7 +154,7 @@ class Twins:
             self.seen.add("contended")
         if fills:
             self._locks += 1
-            id = f"lock{self._locks}"
+            id, self.next_lock = self.next_lock or f"lock{self._locks}", None
             self.book.reserve(id, "peer", "purpose", fills, expires)
             self.naive.reserve(id, named, expires)
 
