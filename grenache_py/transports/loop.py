@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+# Tasks that do not take their cancellation for an end are left behind after this.
+_END_S = 1.0
+
 
 class LoopThread:
     """A running loop. ``borrow`` the shared one, and ``give_back`` it: it ends with its last borrower."""
@@ -66,7 +69,8 @@ class LoopThread:
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
                 task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            if tasks:
+                self.loop.run_until_complete(asyncio.wait(tasks, timeout=_END_S))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
 

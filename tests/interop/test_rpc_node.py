@@ -196,3 +196,33 @@ def test_node_and_python_servers_under_one_name(flavour, grape_url, node_server,
     err, res = node_client("map", *REQUEST, {"timeout": 5000})
     assert err is None
     assert sorted(item.get("from", 0) for item in res) == [0, port]
+
+
+# --- the older packages
+
+OLD = {"package": "grenache-nodejs-http-0.7", "linkPackage": "grenache-nodejs-link-0.7"}
+
+
+def test_our_client_calls_a_server_of_0_7_13(flavour, grape_url, node_grapes, node_script):
+    _, ready = node_script("rpc_server.js", {"grape": node_grapes[1].url, "name": "rpc_test", **OLD})
+    client = flavour.client(flavour.link(grape_url))
+    for compress in (False, True):
+        result = client.request(*REQUEST, compress=compress)
+        assert result == {"key": "rpc_test", "payload": REQUEST[1], "from": ready["port"]}
+        with pytest.raises(errors.RemoteError) as caught:
+            client.request("rpc_test", {"do": "error and result"}, compress=compress)
+        assert (caught.value.code, caught.value.result) == ("ERR_MY_ERROR", {"some": "data"})
+    assert [result.payload["payload"] for result in client.map("rpc_test", 1)] == [1]
+
+
+def test_a_client_of_0_7_13_calls_our_server(flavour, grape_url, python_service, node_script):
+    process, _ = node_script("rpc_client.js", {"grape": grape_url, **OLD})
+    for call, options, expected in (
+        ("request", {"timeout": 5000}, {"key": "rpc_test", "payload": REQUEST[1]}),
+        ("request", {"timeout": 5000, "compress": True}, {"key": "rpc_test", "payload": REQUEST[1]}),
+        ("map", {"timeout": 5000}, [{"key": "rpc_test", "payload": REQUEST[1]}]),
+    ):
+        process.send_json({"call": call, "args": [*REQUEST, options]})
+        assert process.next_json() == {"err": None, "res": expected}
+    process.send_json({"call": "request", "args": ["rpc_test", {"do": "error"}, {"timeout": 5000}]})
+    assert process.next_json()["err"] == "ERR_MY_ERROR"
