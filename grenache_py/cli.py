@@ -149,8 +149,8 @@ def cli() -> None:
 def announce(name: str, port: int, interval: float, once: bool, grape: str, json_output: bool) -> None:
     """Announce until Ctrl-C that NAME is served on PORT.
 
-    PORT is one of the host where the Grape runs. Grapes have no way to withdraw an announcement: after the
-    end, NAME is found there for up to 160 more seconds.
+    PORT is one of the host where the Grape runs. At the end a Python Grape forgets NAME at once;
+    elsewhere it is found for up to 160 more seconds.
     """
 
     def work() -> None:

@@ -18,6 +18,9 @@ from .wire import HttpReply, plain_body
 
 HEADERS = {"Content-Type": "application/json"}
 
+WITHDRAW_TIMEOUT_S = 0.5
+"""A Grape is told that a service has stopped, and not waited for longer than this."""
+
 RENEWABLE = frozenset({"No nodes to query", "All queries failed"})
 """Replies to ``announce`` that a Grape may give because of its own outdated table, which a look-up renews."""
 
@@ -137,13 +140,18 @@ class Item:
     sig: bytes | None = None
 
 
-def get_request(hash: str, salt: bytes | None = None) -> Any:
-    """The data of ``get``: the hash, or ``{"hash", "salt"}``. Raises ``ArgumentError``."""
-    if salt is None:
+def get_request(hash: str, salt: bytes | None = None, fresh: bool = False) -> Any:
+    """The data of ``get``: the hash, or ``{"hash", "salt", "cache"}``. Raises ``ArgumentError``."""
+    if salt is None and not fresh:
         return check_hash(hash)
-    if not isinstance(salt, bytes) or not 1 <= len(salt) <= 64:
-        raise ArgumentError("salt", "must be 1 to 64 bytes")
-    return {"hash": check_hash(hash), "salt": {"type": "Buffer", "data": list(salt)}}
+    request: dict[str, Any] = {"hash": check_hash(hash)}
+    if salt is not None:
+        if not isinstance(salt, bytes) or not 1 <= len(salt) <= 64:
+            raise ArgumentError("salt", "must be 1 to 64 bytes")
+        request["salt"] = {"type": "Buffer", "data": list(salt)}
+    if fresh:
+        request["cache"] = False
+    return request
 
 
 def get_result(value: Any, grape: str) -> Item | None:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from . import limits
 from .checks import check_count, check_destination, check_grape, check_name, check_port, check_seconds
@@ -30,6 +30,7 @@ from .errors import (
 from .grape_api import (
     HEADERS,
     RENEWABLE,
+    WITHDRAW_TIMEOUT_S,
     Item,
     announce_result,
     decode_grape_reply,
@@ -41,6 +42,9 @@ from .grape_api import (
     put_result,
 )
 from .transports.http import HttpClient
+
+if TYPE_CHECKING:
+    from .signing import SecretKey
 
 log = logging.getLogger(__name__)
 
@@ -170,9 +174,46 @@ class Link:
         data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
         return self._request("put", data, 1, put_result)
 
-    def get(self, hash: str, *, salt: bytes | None = None) -> Item | None:
-        """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found."""
-        return self._request("get", get_request(hash, salt), 1, get_result)
+    def put_mutable(
+        self,
+        value: str,
+        key: SecretKey,
+        *,
+        salt: bytes | None = None,
+        seq: int | None = None,
+        cas: int | None = None,
+    ) -> str:
+        """Sign a text of at most 999 bytes and store it as the newest version of an item (BEP 44).
+
+        ``key`` is the ed25519 seed (32 bytes) or an ``Ed25519PrivateKey`` of ``cryptography``. Key and
+        ``salt`` (1 to 64 bytes) name the item; returns that name, 40 hex digits. Without ``seq`` the present
+        version is fetched and followed, unless another one comes in between. Raises ``GrapeReplyError`` with
+        status 301 when the present version is not ``cas``, 302 when ``seq`` is not above it.
+        """
+        from .signing import Signer, next_version
+
+        signer = Signer(key, salt)
+        if seq is None:
+            newest = self.get(signer.hash, salt=salt, fresh=True)
+            seq, cas = next_version(newest, cas)
+        put_request(value)  # nothing is signed that could not be stored
+        return self.put(value, **signer.sign(value, seq), salt=salt, cas=cas)
+
+    def get(
+        self, hash: str, *, salt: bytes | None = None, fresh: bool = False, verify: bool = True
+    ) -> Item | None:
+        """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found.
+
+        ``salt`` is that of a mutable item. ``fresh`` asks other Grapes even if this one holds a copy. Raises
+        ``GrapeReplyError`` for a value that does not belong to the key, or is not signed by it, unless
+        ``verify`` is false; lists and objects, which a Grape does not tell as they are, cannot be verified.
+        """
+        item = self._request("get", get_request(hash, salt, fresh), 1, get_result)
+        if item is not None and verify:
+            from .signing import check_item
+
+            check_item(item, hash, salt, self.grape)
+        return item
 
     def start_announcing(self, name: str, port: int, *, interval: float = limits.ANNOUNCE_INTERVAL_S) -> bool:
         """Announce now and again every 0.5 to 1.5 ``interval`` seconds, until ``stop_announcing``.
@@ -222,6 +263,10 @@ class Link:
             failures = announcement.failures + 1
             log.warning("announcing %r on port %d failed: %s", name, port, error)
         with self._wake:
+            gone = place not in self._announcing
+        if gone and not failures and not self._stopped:  # it was stopped while it was being announced
+            self._withdraw(name, port, WITHDRAW_TIMEOUT_S)
+        with self._wake:
             announcement.failures = failures
             announcement.due = time.monotonic() + announce_pause_s(
                 announcement.interval_s, failures, random.uniform
@@ -232,18 +277,36 @@ class Link:
     def stop_announcing(self, name: str, port: int) -> bool:
         """End what ``start_announcing`` began; returns whether there was anything to end.
 
+        A Python Grape is told, and leaves the service out at once; it is not waited for longer than 0.5 s.
         The network forgets the last announcement by itself, within 160 s with the usual settings of Grapes.
         """
         with self._wake:
-            return self._announcing.pop((name, port), None) is not None
+            found = self._announcing.pop((name, port), None)
+        if found is None:
+            return False
+        self._withdraw(name, port, WITHDRAW_TIMEOUT_S)
+        return True
+
+    def _withdraw(self, name: str, port: int, timeout_s: float) -> None:
+        """Tell the Grape that a service has stopped; a Node Grape answers that it knows no such request."""
+        body = encode_grape_request(str(uuid.uuid4()), [name, port])
+        try:
+            self._http.call(f"{self.grape}/withdraw", HEADERS, body, timeout_s)
+        except GrenacheError as error:
+            log.debug("withdrawing %r on port %d failed: %s", name, port, error)
 
     def stop(self) -> None:
         """End announcements, clients, services and connections. Doing it again changes nothing."""
         with self._wake:
             self._stopped = True
+            places = list(self._announcing)
             self._announcing.clear()
             self._wake.notify_all()
             announcer, peers = self._announcer, list(self._peers)
+        ends = time.monotonic() + WITHDRAW_TIMEOUT_S
+        for name, port in places:
+            if (left_s := ends - time.monotonic()) > 0:
+                self._withdraw(name, port, left_s)
         for peer in peers:
             peer.stop()
         self._http.close()

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import limits
 from ..checks import check_count, check_destination, check_grape, check_name, check_port, check_seconds
@@ -26,6 +26,7 @@ from ..errors import (
 from ..grape_api import (
     HEADERS,
     RENEWABLE,
+    WITHDRAW_TIMEOUT_S,
     Item,
     announce_result,
     decode_grape_reply,
@@ -37,6 +38,9 @@ from ..grape_api import (
     put_result,
 )
 from ..transports.aio_http import HttpClient
+
+if TYPE_CHECKING:
+    from ..signing import SecretKey
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +159,46 @@ class Link:
         data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
         return await self._request("put", data, 1, put_result)
 
-    async def get(self, hash: str, *, salt: bytes | None = None) -> Item | None:
-        """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found."""
-        return await self._request("get", get_request(hash, salt), 1, get_result)
+    async def put_mutable(
+        self,
+        value: str,
+        key: SecretKey,
+        *,
+        salt: bytes | None = None,
+        seq: int | None = None,
+        cas: int | None = None,
+    ) -> str:
+        """Sign a text of at most 999 bytes and store it as the newest version of an item (BEP 44).
+
+        ``key`` is the ed25519 seed (32 bytes) or an ``Ed25519PrivateKey`` of ``cryptography``. Key and
+        ``salt`` (1 to 64 bytes) name the item; returns that name, 40 hex digits. Without ``seq`` the present
+        version is fetched and followed, unless another one comes in between. Raises ``GrapeReplyError`` with
+        status 301 when the present version is not ``cas``, 302 when ``seq`` is not above it.
+        """
+        from ..signing import Signer, next_version
+
+        signer = Signer(key, salt)
+        if seq is None:
+            newest = await self.get(signer.hash, salt=salt, fresh=True)
+            seq, cas = next_version(newest, cas)
+        put_request(value)  # nothing is signed that could not be stored
+        return await self.put(value, **signer.sign(value, seq), salt=salt, cas=cas)
+
+    async def get(
+        self, hash: str, *, salt: bytes | None = None, fresh: bool = False, verify: bool = True
+    ) -> Item | None:
+        """Fetch what is stored under a key of 40 hex digits; ``None`` when nothing is found.
+
+        ``salt`` is that of a mutable item. ``fresh`` asks other Grapes even if this one holds a copy. Raises
+        ``GrapeReplyError`` for a value that does not belong to the key, or is not signed by it, unless
+        ``verify`` is false; lists and objects, which a Grape does not tell as they are, cannot be verified.
+        """
+        item = await self._request("get", get_request(hash, salt, fresh), 1, get_result)
+        if item is not None and verify:
+            from ..signing import check_item
+
+            check_item(item, hash, salt, self.grape)
+        return item
 
     async def start_announcing(
         self, name: str, port: int, *, interval: float = limits.ANNOUNCE_INTERVAL_S
@@ -199,20 +240,38 @@ class Link:
     async def stop_announcing(self, name: str, port: int) -> bool:
         """End what ``start_announcing`` began; returns whether there was anything to end.
 
+        A Python Grape is told, and leaves the service out at once; it is not waited for longer than 0.5 s.
         The network forgets the last announcement by itself, within 160 s with the usual settings of Grapes.
         """
         task = self._announcing.pop((name, port), None)
         if task is None:
             return False
         await _end(task)
+        await self._withdraw(name, port)
         return True
+
+    async def _withdraw(self, name: str, port: int) -> None:
+        """Tell the Grape that a service has stopped; a Node Grape answers that it knows no such request."""
+        announcing = self._in_flight.get(encode_grape_request("announce", [name, port]))
+        if announcing is not None:  # it must not overtake
+            await asyncio.wait([announcing], timeout=WITHDRAW_TIMEOUT_S)
+        body = encode_grape_request(str(uuid.uuid4()), [name, port])
+        try:
+            await self._http.call(f"{self.grape}/withdraw", HEADERS, body, WITHDRAW_TIMEOUT_S)
+        except GrenacheError as error:
+            log.debug("withdrawing %r on port %d failed: %s", name, port, error)
 
     async def stop(self) -> None:
         """End announcements, clients, services and connections. Doing it again changes nothing."""
         self._stopped = True
-        while self._announcing:
-            _, task = self._announcing.popitem()
+        announcing, self._announcing = self._announcing, {}
+        for task in announcing.values():
             await _end(task)
+        if announcing:
+            withdrawing = [asyncio.ensure_future(self._withdraw(*place)) for place in announcing]
+            _, late = await asyncio.wait(withdrawing, timeout=WITHDRAW_TIMEOUT_S)
+            for task in late:
+                await _end(task)
         for peer in list(self._peers):
             await peer.stop()
         await self._http.close()

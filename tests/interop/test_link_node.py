@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from grenache_py import errors
+from grenache_py import Grape, errors
 from grenache_py.grape_api import Item
 from tests.harness import eventually
 
@@ -141,3 +141,42 @@ def test_a_grape_that_was_killed(flavour, node_grapes):
     assert link.lookup("svc") == ["127.0.0.1:6001"]  # still known
     with pytest.raises(errors.GrapeUnreachableError):
         link.lookup("svc", fresh=True)
+
+
+def test_put_mutable_with_node_grapes_that_verify(flavour, node_grape):
+    first = node_grape(verify=True)
+    second = node_grape(bootstrap=[first.dht_address], verify=True)
+    key = Ed25519PrivateKey.generate()
+    links = [flavour.link(grape.url) for grape in (first, second)]
+    hash = links[0].put_mutable("one", key, salt=b"[1]")
+    assert links[1].get(hash, salt=b"[1]").value == "one"
+    assert links[0].put_mutable("two", key, salt=b"[1]") == hash
+    assert links[0].get(hash, salt=b"[1]", fresh=True).seq == 2
+    with pytest.raises(errors.GrapeReplyError, match="302") as caught:
+        links[0].put_mutable("old", key, salt=b"[1]", seq=1)
+    assert caught.value.status == 302
+    with pytest.raises(errors.GrapeReplyError, match="301"):
+        links[0].put_mutable("three", key, salt=b"[1]", seq=3, cas=1)
+
+
+def test_a_node_grape_takes_no_harm_from_a_withdrawal(flavour, node_grapes):
+    first, second = (flavour.link(grape.url) for grape in node_grapes)
+    assert first.start_announcing("svc", 6001)
+    assert first.stop_announcing("svc", 6001)
+    # It knows no such request, so the announcement ends with its age.
+    assert second.lookup("svc") == ["127.0.0.1:6001"]
+    assert first.announce("svc", 6001) == 1
+
+
+def test_a_service_that_stops_is_withdrawn_from_our_grape(flavour, node_grape):
+    node = node_grape()
+    with Grape(host="127.0.0.1", bootstrap=[node.dht_address]) as ours:
+        link, other = flavour.link(ours.url), flavour.link(ours.url)
+        link.start_announcing("svc", 6001)
+        link.start_announcing("svc", 6002)
+        assert sorted(other.lookup("svc", fresh=True)) == ["127.0.0.1:6001", "127.0.0.1:6002"]
+        link.stop_announcing("svc", 6001)
+        assert other.lookup("svc", fresh=True) == ["127.0.0.1:6002"]
+        link.stop()
+        with pytest.raises(errors.LookupEmptyError):
+            other.lookup("svc", fresh=True)

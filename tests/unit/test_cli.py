@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 
@@ -14,8 +15,9 @@ from tests.flavours import Sync
 from tests.harness import Process, eventually, free_port
 from tests.scripted import Asked, ScriptedServer, reply
 
-KEY = "e28910ea0adb94dd45ced75fbff3e135c01bc437"
 EVIL = "\x1b[2Jgone\x9b31m\u202e\x7f\r\n"
+_STORED = f"hello {EVIL}".encode()
+KEY = hashlib.sha1(b"%d:%b" % (len(_STORED), _STORED)).hexdigest()
 
 
 def run(*args: str, stdin: str | None = None) -> Result:

@@ -10,7 +10,9 @@ import time
 import pytest
 
 from grenache_py import errors, limits
+from grenache_py.dht.items import Item as DhtItem
 from grenache_py.grape_api import Item
+from grenache_py.signing import Signer
 from tests.harness import eventually, free_port
 from tests.scripted import Asked, ScriptedServer, reply
 
@@ -269,12 +271,13 @@ def test_announcing_goes_on_until_it_is_stopped(flavour):
         eventually(lambda: len(grape.asked) >= 4)
         assert link.stop_announcing("rpc_test", 6001) is True
         assert link.stop_announcing("rpc_test", 6001) is False
-        # One that was under way may still arrive.
+        # One that was under way may still arrive, and is withdrawn too.
         settled = len(grape.asked)
         stopped = time.monotonic()
         while time.monotonic() - stopped < 0.2:
             time.sleep(0.02)
-        assert len(grape.asked) <= settled + 1
+        assert len(grape.asked) <= settled + 2
+        assert "/withdraw" in paths(grape)
         assert {tuple(asked.json["data"]) for asked in grape.asked} == {("rpc_test", 6001)}
 
 
@@ -328,6 +331,97 @@ def test_put_and_get(flavour):
         assert link.get(KEY) is None
         assert paths(grape) == ["/put", "/get", "/get"]
         assert [asked.json["data"] for asked in grape.asked] == [{"v": "hello"}, KEY, KEY]
+
+
+SEED = bytes(range(32))
+SIGNER = Signer(SEED, b"salt")
+
+
+def signed_reply(value: str, version: int, **changes: object) -> str:
+    """What a Grape tells of a version that SIGNER signed."""
+    fields = SIGNER.sign(value, version)
+    told = {"v": value, "k": fields["k"].hex(), "sig": fields["sig"].hex(), "seq": version}
+    return json.dumps({"id": KEY, "token": "00"} | told | changes)
+
+
+def test_a_signed_value_is_put(flavour):
+    with ScriptedServer([reply(f'"{SIGNER.hash}"')]) as grape:
+        link = flavour.link(grape.url)
+        assert link.put_mutable("hello", SEED, salt=b"salt", seq=4, cas=3) == SIGNER.hash
+        (asked,) = grape.asked
+        data = asked.json["data"]
+        assert data["salt"] == {"type": "Buffer", "data": list(b"salt")}
+        assert (data["v"], data["seq"], data["cas"]) == ("hello", 4, 3)
+        item = DhtItem(b"hello", bytes.fromhex(data["k"]), bytes.fromhex(data["sig"]), 4, b"salt")
+        assert item.signature_valid()
+        assert item.target.hex() == SIGNER.hash
+
+
+@pytest.mark.parametrize(
+    ("newest", "expected"), [("", (1, None)), (signed_reply("old", 7), (8, 7))], ids=["first", "next"]
+)
+def test_without_seq_the_present_version_is_followed(flavour, newest, expected):
+    with ScriptedServer([reply(newest)], [reply(f'"{SIGNER.hash}"')]) as grape:
+        link = flavour.link(grape.url)
+        link.put_mutable("new", SEED, salt=b"salt")
+        get, put = [asked.json["data"] for asked in grape.asked]
+        assert (get["hash"], get["cache"]) == (SIGNER.hash, False)
+        assert (put["seq"], put.get("cas")) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "salt", "field"), [(b"short", None, "key"), ("text", None, "key"), (SEED, b"", "salt")]
+)
+def test_keys_that_are_none(flavour, key, salt, field):
+    with ScriptedServer([reply("")]) as grape:
+        with pytest.raises(errors.ArgumentError, match=field):
+            flavour.link(grape.url).put_mutable("v", key, salt=salt, seq=1)
+        assert grape.asked == []
+
+
+def test_a_clash_has_its_status(flavour):
+    with ScriptedServer(
+        [reply('"301 CAS mismatch, re-read and try again"', "301 Moved Permanently")]
+    ) as grape:
+        with pytest.raises(errors.GrapeReplyError, match="CAS mismatch") as caught:
+            flavour.link(grape.url).put_mutable("v", SEED, seq=2, cas=1)
+        assert caught.value.status == 301
+
+
+FORGED = {
+    "another value": signed_reply("true", 1, v="false"),
+    "another seq": signed_reply("true", 1, seq=2),
+    "another key": signed_reply("true", 1, k="00" * 32),
+    "no signature": signed_reply("true", 1, sig="00" * 64),
+    "a signature that is too short": signed_reply("true", 1, sig="00"),
+    "no key": json.dumps({"v": "true"}),
+}
+
+
+@pytest.mark.parametrize("told", FORGED.values(), ids=FORGED)
+def test_what_was_not_signed_is_not_believed(flavour, told):
+    with ScriptedServer([reply(told)]) as grape:
+        link = flavour.link(grape.url)
+        with pytest.raises(errors.GrapeReplyError, match="not what"):
+            link.get(SIGNER.hash, salt=b"salt")
+        assert link.get(SIGNER.hash, salt=b"salt", verify=False) is not None
+
+
+def test_what_was_signed_is_believed(flavour):
+    with ScriptedServer([reply(signed_reply("12", 1))]) as grape:
+        link = flavour.link(grape.url)
+        assert link.get(SIGNER.hash, salt=b"salt").value == "12"
+        with pytest.raises(errors.GrapeReplyError, match="not what"):
+            link.get(SIGNER.hash, salt=b"pepper")
+
+
+@pytest.mark.parametrize(("v", "text"), [(b"text", "text"), (b"5", "5"), (5, "5"), (-7, "-7"), (b"", "")])
+def test_immutable_values_are_checked(flavour, v, text):
+    with ScriptedServer([reply(json.dumps({"v": text}))]) as grape:
+        link = flavour.link(grape.url)
+        assert link.get(DhtItem(v).target.hex()) == Item(text)
+        with pytest.raises(errors.GrapeReplyError, match="not what"):
+            link.get(DhtItem(b"other").target.hex())
 
 
 def test_a_put_that_nobody_stored(flavour):
