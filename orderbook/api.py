@@ -7,6 +7,7 @@
     DELETE /orders/{id}                                       -> {order}
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
     GET    /trades           ?market= after= limit=           -> {trades, next}
+    GET    /trades/{match_id}/proof                           -> {match_id, request, answer}
     GET    /peers                                             -> {peers}
     GET    /healthz                                           -> {status, peer, markets}
 
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 STATUS_OF_CODE = {
     "unknown_market": 404,
     "unknown_order": 404,
+    "unknown_proof": 404,
     "order_closed": 409,
     "duplicate_order": 409,
     "busy": 503,
@@ -79,6 +81,7 @@ class Api:
                 web.delete("/orders/{id}", self._cancel),
                 web.get("/book/{market}", self._book),
                 web.get("/trades", self._trades),
+                web.get("/trades/{match_id}/proof", self._proof),
                 web.get("/peers", self._peers),
                 web.get("/healthz", self._healthz),
             ]
@@ -146,6 +149,10 @@ class Api:
         rows, next_after = market.ledger.trades(*page_of(request))
         return await self._answer({"trades": [market.record(trade) for trade in rows], "next": next_after})
 
+    async def _proof(self, request: web.Request) -> web.Response:
+        signed = await self._worker.signed(request.match_info["match_id"])
+        return answer({"match_id": signed.match_id, "request": signed.request, "answer": signed.answer})
+
     def _one_market(self, request: web.Request) -> Market:
         """The market asked for; a peer of a single one needs no asking."""
         name = request.query.get("market")
@@ -174,6 +181,7 @@ class Api:
             rows += [
                 {
                     "name": peer.name,
+                    "key": None if peer.name is None else hosted.channel.gate.keyring.key_of(peer.name),
                     "destination": peer.destination,
                     "market": name,
                     "heard_s_ago": None if peer.heard is None else round(now - peer.heard, 3),
@@ -187,7 +195,9 @@ class Api:
         markets = {name: market_view(hosted) for name, hosted in self._worker.markets.items()}
         troubles = [hosted.journal.trouble for hosted in self._worker.markets.values()]
         status = next((trouble for trouble in troubles if trouble is not None), "ok")
-        return answer({"status": status, "peer": self._worker.name, "markets": markets})
+        return answer(
+            {"status": status, "peer": self._worker.name, "key": self._worker.key, "markets": markets}
+        )
 
 
 def order_fields(body: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from .client import BookRecord, Client, OrderPage, Placed
 from .errors import IdentityError, InvalidFieldError, JournalError
 from .journal import DURABILITIES
 from .journal_cli import journal_group
+from .key_commands import keygen, verify_trade
 from .keyfile import allowed_keys
 from .model import Instrument, OrderStatus
 from .runs import demo_command, flow_command, reconcile_command, replay_command
@@ -59,7 +60,16 @@ def main() -> None:
     """
 
 
-for command in (flow_command, replay_command, reconcile_command, demo_command, journal_group):
+commands = (
+    flow_command,
+    replay_command,
+    reconcile_command,
+    demo_command,
+    journal_group,
+    keygen,
+    verify_trade,
+)
+for command in commands:
     main.add_command(command)
 
 

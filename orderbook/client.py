@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -83,13 +83,17 @@ class BookRecord(Struct, frozen=True):
 
 
 class PeerRecord(Struct, frozen=True):
-    """Another peer, as the one asked sees it; ``refused`` says why they do not trade."""
+    """Another peer, as the one asked sees it.
+
+    ``refused`` says why they do not trade; ``key`` is its public key, or None if it does not sign.
+    """
 
     name: str | None
     destination: str
     market: str
     heard_s_ago: float | None
     refused: str | None
+    key: str | None = None
 
 
 class MarketHealth(Struct, frozen=True):
@@ -111,6 +115,15 @@ class Health(Struct, frozen=True):
     status: str
     peer: str
     markets: dict[str, MarketHealth]
+    key: str | None = None
+
+
+class ProofRecord(Struct, frozen=True):
+    """What both peers of a match have signed; ``orderbook.proofs`` checks it."""
+
+    match_id: str
+    request: dict[str, Any]
+    answer: dict[str, Any]
 
 
 class _Cancelled(Struct):
@@ -282,6 +295,10 @@ class Client:
             after = self._next(page.next, after, len(page.trades))
             if after is None:
                 return
+
+    async def proof(self, match_id: str) -> ProofRecord:
+        """The proof of a trade with another peer: what both have signed."""
+        return await self._call("GET", f"/trades/{quote(match_id, safe='')}/proof", ProofRecord)
 
     async def book(self, market: str, levels: int | None = None) -> BookRecord:
         """The best ``levels`` prices of both sides and what is open there."""

@@ -38,6 +38,8 @@ APPLICATION_ID = 0x4F424B31  # "OBK1"
 SCHEMA_VERSION = 1
 PAGE_ROWS = 1_000
 """Rows that are read at a time."""
+SEARCHED_ROWS = 20_000
+"""Rows that are searched at a time: some hundredths of a second, for which writing waits."""
 KEPT = (Executed, Signed)
 """Events that a snapshot does not replace: trades and their proofs."""
 
@@ -62,6 +64,9 @@ class Journal(Protocol):
     def when_durable(self, then: Callable[[], None]) -> None:
         """Call ``then`` once all that was appended so far is durable; at once where it is already."""
 
+    async def signed(self, match_id: str) -> Signed | None:
+        """What both peers of a match have signed, if that is kept here. Raises JournalError."""
+
     @property
     def trouble(self) -> str | None:
         """Why nothing can be written at the moment, or None. What waits, waits until it is over."""
@@ -71,15 +76,25 @@ class Journal(Protocol):
 
 
 class MemoryJournal:
-    """Keeps nothing: for learning, tests, and markets that may end with their process."""
+    """Keeps the newest proofs and nothing else, for markets that may end with their process."""
 
     trouble: str | None = None
 
+    def __init__(self) -> None:
+        self._signed: dict[str, Signed] = {}
+
     def append(self, events: Sequence[Event]) -> None:
-        pass
+        for event in events:
+            if isinstance(event, Signed):
+                self._signed[event.match_id] = event
+                if len(self._signed) > limits.PROOFS_IN_MEMORY:
+                    del self._signed[next(iter(self._signed))]
 
     def when_durable(self, then: Callable[[], None]) -> None:
         then()
+
+    async def signed(self, match_id: str) -> Signed | None:
+        return self._signed.get(match_id)
 
     async def close(self) -> None:
         pass
@@ -251,6 +266,23 @@ class JournalFile:
                 raise JournalError(f"{self.path} is damaged: event {expected} is missing")
             yield number, event
 
+    def signed(self, match_id: str, above: int) -> tuple[Signed | None, int]:
+        """What was signed about a match, among the :data:`SEARCHED_ROWS` events that follow number ``above``.
+
+        Returns it or None, and the number with which to go on. Raises JournalError.
+        """
+        last = above + SEARCHED_ROWS
+        for table in ("events", "trades"):
+            query = (
+                f"SELECT number, data, checksum FROM {table} "
+                "WHERE number > ? AND number <= ? AND instr(data, ?) > 0"
+            )
+            for number, data, check in self._select(query, above, last, match_id.encode()):
+                event = from_plain(self._unpack(table, number, data, check))
+                if isinstance(event, Signed) and event.match_id == match_id:
+                    return event, last
+        return None, last
+
     def snapshot_number(self) -> int:
         """The last event that the snapshot stands for; 0: there is none. Raises JournalError."""
         [(number,)] = self._select("SELECT ifnull(max(number), 0) FROM snapshot")
@@ -345,6 +377,7 @@ class SqliteJournal:
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._buffer: list[Event] = []
         self._wanted = threading.Condition()
+        self._file_free = threading.Lock()
         self._closing = False
         self._thread = threading.Thread(target=self._write, name=f"journal {file.path.name}", daemon=True)
         self._thread.start()
@@ -360,6 +393,16 @@ class SqliteJournal:
             then()
         else:
             self._waiting.append((self._appended, then))
+
+    async def signed(self, match_id: str) -> Signed | None:
+        return await self._loop.run_in_executor(None, self._search, match_id)
+
+    def _search(self, match_id: str) -> Signed | None:
+        above, found = 0, None
+        while found is None and above < self._file.number:
+            with self._file_free:
+                found, above = self._file.signed(match_id, above)
+        return found
 
     async def close(self) -> None:
         with self._wanted:
@@ -383,7 +426,8 @@ class SqliteJournal:
         """Write ``events``, trying until the disk takes them. Returns False when told to end before that."""
         while True:
             try:
-                self._file.write(events)
+                with self._file_free:
+                    self._file.write(events)
             except sqlite3.Error as error:
                 log.error("%s can't be written, trying again: %s", self._file.path, error)
                 self._tell(self._set_trouble, f"the journal can't be written: {error}")

@@ -23,6 +23,8 @@ from .reconcile import RULES, Report
 from .replay import Counts
 
 FINDINGS_SHOWN = 20
+KEY_SHOWN = 12
+"""Digits of a key in a table: enough to tell peers apart, not to prove who is who."""
 PIPE_WIDTH = 240
 """Columns where the output is no terminal: wide enough that no id is cut."""
 
@@ -96,9 +98,8 @@ def trades_table(trades: Sequence[TradeRecord]) -> RenderableType:
     """Trades, one a row."""
     if not trades:
         return Text("no trades")
-    table = _table(
-        "time", "market", "price", "quantity", "maker", "taker", "maker order", "taker order", right=_AMOUNTS
-    )
+    columns = ("time", "market", "price", "quantity", "maker", "taker", "taker's side")
+    table = _table(*columns, "maker order", "taker order", "match", right=_AMOUNTS)
     for trade in trades:
         table.add_row(
             time_text(trade.time),
@@ -107,8 +108,10 @@ def trades_table(trades: Sequence[TradeRecord]) -> RenderableType:
             plain(trade.quantity),
             plain(trade.maker_peer),
             plain(trade.taker_peer),
+            side_text(trade.side or ""),
             plain(trade.maker_order_id),
             plain(trade.taker_order_id),
+            plain(trade.match_id),
         )
     return table
 
@@ -134,11 +137,12 @@ def peers_table(peers: Sequence[PeerRecord]) -> RenderableType:
     """The other peers, one a row."""
     if not peers:
         return Text("no other peers: are they announced on the same Grapes, with the same market?")
-    table = _table("name", "address", "market", "heard", "trades with us")
+    table = _table("name", "key", "address", "market", "heard", "trades with us")
     for peer in peers:
         heard = "not yet" if peer.heard_s_ago is None else f"{peer.heard_s_ago:.1f} s ago"
         table.add_row(
             plain(peer.name or "not known yet"),
+            plain("" if peer.key is None else f"{peer.key[:KEY_SHOWN]}…"),
             plain(peer.destination),
             plain(peer.market),
             heard,

@@ -24,7 +24,8 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 from . import limits
 from .channel import Channel, Question
 from .effects import Confirm, Discover, Effect, Settled
-from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError
+from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError, UnknownProofError
+from .events import Signed
 from .gate import Gate
 from .identity import Identity
 from .journal import Journal, MemoryJournal, open_journal
@@ -203,6 +204,24 @@ class Worker:
         """Take an order back. Raises UnknownOrderError, OrderClosedError."""
         market = self.market_of(order_id)
         return await self.markets[market.instrument.market].cancel(order_id)
+
+    async def signed(self, match_id: str) -> Signed:
+        """What both peers have signed of a match, which is its proof.
+
+        Raises:
+            UnknownProofError: There is none here.
+            JournalError: It can't be read.
+        """
+        for hosted in self.markets.values():
+            if hosted.market.ledger.trades_of_match(match_id):
+                await hosted.durable()
+                signed = await hosted.journal.signed(match_id)
+                if signed is not None:
+                    return signed
+        raise UnknownProofError(
+            f"no proof of match {match_id[: limits.NAME_LENGTH]!r} here: only a trade between two peers that "
+            "sign has one, and a peer without a journal keeps only the newest"
+        )
 
     async def durable(self) -> None:
         """Wait until all that can be seen now survives a crash; what clients are told has to."""
