@@ -9,10 +9,10 @@ NPM_DIR   := tests/interop
 NPM_STAMP := $(NPM_DIR)/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench simulate clean
+.PHONY: help demo test lint types bench simulate simulate-dht clean
 
 help:  ## show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(STAMP)  ## two Grapes, three order book peers, replayed order flow, reconciled
 	$(BIN)/orderbook demo $(ARGS)
@@ -37,6 +37,9 @@ SEED  ?= 1
 SEEDS ?= 5000
 simulate: $(STAMP)  ## markets under faults, as many seeds as asked: SEED=first SEEDS=how-many
 	$(BIN)/python -m tests.simulation.campaign --seed $(SEED) --seeds $(SEEDS)
+
+simulate-dht: $(STAMP)  ## 50 to 1,000 DHT nodes with losses and deaths: hops, queries, what is found
+	$(BIN)/python -m tests.simulation.dht_campaign $(ARGS)
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) $(NPM_DIR)/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
