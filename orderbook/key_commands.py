@@ -36,7 +36,7 @@ PROOF_BYTES = 1024 * 1024
 def keygen(path: Path, as_json: bool) -> None:
     """Make a key for a peer, in a file that only you can read.
 
-    Whoever has the file can trade as that peer. What is shown is the public key, for the --allow of other peers.
+    Whoever has the file can trade as that peer. Shown is the public key, for the --allow of other peers.
 
     \b
     Example:
