@@ -11,6 +11,8 @@ from .codes import Code, Reason
 from .events import Cancellation, Contention, Event, Execution, Match, Trigger
 from .reserving import Crossing, Fill, Reservation
 from .rules import MarketState, Rules
+from .state import restore, snapshot, state_hash
+from .views import Delta, Feed, LevelRow, OrderRow, Replica, Top, View, checksum, l1, l2, l3
 
 __all__ = [
     "FOK",
@@ -23,22 +25,36 @@ __all__ = [
     "Code",
     "Contention",
     "Crossing",
+    "Delta",
     "Event",
     "Execution",
+    "Feed",
     "Fill",
     "Instrument",
+    "LevelRow",
     "MarketState",
     "Match",
     "Order",
+    "OrderRow",
     "OrderStatus",
     "PostOnly",
     "Quote",
     "Reason",
+    "Replica",
     "Reservation",
     "Rules",
     "SelfTrade",
     "Side",
     "Terms",
     "TimeInForce",
+    "Top",
     "Trigger",
+    "View",
+    "checksum",
+    "l1",
+    "l2",
+    "l3",
+    "restore",
+    "snapshot",
+    "state_hash",
 ]

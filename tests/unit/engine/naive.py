@@ -669,7 +669,7 @@ class NaiveBook:
     # -- the state ---------------------------------------------------------------------------------------
 
     def state_of(self) -> dict[str, Any]:
-        """The same plain data as ``orderbook.engine.snapshot.state_of`` gives for the engine."""
+        """The same plain data as ``orderbook.engine.state.state_of`` gives for the engine."""
         arrived = sorted(self.entries, key=lambda e: e.arrival)
         placed = sorted((e for e in arrived if e.age and not e.waits), key=lambda e: e.age)
         return {

@@ -24,7 +24,7 @@ from orderbook.engine import (
     Trigger,
 )
 from orderbook.engine.check import check_order
-from orderbook.engine.snapshot import hash_of, state_hash, state_of
+from orderbook.engine.state import hash_of, state_hash, state_of
 from tests.unit.engine.naive import Entry, NaiveBook
 
 Command = tuple[Any, ...]
@@ -58,7 +58,7 @@ class Twins:
         self.accepted: list[Order] = []
         self.last_code = Code.OK
         self.next_lock: str | None = None
-        self._locks = 0
+        self.locks_made = 0
 
     def do(self, command: Command) -> None:
         """Carry ``command`` out on both, and compare them."""
@@ -153,8 +153,8 @@ class Twins:
         if contended:
             self.seen.add("contended")
         if fills:
-            self._locks += 1
-            id, self.next_lock = self.next_lock or f"lock{self._locks}", None
+            self.locks_made += 1
+            id, self.next_lock = self.next_lock or f"lock{self.locks_made}", None
             self.book.reserve(id, "peer", "purpose", fills, expires)
             self.naive.reserve(id, named, expires)
 
