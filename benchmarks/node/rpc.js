@@ -1,7 +1,8 @@
 'use strict'
-// The Node side of benchmarks/rpc.py. Arguments: role ("server" or "client"), Grape URL, name of the service.
-// A server says {"ready": …} once it is announced. A client reads {"name", "in_flight", "seconds"} per line and answers
-// {"calls": …, "seconds": …}.
+// The Node side of benchmarks/rpc.py. Arguments: role ("server" or "client"), Grape URL, name of the service, how many
+// services there are: the first is announced under the name, the others under the name and ":map". A server says
+// {"ready": port of the first} once all are announced. A client reads {"name", "call", "in_flight", "size", "seconds"} per line
+// and answers {"calls": …, "seconds": …}.
 
 const path = require('path')
 const readline = require('readline')
@@ -9,7 +10,7 @@ const packages = require('module').createRequire(path.join(__dirname, '../../tes
 const { PeerRPCServer, PeerRPCClient } = packages('grenache-nodejs-http')
 const Link = packages('grenache-nodejs-link')
 
-const [role, grape, name] = process.argv.slice(2)
+const [role, grape, name, peers] = process.argv.slice(2)
 const link = new Link({ grape })
 link.start()
 
@@ -18,31 +19,41 @@ const say = (message) => console.log(JSON.stringify(message))
 if (role === 'server') {
   const peer = new PeerRPCServer(link, {})
   peer.init()
-  const service = peer.transport('server')
-  service.listen(0)
-  service.on('request', (rid, key, payload, handler) => handler.reply(null, payload))
-  service.socket.once('listening', () => {
-    link.announce(name, service.socket.address().port, {}, (err) => {
-      if (err) throw err
-      say({ ready: true })
+  const serve = (number) => new Promise((resolve, reject) => {
+    const service = peer.transport('server')
+    service.listen(0)
+    service.on('request', (rid, key, payload, handler) => handler.reply(null, payload))
+    service.socket.once('listening', () => {
+      const port = service.socket.address().port
+      link.announce(number ? `${name}:map` : name, port, {}, (err) => err ? reject(err) : resolve(port))
     })
   })
+  const all = async () => {
+    const ports = []
+    for (let number = 0; number < Number(peers); number++) ports.push(await serve(number))
+    say({ ready: ports[0] })
+  }
+  all()
   process.stdin.on('end', () => process.exit(0)).resume()
 } else {
   const client = new PeerRPCClient(link, {})
   client.init()
 
-  const call = (name, n) => new Promise((resolve, reject) => {
-    client.request(name, { hello: 'world', n }, { timeout: 10000 }, (err, res) => err ? reject(err) : resolve(res))
+  const call = ({ name, call, size }, n) => new Promise((resolve, reject) => {
+    const payload = { hello: 'world', n, pad: 'x'.repeat(Math.max(0, size - 40)) }
+    const done = (err, res) => err ? reject(err) : resolve(res)
+    if (call === 'map') client.map(`${name}:map`, payload, { timeout: 10000 }, done)
+    else client.request(name, payload, { timeout: 10000 }, done)
   })
 
-  const load = async ({ name, in_flight: inFlight, seconds }) => {
+  const load = async (order) => {
+    const { in_flight: inFlight, seconds } = order
     const started = process.hrtime.bigint()
     const ends = started + BigInt(Math.round(seconds * 1e9))
     let calls = 0
     const worker = async () => {
       while (process.hrtime.bigint() < ends) {
-        await call(name, calls)
+        await call(order, calls)
         calls++
       }
     }
