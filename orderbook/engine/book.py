@@ -266,6 +266,8 @@ class Book(Reserving):
             return Code.HALTED
         if order.cancel_requested:
             return Code.BEING_CANCELLED
+        if type(price) is not int:
+            return Code.INVALID_PRICE
         gone = order.quantity - order.open
         if quantity < gone or (quantity == gone and not order.reserved):
             return Code.QUANTITY_GONE

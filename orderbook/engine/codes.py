@@ -104,7 +104,8 @@ def conflict_of(terms: Terms) -> Code:
         ``OK``, ``INVALID_EXPIRY`` or ``CONFLICTING_TERMS``.
     """
     force = terms.time_in_force
-    if (force is TimeInForce.GTD) is not (terms.expires_ms is not None):
+    expires = terms.expires_ms is not None
+    if expires is not (force is TimeInForce.GTD) or (expires and type(terms.expires_ms) is not int):
         return Code.INVALID_EXPIRY
     rests = force in (TimeInForce.GTC, TimeInForce.GTD) and not terms.market
     only_for_resting = terms.post_only is not None or terms.display is not None or force is TimeInForce.GTD

@@ -135,7 +135,8 @@ class Reserving(Entering):
         ):
             raise ValueError(f"reservation {id} must name each order once, and at least one")
         for order, quantity in reservation.fills:
-            if order.level is None or not 0 < quantity <= order.open - order.hidden:
+            shown = 0 if order.level is None else order.open - order.hidden
+            if type(quantity) is not int or not 0 < quantity <= shown:
                 raise ValueError(f"reservation {id} wants {quantity} lots of {order}, which are not open")
         self.events = []
         self.sequence += 1
@@ -160,7 +161,7 @@ class Reserving(Entering):
         self._check_live(reservation)
         reserved = {fill.order.id: fill.quantity for fill in reservation.fills}
         for order_id, quantity in quantities.items():
-            if not 0 < quantity <= reserved.get(order_id, 0):
+            if type(quantity) is not int or not 0 < quantity <= reserved.get(order_id, 0):
                 raise ValueError(f"{quantity} of order {order_id} is not within reservation {reservation.id}")
         self.events = []
         self._end(reservation)
@@ -247,7 +248,7 @@ class Reserving(Entering):
         self._give_back(order, quantity)
 
     def _check_reserved(self, order: Order, quantity: int) -> None:
-        if not 0 < quantity <= order.reserved:
+        if type(quantity) is not int or not 0 < quantity <= order.reserved:
             raise ValueError(f"{quantity} lots are not reserved of {order}")
 
     # -- what was given back -------------------------------------------------------------------------------
