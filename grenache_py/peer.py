@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import random
 import threading
 import time
@@ -72,14 +73,24 @@ class PeerRPCClient:
         self._link = link
         self._http = HttpClient(ssl=check_context(ssl))
         self._scheme = "http" if ssl is None else "https"
-        self._streams = StreamClient(ssl)
+        self._ssl = ssl
+        self._closed = False
+        self._begin()
+        link.attach(self)
+
+    def _begin(self) -> None:
+        # Threads for ``map``, started as they are needed.
+        self._pool = ThreadPoolExecutor(limits.DESTINATIONS_MAX, "grenache-map")
+        self._streams = StreamClient(self._ssl)
         # The loop that does their IO, once there are any.
         self._thread: LoopThread | None = None
         self._starting = threading.Lock()
-        self._closed = False
-        # Threads for ``map``, started as they are needed.
-        self._pool = ThreadPoolExecutor(limits.DESTINATIONS_MAX, "grenache-map")
-        link.attach(self)
+        self._pid = os.getpid()
+
+    def _check_process(self) -> None:
+        """Threads, loops and connections do not survive a fork: the child makes its own."""
+        if self._pid != os.getpid():
+            self._begin()
 
     def __enter__(self) -> PeerRPCClient:
         return self
@@ -91,6 +102,7 @@ class PeerRPCClient:
         """Refuse further calls and close idle connections; calls under way end within their limits."""
         self._link.detach(self)
         self._http.close()
+        self._check_process()
         with self._starting:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -178,6 +190,7 @@ class PeerRPCClient:
                 failure = error
             return MapResult(destination, result, failure, time.monotonic() - started)
 
+        self._check_process()
         try:
             return list(self._pool.map(one, chosen))
         except (CancelledError, RuntimeError) as error:  # the pool was shut down
@@ -230,6 +243,7 @@ class PeerRPCClient:
             raise
 
     def _loop_thread(self) -> LoopThread:
+        self._check_process()
         with self._starting:
             if self._closed:
                 raise ClosedError("stopped before the call")

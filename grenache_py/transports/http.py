@@ -9,11 +9,13 @@ adapter of requests gives and keeps the connections, and the exchange is made on
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
@@ -55,6 +57,10 @@ class HttpClient:
         # For https; a plain one unless another was given.
         self._ssl = ssl
         self._closed = False
+        self._begin()
+        _clients.add(self)
+
+    def _begin(self) -> None:
         self._adapter = _Adapter(
             pool_connections=limits.DESTINATION_POOLS, pool_maxsize=limits.CONNECTIONS_PER_DESTINATION
         )
@@ -102,6 +108,12 @@ class HttpClient:
         finally:
             target.pool.give(conn)
 
+    @staticmethod
+    def _after_fork() -> None:
+        # The connections belong to the parent: two processes on one would get each other's replies.
+        for client in list(_clients):
+            client._begin()
+
     def close(self) -> None:
         """Close idle connections; calls under way in other threads end by themselves, within their limits."""
         self._closed = True
@@ -141,6 +153,12 @@ class HttpClient:
             raise ConnectTimeout(place, "no connection within the time limit") from error
         except (HTTPError, OSError, UnicodeError) as error:
             raise ConnectError(place, f"no connection: {reason(error.__cause__ or error)}") from error
+
+
+_clients: WeakSet[HttpClient] = WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=HttpClient._after_fork)
 
 
 class _Target:
