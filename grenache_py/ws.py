@@ -57,9 +57,9 @@ class PeerRPCClient(peer.PeerRPCClient):
         super().__init__(link, ssl=ssl)
         self._ws_context = ssl
         self._ws_ended = False
-        self._begin()
+        self._ws_begin()
 
-    def _begin(self) -> None:
+    def _ws_begin(self) -> None:
         self._ws = WsClient(ssl=self._ws_context)
         self._ws_pid = os.getpid()
         self._ws_loop: LoopThread | None = None
@@ -94,7 +94,7 @@ class PeerRPCClient(peer.PeerRPCClient):
         if compress or headers:
             raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
         if self._ws_pid != os.getpid():
-            self._begin()  # threads and connections do not survive a fork
+            self._ws_begin()  # threads and connections do not survive a fork
         rid = self._ws.new_rid()
         request = encode_call(rid, key, payload)
         with self._ws_done:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl as tls
-import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +30,8 @@ from ..errors import (
 )
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import NORMAL, TOO_BIG, decode_answer
+
+_TICK_S = 0.01
 
 
 async def connect(
@@ -116,8 +117,9 @@ class _Line:
 
     def __init__(self, channel: Channel, destination: str):
         self.channel = channel
-        self.calls: dict[str, asyncio.Future[list[Any]]] = {}
-        self.used = time.monotonic()
+        # By rid: who waits, until when, and how long that was.
+        self.calls: dict[str, tuple[asyncio.Future[list[Any]], float, float]] = {}
+        self.used = channel.loop.time()
         self._destination = destination
         channel.on_message = self._receive
         channel.on_end = self._fail
@@ -126,14 +128,21 @@ class _Line:
         answer = decode_answer(content)
         if answer is not None:
             call = self.calls.pop(answer[0], None)
-            if call is not None and not call.done():
-                call.set_result(answer)
+            if call is not None and not call[0].done():
+                call[0].set_result(answer)
 
     def _fail(self, why: str) -> None:
         calls, self.calls = self.calls, {}
-        for call in calls.values():
-            if not call.done():
-                call.set_exception(self.failure(why))
+        for waiting, _, _ in calls.values():
+            if not waiting.done():
+                waiting.set_exception(self.failure(why))
+
+    def expire(self, now: float) -> None:
+        """Fail the calls whose time is over."""
+        for waiting, ends, timeout_s in self.calls.values():
+            if now >= ends and not waiting.done():
+                message = f"no whole reply within {timeout_s:g} s"
+                waiting.set_exception(RequestTimeout(self._destination, message))
 
     def failure(self, why: str) -> PeerError:
         if self.channel.end_code == TOO_BIG:
@@ -156,6 +165,7 @@ class WsClient:
         self._ping_s = ping_s
         self._lines: dict[str, list[_Line]] = {}
         self._connecting: dict[str, asyncio.Task[_Line]] = {}
+        self._ticking: asyncio.TimerHandle | None = None  # while there are calls
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
         # Unique, and of the shape of the random UUIDs that Node sends; one random prefix will do.
@@ -179,16 +189,16 @@ class WsClient:
         line = self._best(destination)
         if line is None or line.channel.full:
             line = await self._another(destination, line, ends)
-        call: asyncio.Future[list[Any]] = loop.create_future()
-        line.calls[rid] = call
+        waiting: asyncio.Future[list[Any]] = loop.create_future()
+        line.calls[rid] = (waiting, ends, timeout_s)
         line.channel.send(request)
-        timer = loop.call_at(ends, _expire, call, destination, timeout_s)
+        if self._ticking is None:
+            self._ticking = loop.call_later(_TICK_S, self._tick)
         try:
-            return await call
-        finally:
-            timer.cancel()
+            return await waiting
+        except BaseException:
             line.calls.pop(rid, None)
-            line.used = time.monotonic()
+            raise
 
     def _best(self, destination: str) -> _Line | None:
         lines = self._lines.get(destination)
@@ -270,21 +280,32 @@ class WsClient:
             raise ConnectError(destination, f"{limits.CONNECTIONS_MAX} connections are in use")
         min(idle, key=lambda line: line.used).channel.close(NORMAL)
 
+    def _tick(self) -> None:
+        # One timer for all calls costs less than one for each, and is as exact as anybody needs.
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        busy = [line for line in self._all() if line.calls]
+        for line in busy:
+            line.used = now
+            line.expire(now)
+        self._ticking = loop.call_later(_TICK_S, self._tick) if busy else None
+
     def _tidy(self) -> None:
         self._tidying = None
-        oldest = time.monotonic() - limits.WS_IDLE_CONNECTION_S
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - limits.WS_IDLE_CONNECTION_S
         for line in self._all():
             if not line.calls and line.used < oldest:
                 line.channel.close(NORMAL)
         if self._lines:
-            loop = asyncio.get_running_loop()
             self._tidying = loop.call_later(limits.WS_IDLE_CONNECTION_S / 2, self._tidy)
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
         self._closed = True
-        if self._tidying is not None:
-            self._tidying.cancel()
+        for timer in (self._tidying, self._ticking):
+            if timer is not None:
+                timer.cancel()
         connecting = list(self._connecting.values())
         for task in connecting:
             task.cancel()
@@ -292,12 +313,7 @@ class WsClient:
             await asyncio.wait(connecting)
         lines = self._all()
         for line in lines:
-            for call in line.calls.values():
-                if not call.done():
-                    call.set_exception(ClosedError("stopped during the call"))
+            for waiting, _, _ in line.calls.values():
+                if not waiting.done():
+                    waiting.set_exception(ClosedError("stopped during the call"))
         await all_gone([line.channel for line in lines], NORMAL)
-
-
-def _expire(call: asyncio.Future[list[Any]], destination: str, timeout_s: float) -> None:
-    if not call.done():
-        call.set_exception(RequestTimeout(destination, f"no whole reply within {timeout_s:g} s"))

@@ -129,7 +129,7 @@ def decode_answer(message: bytes) -> list[Any] | None:
         return None
     if not isinstance(frame, list) or not frame or not isinstance(frame[0], str):
         return None
-    return [*frame[:3], None, None][:3]
+    return frame if len(frame) == 3 else [*frame[:3], None, None][:3]
 
 
 def result_of(answer: list[Any], destination: str) -> Any:
