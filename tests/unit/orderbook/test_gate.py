@@ -1,4 +1,4 @@
-"""What passes a gate and what does not: fields changed one by one, messages repeated, late, early, misplaced."""
+"""What passes a gate and what does not: fields changed one by one, messages repeated, late or misplaced."""
 
 from __future__ import annotations
 
