@@ -159,6 +159,7 @@ class DhtNode:
         self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
         self._lookups: dict[bytes, list[Callable[[list[bytes]], None]]] = {}
         self._holders = HolderCache(self.settings.max_tables)
+        self._stores: dict[Store, None] = {}
         #: asked when no contact is known, and every half minute while they are none
         self.bootstrap_addresses: list[Address] = []
         self._bootstrapping = False
@@ -253,7 +254,7 @@ class DhtNode:
                 self._walk_peers(name, walked)
 
         holders = self._holders.get(name, now)
-        if holders:
+        if holders and not any(address in self._suspects for address, _ in holders):
             self._announce_to(holders, name, port, told)
         else:
             self._walk_peers(name, walked)
@@ -580,7 +581,7 @@ class DhtNode:
         args: dict[bytes, Any],
         done: Callable[[StoreReport], None],
     ) -> None:
-        store = Store(len(holders), done)
+        store = Store(len(holders), self._clock(), self._stores, done)
         for address, token in holders:
             self._transactions.query(address, method, {**args, b"token": token}, store.told, None)
 
@@ -598,6 +599,8 @@ class DhtNode:
         for walk in list(self._walks):
             for address in walk.hurry(now):
                 self._suspect(address, now)
+        for store in list(self._stores):
+            store.hurry(now)
         while self._suspects and next(iter(self._suspects.values())) <= now:
             self._suspects.popitem(last=False)
         self.peers.purge(now)

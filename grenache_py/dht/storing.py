@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .bounds import TABLE_MAX_AGE_S, TABLES_MAX
+from .bounds import PATIENCE_FOUND_S, TABLE_MAX_AGE_S, TABLES_MAX
 from .krpc import Address
 from .transactions import Reply
 
@@ -31,27 +31,45 @@ class StoreReport:
 
 class Store:
     """Counts the outcomes of ``asked`` queries; ``done`` gets the report of all, at once when there are
-    none.
+    none. While it is not finished it is one of the ``waiting``.
     """
 
-    __slots__ = ("_done", "_missing", "_report")
+    __slots__ = ("_began", "_done", "_missing", "_report", "_waiting")
 
-    def __init__(self, asked: int, done: Callable[[StoreReport], None]) -> None:
+    def __init__(
+        self, asked: int, now: float, waiting: dict[Store, None], done: Callable[[StoreReport], None]
+    ) -> None:
         self._report = StoreReport(asked)
         self._missing = asked
+        self._began = now
         self._done = done
-        if not asked:
+        self._waiting = waiting
+        if asked:
+            waiting[self] = None
+        else:
             done(self._report)
 
     def told(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
         """One outcome, as Transactions reports it."""
+        if not self._missing:
+            return
         if reply is not None:
             self._report.stored += 1
         elif error is not None:
             self._report.refusals.append(error)
         self._missing -= 1
         if not self._missing:
-            self._done(self._report)
+            self._finish()
+
+    def hurry(self, now: float) -> None:
+        """Stop waiting for the silent when somebody has stored it."""
+        if self._missing and self._report.stored and now - self._began >= PATIENCE_FOUND_S:
+            self._missing = 0
+            self._finish()
+
+    def _finish(self) -> None:
+        del self._waiting[self]
+        self._done(self._report)
 
 
 class HolderCache:

@@ -100,11 +100,10 @@ def test_one_after_the_other_is_replaced(node_grape: Callable[..., NodeGrape], o
     members: list[Member] = [node_grape()]
     members += [node_grape(bootstrap=[members[0].dht_address]) for _ in range(2)]
     for number in range(3):
-        call(members[number], "announce", [f"svc{number}", 6000 + number])
         members[number].process.kill()
         others = [each.dht_address for each in members if each is not members[number]]
         members[number] = our_grape(others)
         eventually(lambda: call(members[number], "announce", ["moved", 6000 + number])[1] >= 1)  # noqa: B023
-        eventually(lambda: f"127.0.0.1:{6000 + number}" in lookup(members[-1], "moved"))  # noqa: B023
+        eventually(lambda: f"127.0.0.1:{6000 + number}" in lookup(members[number], "moved"))  # noqa: B023
     eventually(lambda: len(lookup(members[0], "moved")) == 3)
     check_all_ways(list(members))  # type: ignore[arg-type]

@@ -410,3 +410,19 @@ def test_what_is_withdrawn_is_not_found_here_any_more() -> None:
     nodes[0].withdraw(b"svc", 6001)
     network.run(bounds.PEER_MAX_AGE_S)
     assert nodes[0].own.withdrawn(b"svc", network.now) == []
+
+
+def test_an_announce_does_not_wait_for_the_dead() -> None:
+    network = Network()
+    nodes = network.grow(6)
+    announce(network, nodes[0], b"svc", 6001)
+    network.remove(6)
+    began = network.now
+    report = announce(network, nodes[0], b"svc", 6001)
+    assert (report.stored, report.silent) == (4, 1)
+    assert network.now - began < bounds.PATIENCE_FOUND_S + 2 * bounds.TICK_S
+    network.run(3.0)
+    began = network.now
+    report = announce(network, nodes[0], b"svc", 6001)
+    assert (report.stored, report.silent) == (4, 0)
+    assert network.now - began < 0.3

@@ -166,11 +166,28 @@ def test_holders_are_kept_as_long_as_their_tokens_are_good() -> None:
 
 def test_a_report_counts_every_outcome() -> None:
     reports: list[StoreReport] = []
-    Store(0, reports.append)
-    store = Store(3, reports.append)
+    waiting: dict[Store, None] = {}
+    Store(0, 0.0, waiting, reports.append)
+    store = Store(3, 0.0, waiting, reports.append)
     store.told(None, {b"id": b"x"}, None)
     store.told(None, None, (203, "bad token"))
     assert len(reports) == 1
     store.told(None, None, None)
     assert reports == [StoreReport(), StoreReport(3, 1, [(203, "bad token")])]
     assert reports[1].silent == 1
+
+
+def test_who_stays_silent_is_not_waited_for_once_somebody_stored_it() -> None:
+    reports: list[StoreReport] = []
+    waiting: dict[Store, None] = {}
+    store = Store(3, 10.0, waiting, reports.append)
+    store.told(None, None, (203, "bad token"))
+    store.hurry(20.0)
+    store.told(None, {}, None)
+    store.hurry(10.0 + bounds.PATIENCE_FOUND_S - 0.1)
+    assert list(waiting) == [store]
+    store.hurry(10.0 + bounds.PATIENCE_FOUND_S)
+    store.told(None, {}, None)  # too late to count
+    assert waiting == {}
+    assert reports == [StoreReport(3, 1, [(203, "bad token")])]
+    assert reports[0].silent == 1
