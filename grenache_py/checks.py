@@ -108,6 +108,16 @@ def check_transport(name: str) -> str:
     return name
 
 
+POLICIES = ("random", "least-loaded", "fastest")
+
+
+def check_policy(policy: str) -> str:
+    """How destinations are chosen."""
+    if policy not in POLICIES:
+        raise ArgumentError("choice", f"must be one of {', '.join(POLICIES)}, not {policy!r}")
+    return policy
+
+
 EVENTS = ("request", "request-error", "stream")
 
 

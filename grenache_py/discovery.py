@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import limits
-from .errors import PeerError
+from .checks import check_count, check_policy
+from .errors import ConnectError, ConnectionLost, PeerError, RemoteError, StatusError
 
 
 class LookupCache:
@@ -82,9 +83,98 @@ class LookupCache:
         self._failed.clear()
 
 
-def choose(destinations: Sequence[str], tried: Collection[str], pick: Callable[[Sequence[str]], str]) -> str:
-    """One destination, by ``pick`` (such as ``random.choice``) among those not ``tried`` if there are any."""
-    return pick([place for place in destinations if place not in tried] or destinations)
+class Chooser:
+    """Chooses destinations by a policy.
+
+    - ``random``: any, as Node does.
+    - ``least-loaded``: one with the fewest calls of ours under way.
+    - ``fastest``: the one that answered fastest of late, a moving average in which a failure counts as slow;
+      those not known yet come first, and one call in ``PROBE`` goes to any, so that who was slow gets
+      another chance.
+
+    ``pick`` is such as ``random.choice``, ``uniform`` such as ``random.random``. What is known of at most
+    ``limits.LOOKUP_CACHE_SIZE`` destinations is kept, those heard of last. Not thread-safe, but harmless:
+    what threads may spoil is a count or an average.
+    """
+
+    PROBE = 20
+    # The share of the newest answer in the average.
+    _WEIGHT = 0.2
+
+    def __init__(
+        self, policy: str, pick: Callable[[Sequence[str]], str], uniform: Callable[[], float]
+    ) -> None:
+        self.policy = check_policy(policy)
+        self._pick = pick
+        self._uniform = uniform
+        self._under_way: dict[str, int] = {}
+        self._seconds: OrderedDict[str, float] = OrderedDict()
+
+    def choose(self, destinations: Sequence[str], tried: Collection[str] = ()) -> str:
+        """One destination, not one of those ``tried`` if there are others."""
+        if tried:
+            destinations = [place for place in destinations if place not in tried] or destinations
+        if self.policy == "least-loaded":
+            best = min(self._under_way.get(place, 0) for place in destinations)
+            destinations = [place for place in destinations if self._under_way.get(place, 0) == best]
+        elif self.policy == "fastest" and self._uniform() * self.PROBE >= 1:
+            known = self._seconds
+            shortest = min(known.get(place, 0.0) for place in destinations)
+            destinations = [place for place in destinations if known.get(place, 0.0) == shortest]
+        return self._pick(destinations)
+
+    def started(self, destination: str) -> None:
+        """A call to ``destination`` begins."""
+        if self.policy == "least-loaded":
+            self._under_way[destination] = self._under_way.get(destination, 0) + 1
+
+    def ended(self, destination: str, elapsed_s: float, failed: bool) -> None:
+        """It has ended, after so many seconds."""
+        if self.policy == "least-loaded":
+            left = self._under_way.get(destination, 1) - 1
+            if left > 0:
+                self._under_way[destination] = left
+            else:
+                self._under_way.pop(destination, None)
+        elif self.policy == "fastest":
+            # A peer that fails at once is not a fast one.
+            seconds = max(elapsed_s, limits.CONNECT_TIMEOUT_S) if failed else elapsed_s
+            before = self._seconds.pop(destination, seconds)
+            self._seconds[destination] = before + self._WEIGHT * (seconds - before)
+            if len(self._seconds) > limits.LOOKUP_CACHE_SIZE:
+                self._seconds.popitem(last=False)
+
+
+class Attempts:
+    """Which peers a request has been tried at, and whether it is tried at another one.
+
+    A peer that cannot be connected to, or says that it is too busy to begin, costs nothing: another one is
+    asked, each once. So is one that breaks off, when the request is ``idempotent``. Any other failure of a
+    peer, but for the answer of its handler, uses up one of ``retry`` attempts.
+    """
+
+    def __init__(self, retry: int, idempotent: bool):
+        self.left = check_count(retry, "retry")
+        self.tried: set[str] = set()
+        self._idempotent = idempotent
+        self._in_doubt = False
+
+    def go_on(self, destination: str, error: PeerError, others: Sequence[str]) -> bool:
+        """Whether to try again after ``error`` at ``destination``; ``others`` are announced at present.
+
+        ``error`` is put in doubt when an earlier attempt was.
+        """
+        self.tried.add(destination)
+        free = (
+            isinstance(error, ConnectError)
+            or (isinstance(error, StatusError) and error.busy)
+            or (self._idempotent and isinstance(error, ConnectionLost))
+        )
+        self._in_doubt = error.in_doubt = self._in_doubt or error.in_doubt
+        if free and any(place not in self.tried for place in others):
+            return True
+        self.left -= 1
+        return self.left > 0 and not isinstance(error, RemoteError)
 
 
 def announce_pause_s(interval_s: float, failures: int, uniform: Callable[[float, float], float]) -> float:

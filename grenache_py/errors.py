@@ -213,6 +213,11 @@ class StatusError(ReplyError):
         # 4xx says that the request was not understood, so its handler did not run.
         self.in_doubt = not 400 <= status < 500
 
+    @property
+    def busy(self) -> bool:
+        """Whether the peer, one of ours, had too much to do to begin with this; another one may have not."""
+        return self.code == "ERR_SERVER_BUSY"
+
 
 class RemoteError(PeerError):
     """The peer's handler answered with an error.

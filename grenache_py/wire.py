@@ -147,6 +147,7 @@ def _status_error(status: int, body: bytes, destination: str) -> StatusError:
         return error
     if isinstance(frame, list) and len(frame) > 1 and isinstance(frame[1], str):
         error.code = code_of(frame[1], error.code)
+        error.in_doubt = error.in_doubt and not error.busy
     return error
 
 

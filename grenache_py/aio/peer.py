@@ -28,7 +28,7 @@ from ..checks import (
     check_transport,
 )
 from ..codec import encode_json
-from ..discovery import MapResult, choose
+from ..discovery import Attempts, Chooser, MapResult
 from ..errors import (
     BadRequestError,
     ConnectError,
@@ -61,10 +61,13 @@ class PeerRPCClient:
     error).
 
     With ``ssl``, a context such as ``grenache_py.tls.client_context`` makes, peers are called over TLS.
+    ``choice`` is how ``request`` and ``stream`` choose among the peers: ``random`` (as Node does),
+    ``least-loaded`` or ``fastest`` (see ``docs/rpc.md``). Peers that fail are left out for a while.
     """
 
-    def __init__(self, link: Link, *, ssl: SSLContext | None = None):
+    def __init__(self, link: Link, *, ssl: SSLContext | None = None, choice: str = "random"):
         self._link = link
+        self._chooser = Chooser(choice, random.choice, random.random)
         self._http = HttpClient(ssl=check_context(ssl))
         self._scheme = "http" if ssl is None else "https"
         self._streams = StreamClient(ssl)
@@ -89,30 +92,47 @@ class PeerRPCClient:
         *,
         timeout: float = limits.REQUEST_TIMEOUT_S,
         retry: int = 1,
+        idempotent: bool = False,
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call one of the peers that announce ``key``, chosen at random; returns the result.
+        """Call one of the peers that announce ``key``; returns the result.
 
-        ``retry`` is how many attempts are made in all (as with Node), each at another peer as long as there
-        is one; the time is divided among those that are left. Any failure but a ``RemoteError`` leads to
-        the next attempt, also one after which the first peer may have done the work.
+        A peer that cannot be connected to, or is too busy to begin, is followed by another one, as long as
+        there is one that was not asked. ``idempotent``, doing it twice does no harm: so is a peer that breaks
+        off before it has answered.
+
+        ``retry`` is how many attempts are made in all at peers that fail otherwise (as with Node); the time
+        is divided among those that are left. Any failure but a ``RemoteError`` leads to the next attempt,
+        also one after which the first peer may have done the work.
         """
         ends = _ends(timeout)
-        check_count(retry, "retry")
-        tried: set[str] = set()
-        in_doubt = False
+        attempts = Attempts(retry, idempotent)
         while True:
-            destination = choose(await self._lookup(key, ends), tried, random.choice)
+            destination = self._chooser.choose(await self._lookup(key, ends), attempts.tried)
             try:
-                left_s = _left_s(ends) / retry
-                return await self._call(destination, key, payload, left_s, compress, headers)
+                left_s = _left_s(ends) / attempts.left
+                return await self._timed_call(destination, key, payload, left_s, compress, headers)
             except PeerError as error:
-                in_doubt = error.in_doubt = in_doubt or error.in_doubt
-                retry -= 1
-                if not retry or isinstance(error, RemoteError) or time.monotonic() >= ends:
+                others = self._link.known(key) or ()
+                if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
                     raise
-                tried.add(destination)
+
+    async def _timed_call(self, destination: str, key: str, *call: Any) -> Any:
+        if self._chooser.policy == "random":
+            return await self._call(destination, key, *call)  # nothing to be remembered
+        started = time.monotonic()
+        self._chooser.started(destination)
+        failed = True
+        try:
+            result = await self._call(destination, key, *call)
+            failed = False
+            return result
+        except RemoteError:
+            failed = False  # it did answer
+            raise
+        finally:
+            self._chooser.ended(destination, time.monotonic() - started, failed)
 
     async def request_to(
         self,
@@ -171,14 +191,14 @@ class PeerRPCClient:
         timeout: float = limits.REQUEST_TIMEOUT_S,
         headers: Mapping[str, Any] | None = None,
     ) -> Stream:
-        """Open a stream to one of the peers that announce ``key``, chosen at random.
+        """Open a stream to one of the peers that announce ``key``.
 
         Its service must have ``disable_buffered``. ``timeout`` is the seconds until it is open, and then
         those that one read or write may wait for the peer; a stream as a whole has no limit. ``headers`` such
         as ``{"_a": action, "_ar": arguments}`` tell the peer what it is about.
         """
         ends = _ends(timeout)
-        destination = choose(await self._lookup(key, ends), (), random.choice)
+        destination = self._chooser.choose(await self._lookup(key, ends))
         return await self._open_stream(destination, key, _left_s(ends), timeout, headers)
 
     async def stream_to(

@@ -4,11 +4,22 @@ own.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from grenache_py.discovery import LookupCache, announce_pause_s, choose
+from grenache_py import limits
+from grenache_py.checks import POLICIES
+from grenache_py.discovery import Attempts, Chooser, LookupCache, announce_pause_s
+from grenache_py.errors import (
+    ArgumentError,
+    ConnectError,
+    ConnectionLost,
+    RemoteError,
+    RequestTimeout,
+    StatusError,
+)
 
 
 class Clock:
@@ -118,11 +129,102 @@ class CacheMachine(RuleBasedStateMachine):
 TestCacheMachine = CacheMachine.TestCase
 
 
-@given(st.lists(st.sampled_from("abcdef"), min_size=1, unique=True), st.sets(st.sampled_from("abcdef")))
-def test_a_destination_that_was_not_tried_comes_first(destinations, tried):
-    chosen = choose(destinations, tried, min)
-    assert chosen in destinations
-    assert chosen not in tried or set(destinations) <= tried
+def chooser(policy: str, probe: bool = False) -> Chooser:
+    return Chooser(policy, min, lambda: 0.0 if probe else 0.99)
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1), st.sets(st.sampled_from("abcdef")))
+def test_who_was_not_tried_is_chosen_first(destinations, tried):
+    for policy in POLICIES:
+        chosen = chooser(policy).choose(destinations, tried)
+        assert chosen in destinations
+        assert chosen not in tried or set(destinations) <= tried
+
+
+def test_the_least_loaded_is_chosen():
+    choice = chooser("least-loaded")
+    for expected in "abcabc":
+        assert choice.choose("abc") == expected
+        choice.started(expected)
+    choice.ended("b", 1.0, failed=False)
+    assert choice.choose("abc") == "b"
+    for place in "aabcc":
+        choice.ended(place, 1.0, failed=False)
+    assert choice._under_way == {}
+
+
+def test_the_fastest_is_chosen_once_all_are_known():
+    choice = chooser("fastest")
+    for expected, seconds in zip("abc", (0.3, 0.1, 0.2), strict=True):
+        assert choice.choose("abc") == expected
+        choice.ended(expected, seconds, failed=False)
+    assert choice.choose("abc") == "b"
+    for _ in range(10):
+        choice.ended("b", 0.5, failed=False)
+    assert choice.choose("abc") == "c"
+    choice.ended("c", 0.001, failed=True)  # failing quickly is not being fast
+    assert choice.choose("abc") == "a"
+
+
+def test_now_and_then_a_slow_one_gets_a_chance():
+    choice = chooser("fastest", probe=True)
+    choice.ended("a", 9.0, failed=False)
+    choice.ended("b", 0.1, failed=False)
+    assert choice.choose("ab") == "a"
+
+
+def test_what_is_known_of_destinations_is_bounded(monkeypatch):
+    monkeypatch.setattr(limits, "LOOKUP_CACHE_SIZE", 3)
+    choice = chooser("fastest")
+    for number in range(10):
+        choice.ended(str(number), 1.0, failed=False)
+    assert list(choice._seconds) == ["7", "8", "9"]
+
+
+def test_an_unknown_policy_is_named():
+    with pytest.raises(ArgumentError) as caught:
+        chooser("best")
+    assert caught.value.field == "choice"
+
+
+BUSY = StatusError("a", 503, "")
+BUSY.code = "ERR_SERVER_BUSY"
+
+
+@pytest.mark.parametrize(
+    ("retry", "idempotent", "error", "others", "again"),
+    [
+        (1, False, ConnectError("a", ""), "b", True),
+        (1, False, ConnectError("a", ""), "a", False),
+        (1, False, ConnectError("a", ""), "", False),
+        (1, False, BUSY, "ab", True),
+        (1, False, ConnectionLost("a", ""), "ab", False),
+        (1, True, ConnectionLost("a", ""), "ab", True),
+        (1, True, RequestTimeout("a", ""), "ab", False),
+        (2, False, RequestTimeout("a", ""), "ab", True),
+        (2, False, ConnectionLost("a", ""), "a", True),
+        (5, True, RemoteError("a", "ERR_NO"), "ab", False),
+        (2, False, StatusError("a", 404, ""), "ab", True),
+    ],
+)
+def test_whether_a_request_is_tried_again(retry, idempotent, error, others, again):
+    assert Attempts(retry, idempotent).go_on("a", error, others) is again
+
+
+def test_each_peer_is_asked_once_when_all_refuse():
+    attempts = Attempts(1, False)
+    asked = []
+    for place in "abc":
+        asked.append(attempts.go_on(place, ConnectError(place, ""), "abc"))
+    assert asked == [True, True, False]
+
+
+def test_doubt_is_kept():
+    attempts = Attempts(1, True)
+    assert attempts.go_on("a", ConnectionLost("a", ""), "ab")
+    last = ConnectError("b", "")
+    attempts.go_on("b", last, "ab")
+    assert last.in_doubt
 
 
 def test_announcements_are_spread_and_failures_retried_sooner():

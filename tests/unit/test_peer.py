@@ -89,6 +89,86 @@ def test_another_peer_is_tried(flavour):
             assert client.request("rpc_test", 1, retry=2)["payload"] == 1
 
 
+def test_a_peer_that_refuses_is_followed_by_another_without_being_asked_for(flavour):
+    service = flavour.service(echo)
+    with grape_with(dead(), service, dead(), dead()) as grape:
+        for _ in range(6):
+            client = flavour.client(flavour.link(grape.url))
+            assert client.request("rpc_test", 1)["payload"] == 1
+
+
+def test_only_an_idempotent_request_is_taken_elsewhere_when_it_is_cut(flavour):
+    service = flavour.service(echo)
+    with ScriptedServer(["close"]) as rude, grape_with(rude, service) as grape:
+        for _ in range(6):
+            client = flavour.client(flavour.link(grape.url))
+            assert client.request("rpc_test", 1, idempotent=True)["payload"] == 1
+        failures = []
+        while not failures:  # until the rude one is chosen
+            try:
+                flavour.client(flavour.link(grape.url)).request("rpc_test", 1)
+            except errors.ConnectionLost as error:
+                failures.append(error)
+        assert failures[0].in_doubt
+
+
+def test_a_peer_that_is_too_busy_is_followed_by_another(flavour, monkeypatch):
+    free = flavour.service(echo)
+    busy = reply('[null, "ERR_SERVER_BUSY", null]', "503 Service Unavailable")
+    with ScriptedServer([busy]) as occupied, grape_with(occupied, free) as grape:
+        client = flavour.client(flavour.link(grape.url))
+        while not occupied.asked:
+            assert client.request("rpc_test", 1)["payload"] == 1
+        with pytest.raises(errors.StatusError) as caught:
+            client.request_to(occupied.destination, "rpc_test", 1)
+        assert caught.value.code == "ERR_SERVER_BUSY"
+        assert not caught.value.in_doubt
+
+
+def test_the_least_loaded_peer_is_chosen(flavour):
+    waiting, release = [], threading.Event()
+
+    def handle(rid, key, payload, handler):
+        def later() -> None:
+            release.wait(10)
+            handler.reply(None, payload)
+
+        waiting.append(handler)
+        threading.Thread(target=later).start()
+
+    services = [flavour.service(handle) for _ in range(2)]
+    with grape_with(*services) as grape:
+        client = flavour.client(flavour.link(grape.url), choice="least-loaded")
+        threads = [threading.Thread(target=client.request, args=("rpc_test", n)) for n in range(4)]
+        for number, thread in enumerate(threads):
+            thread.start()
+            eventually(lambda n=number: len(waiting) == n + 1)
+        assert len({id(each._server) for each in waiting[:2]}) == 2
+        assert len({id(each._server) for each in waiting[2:]}) == 2
+        release.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_the_fastest_peer_is_chosen(flavour):
+    asked = []
+
+    def slow(rid, key, payload, handler):
+        asked.append("slow")
+        threading.Timer(0.2, handler.reply, (None, payload)).start()
+
+    def fast(rid, key, payload, handler):
+        asked.append("fast")
+        handler.reply(None, payload)
+
+    with grape_with(flavour.service(slow), flavour.service(fast)) as grape:
+        client = flavour.client(flavour.link(grape.url), choice="fastest")
+        for number in range(30):
+            assert client.request("rpc_test", number) == number
+        # Each is tried, the slow one then only by chance (one call in twenty goes to either).
+        assert asked.count("fast") >= 20
+
+
 def test_a_dead_peer_is_forgotten_at_once(flavour):
     service = flavour.service(echo)
     gone = dead()
