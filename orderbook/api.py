@@ -1,6 +1,6 @@
 """The client API of a peer: JSON over HTTP, meant for loopback.
 
-    POST   /orders           {market, side, quantity, price, owner, client_order_id?}
+    POST   /orders           {market, side, quantity, price, owner, client_order_id?, type?, time_in_force?}
                                                           -> 201 {order, trades}
     GET    /orders           ?market= status= after= limit=   -> {orders, next}
     GET    /orders/{id}                                       -> {order, trades}
@@ -53,8 +53,8 @@ STATUSES = {
 }
 """What ``GET /orders?status=`` selects."""
 
-ORDER_FIELDS = ("market", "side", "quantity", "price", "owner")
-OPTIONAL_ORDER_FIELDS = ("client_order_id",)
+ORDER_FIELDS = ("market", "side", "quantity", "owner")
+OPTIONAL_ORDER_FIELDS = ("price", "client_order_id", "type", "time_in_force")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -208,7 +208,8 @@ def order_fields(body: bytes) -> dict[str, Any]:
         raise InvalidFieldError("body", f"must be a JSON object: {error}") from None
     if not isinstance(fields, dict):
         raise InvalidFieldError("body", "must be a JSON object")
-    for name in ORDER_FIELDS:
+    required = ORDER_FIELDS if fields.get("type") == "market" else (*ORDER_FIELDS, "price")
+    for name in required:
         if name not in fields:
             raise InvalidFieldError(name, "is required")
     for name in fields:
@@ -249,6 +250,7 @@ def order_view(market: Market, order: Order) -> dict[str, Any]:
         "status": order.status.value,
         "owner": order.owner,
         "client_order_id": order.client_order_id,
+        "time_in_force": "gtc" if order.rests else "ioc",
         "time": order.time_ms,
     }
 

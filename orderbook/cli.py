@@ -236,10 +236,11 @@ def host_and_port(text: str) -> tuple[str, int]:
 # -- trading ---------------------------------------------------------------------------------------------
 
 
-@main.command(short_help="Place a limit order.")
+@main.command(short_help="Place an order.")
 @click.argument("side", type=click.Choice(["buy", "sell"]))
 @click.argument("quantity")
 @click.argument("price")
+@click.option("--ioc", is_flag=True, help="Immediate or cancel: what does not trade at once is cancelled.")
 @market_option
 @click.option(
     "--owner",
@@ -256,24 +257,30 @@ def submit(
     side: str,
     quantity: str,
     price: str,
+    ioc: bool,
     market: str | None,
     owner: str,
     client_order_id: str | None,
     api: str,
     as_json: bool,
 ) -> None:
-    """Place a limit order: SIDE is buy or sell, QUANTITY and PRICE are decimals.
+    """Place an order: SIDE is buy or sell, QUANTITY and PRICE are decimals.
 
-    Answers when the order has met all peers; what is left of it then rests in the book.
+    PRICE may be the word market: then it takes any price, and never rests. Answers when the order has met all
+    peers; what is left of it then rests in the book, or is cancelled.
 
     \b
-    Example:
+    Examples:
       orderbook submit buy 0.5 78318.00 --owner bob
+      orderbook submit sell 0.5 market --owner bob
     """
 
     async def work(client: Client) -> Placed:
         name = await only_market(client, market)
-        return await client.submit(name, side, quantity, price, owner, client_order_id)
+        limit = None if price == "market" else price
+        return await client.submit(
+            name, side, quantity, limit, owner, client_order_id, time_in_force="ioc" if ioc else None
+        )
 
     placed = ask(api, work)
     if as_json:

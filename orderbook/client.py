@@ -55,6 +55,7 @@ class OrderRecord(Struct, frozen=True):
     owner: str
     client_order_id: str | None
     time: int
+    time_in_force: str = "gtc"
 
 
 class Placed(Struct, frozen=True):
@@ -221,23 +222,27 @@ class Client:
         market: str,
         side: str,
         quantity: str,
-        price: str,
+        price: str | None,
         owner: str,
         client_order_id: str | None = None,
+        time_in_force: str | None = None,
     ) -> Placed:
-        """Place a limit order; returns when its way through the network is over for now.
+        """Place an order; returns when its way through the network is over for now.
 
         Args:
             side: ``"buy"`` or ``"sell"``.
             quantity: A decimal such as ``"0.5"``.
-            price: A decimal such as ``"78318.00"``.
+            price: A decimal such as ``"78318.00"``; None: a market order, which takes any price, never rests.
             owner: Whose it is. Orders of one owner at one peer never trade with each other.
             client_order_id: The owner's own name for it. Submitting it again gives the same order, so that
                 it is safe to ask again after a :class:`PeerFailedError`.
+            time_in_force: ``"gtc"``: what is left rests; ``"ioc"``: it is cancelled.
         """
-        order = {"market": market, "side": side, "quantity": quantity, "price": price, "owner": owner}
-        if client_order_id is not None:
-            order["client_order_id"] = client_order_id
+        order = {"market": market, "side": side, "quantity": quantity, "owner": owner}
+        given = {"price": price, "client_order_id": client_order_id, "time_in_force": time_in_force}
+        order |= {name: value for name, value in given.items() if value is not None}
+        if price is None:
+            order["type"] = "market"
         return await self._call("POST", "/orders", Placed, body=msgspec.json.encode(order))
 
     async def cancel(self, order_id: str) -> OrderRecord:

@@ -26,6 +26,7 @@ class Accepted(Struct, tag="accepted", frozen=True):
     quantity: int
     time_ms: int
     client_order_id: str | None = None
+    rests: bool = True
 
 
 class Cancelled(Struct, tag="cancelled", frozen=True):
@@ -89,6 +90,7 @@ def accepted_event(order: Order) -> Accepted:
         quantity=order.quantity,
         time_ms=order.time_ms,
         client_order_id=order.client_order_id,
+        rests=order.rests,
     )
 
 

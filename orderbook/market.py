@@ -102,6 +102,13 @@ class Market:
                 self.note(Cancelled(event.order.id))
         return effects
 
+    def cancel_rest(self, order: Order) -> list[Effect]:
+        """``order`` has met everyone: what is left of it goes, unless it is one that rests."""
+        if order.rests or not order.live or order.cancel_requested:
+            return []
+        self.book.cancel(order.id)
+        return self.happened(self.book.events)
+
     def executed(self, matches: Sequence[Match]) -> list[Effect]:
         """Record local matches as trades."""
         time_ms = self.clock.time_ms()

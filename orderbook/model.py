@@ -200,6 +200,7 @@ class Order:
         terms: Its further instructions.
         time_ms: When it was accepted, in milliseconds since the epoch.
         client_order_id: The owner's own name for it, or None.
+        rests: What has met every peer and is left of it rests; else it is cancelled (immediate or cancel).
         cancel_requested: What is released from now on is cancelled, not opened.
         level: Where the book keeps it for matching, or None while nothing of it can be matched.
         prev: Its neighbour there, older.
@@ -222,6 +223,7 @@ class Order:
         "priority",
         "quantity",
         "reserved",
+        "rests",
         "sequence",
         "side",
         "terms",
@@ -238,6 +240,7 @@ class Order:
         terms: Terms = GTC,
         time_ms: int = 0,
         client_order_id: str | None = None,
+        rests: bool = True,
     ):
         self.id = id
         self.owner = owner
@@ -245,6 +248,7 @@ class Order:
         self.price = price
         self.quantity = quantity
         self.terms = terms
+        self.rests = rests
         self.open = quantity
         self.reserved = 0
         self.filled = 0

@@ -49,13 +49,31 @@ class Answer(NamedTuple):
 
 
 class NewOrder(NamedTuple):
-    """What a client submits, unchecked; price and quantity are decimal strings."""
+    """What a client submits, unchecked.
+
+    Attributes:
+        side: ``"buy"`` or ``"sell"``.
+        price: The limit, a decimal string; None for a market order.
+        quantity: A decimal string.
+        owner: Whose order it is.
+        client_order_id: The owner's own name for it, or None.
+        type: ``"limit"`` (also None), or ``"market"``: it takes any price there is, and never rests.
+        time_in_force: ``"gtc"`` (also None), good till cancelled; or ``"ioc"``, immediate or cancel: what has
+            met every peer and is left is cancelled.
+    """
 
     side: object
     price: object
     quantity: object
     owner: object
     client_order_id: object = None
+    type: object = None
+    time_in_force: object = None
+
+
+def terms_of(order: Order) -> tuple[object, ...]:
+    """What makes a repeated submission the same."""
+    return (order.side, order.price, order.quantity, order.rests)
 
 
 class Negotiator:
@@ -89,13 +107,13 @@ class Negotiator:
         for order, open in resting:
             if open:
                 book.release_held(order, open)
-                effects += market.rematch([order])
+                effects += market.rematch([order]) + market.cancel_rest(order)
         return self._end_step(effects)
 
     # -- clients ---------------------------------------------------------------------------------------
 
     def submit(self, new: NewOrder) -> tuple[Order, list[Effect]]:
-        """Take a client's limit order: steps 1 and 2 of the protocol.
+        """Take a client's order: steps 1 and 2 of the protocol.
 
         Returns:
             The order and what to do. It is on its way through the network until an effect ``Settled`` names
@@ -111,7 +129,7 @@ class Negotiator:
         if order.client_order_id is not None:
             known = market.ledger.order_of_client(order.owner, order.client_order_id)
             if known is not None:
-                if (known.side, known.price, known.quantity) != (order.side, order.price, order.quantity):
+                if terms_of(known) != terms_of(order):
                     raise DuplicateOrderError(
                         f"client_order_id {known.client_order_id} of {known.owner} names a different order: "
                         "use a new one"
@@ -128,6 +146,7 @@ class Negotiator:
         effects = market.happened(book.events)
         effects += self._taker.announce(order)
         if order.id not in self._taker.negotiations:
+            effects += market.cancel_rest(order)
             effects.append(Settled(order.id))
         return order, self._end_step(effects)
 
@@ -135,13 +154,27 @@ class Negotiator:
         instrument = self.market.instrument
         if new.side not in ("buy", "sell"):
             raise InvalidFieldError("side", 'must be "buy" or "sell"')
+        if new.type not in (None, "limit", "market"):
+            raise InvalidFieldError("type", 'must be "limit" or "market"')
+        if new.time_in_force not in (None, "gtc", "ioc"):
+            raise InvalidFieldError("time_in_force", 'must be "gtc" or "ioc"')
+        side = Side(new.side)
+        if new.type != "market":
+            price, rests = instrument.price(new.price), new.time_in_force != "ioc"
+        elif new.price is not None:
+            raise InvalidFieldError("price", "must be left out of a market order")
+        elif new.time_in_force == "gtc":
+            raise InvalidFieldError("time_in_force", 'must be "ioc" for a market order, which never rests')
+        else:
+            price, rests = (instrument.max_price if side is Side.BUY else 1), False
         client_order_id = new.client_order_id
         if client_order_id is not None:
             client_order_id = check_name(client_order_id, "client_order_id")
         return Order(
             owner=check_name(new.owner, "owner"),
-            side=Side(new.side),
-            price=instrument.price(new.price),
+            side=side,
+            price=price,
+            rests=rests,
             quantity=instrument.quantity(new.quantity),
             client_order_id=client_order_id,
             id=self.market.new_id(),

@@ -67,6 +67,7 @@ class Recovered:
                 quantity=event.quantity,
                 time_ms=event.time_ms,
                 client_order_id=event.client_order_id,
+                rests=event.rests,
             )
         elif isinstance(event, Cancelled):
             self.orders[event.order_id].cancel_requested = True

@@ -329,7 +329,7 @@ class Taker:
         else:
             self._market.note(Refused(match_id))
             self._book.release_held(order, confirmation.quantity)
-            effects += self._market.rematch([order])
+            effects += self._market.rematch([order]) + self._market.cancel_rest(order)
             self.announce_later(order)
         return effects + self._answered(negotiation, match_id)
 
@@ -398,12 +398,12 @@ class Taker:
     # -- the end -----------------------------------------------------------------------------------------
 
     def _settle(self, negotiation: Negotiation) -> list[Effect]:
-        """Step 6: what is left opens and, matched with what came meanwhile, rests."""
+        """Step 6: what is left opens and, matched with what came meanwhile, rests or is cancelled."""
         order = negotiation.order
         del self.negotiations[order.id]
         if negotiation.held:
             self._book.release_held(order, negotiation.held)
-        effects = self._market.rematch([order])
+        effects = self._market.rematch([order]) + self._market.cancel_rest(order)
         if negotiation.contended:
             self.announce_later(order)
         else:

@@ -142,6 +142,13 @@ async def test_the_client_api(start_worker: Callable[..., Any]) -> None:
         status, cancelled = await call("DELETE", f"/orders/{resting['order']['id']}")
         assert (status, cancelled["order"]["status"]) == (200, "cancelled")
         assert (await call("DELETE", f"/orders/{resting['order']['id']}"))[0] == 409
+        market = {"market": MARKET, "side": "sell", "quantity": "1", "owner": "ann", "type": "market"}
+        status, placed = await call("POST", "/orders", json=market)
+        assert (status, placed["order"]["status"], placed["order"]["time_in_force"]) == (
+            201,
+            "cancelled",
+            "ioc",
+        )
         assert (await call("GET", "/orders/none"))[0] == 404
         assert (await call("GET", "/nowhere"))[1]["error"]["code"] == "not_found"
         assert (await call("PUT", "/orders"))[0] == 405

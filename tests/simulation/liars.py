@@ -196,7 +196,15 @@ class Liar:
         def answered(text: str) -> None:
             answer = json.loads(text)
             self._note(answer)
-            if isinstance(answer, dict) and "lock_id" in answer and message["from"] == self.name:
+            if not isinstance(answer, dict) or "lock_id" not in answer:
+                return
+            if message["from"] != self.name:
+                # We were taken for another: trade in its name.
+                match = {"match_id": f"posed-{next(self._nonces)}", "lock_id": answer["lock_id"]}
+                match |= {"fills": answer["fills"], "side": message["payload"]["order"]["side"]}
+                match["order_id"] = message["payload"]["order"]["id"]
+                self._say(target, self._signed_request(target, "CrossPeerMatch", match, message["from"]))
+            else:
                 wrong = [{**answer["fills"][0], "quantity": str(self._random.randint(0, 20))}]
                 match = {"match_id": "m1", "lock_id": answer["lock_id"], "fills": wrong}
                 self._say(target, self._signed_request(target, "CrossPeerMatch", match))
@@ -209,13 +217,13 @@ class Liar:
             self.place, place, json.dumps(message), timeout_s=1.0, answered=answered, failed=lambda _: None
         )
 
-    def _signed_request(self, target: str, kind: str, payload: Any) -> Any:
-        """A request in our own name, in good order as far as the gate can tell."""
+    def _signed_request(self, target: str, kind: str, payload: Any, name: str | None = None) -> Any:
+        """A request in our own name (or another's), in good order as far as our own key goes."""
         if kind == "CrossPeerMatch":
             payload = {"side": "buy", "order_id": self._heard("id"), **payload}
         message = {
             "type": kind,
-            "from": self.name,
+            "from": name or self.name,
             "payload": payload,
             "market": "SIM",
             "time": START_MS + int(self.exchange.world.now * 1000),
@@ -232,6 +240,7 @@ class Liar:
             other = self._other()
             return random.choice(
                 [
+                    self._signed_request(target, kind, payload, other),
                     {**signed, "from": other, "key": self._key_of(other)},
                     {**signed, "from": other},
                     {"type": kind, "from": other, "payload": payload},

@@ -269,14 +269,25 @@ class SimPeer:
 
     # -- clients ---------------------------------------------------------------------------------------
 
-    def submit(self, side: str, price: int, quantity: int, owner: str) -> str | None:
-        """Returns the order's id, or None where nobody answers."""
+    def submit(
+        self, side: str, price: int | None, quantity: int, owner: str, ioc: bool = False
+    ) -> str | None:
+        """Returns the order's id, or None where nobody answers. ``price`` None: a market order."""
         if self.negotiator is None:
             return None
         taken: list[Order] = []
 
         def step(negotiator: Negotiator) -> list[Effect]:
-            order, effects = negotiator.submit(NewOrder(side, str(price), str(quantity), owner))
+            order, effects = negotiator.submit(
+                NewOrder(
+                    side,
+                    None if price is None else str(price),
+                    str(quantity),
+                    owner,
+                    type="market" if price is None else "limit",
+                    time_in_force="ioc" if ioc or price is None else "gtc",
+                )
+            )
             taken.append(order)
             self.exchange.world.log(f"{self.name} takes {order}")
             return effects
@@ -416,9 +427,10 @@ class Exchange:
             peer = self.peers[random.choice(names)]
             order_id = peer.submit(
                 random.choice(("buy", "sell")),
-                random.randint(97, 103),
+                None if random.random() < 0.1 else random.randint(97, 103),
                 random.randint(1, 9),
                 f"o{random.randrange(6)}-{peer.name}",
+                ioc=random.random() < 0.15,
             )
             if order_id is not None and random.random() < cancels:
                 pause = random.choice((0.0, 0.01, 0.05, 1.0))
@@ -536,6 +548,7 @@ class Exchange:
                 for id in trade.orders_of(name):
                     filled[name, id] += trade.quantity
         for key, order in orders.items():
+            assert order.rests or not order.open, f"{order} rests, and is not to"
             assert filled[key] == order.filled, f"{order} has trades of {filled[key]}"
         assert filled.keys() <= orders.keys(), "there are trades of no order"
         for name, peer in self.peers.items():

@@ -13,6 +13,7 @@ from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Settled
 from orderbook.errors import (
     BusyError,
     DuplicateOrderError,
+    InvalidFieldError,
     OrderBookError,
     OrderClosedError,
     ProtocolError,
@@ -571,6 +572,68 @@ def test_nobody_trades_with_themselves(maker: Peer) -> None:
     order, _ = maker.place("buy", 100, 8)
     assert order.status is OrderStatus.CANCELLED
     assert (order.filled, resting.open) == (0, 5)
+
+
+def ioc(side: str, price: str | None, quantity: str, owner: str = "ann") -> NewOrder:
+    kind = "market" if price is None else "limit"
+    return NewOrder(side, price, quantity, owner, type=kind, time_in_force="ioc")
+
+
+def test_what_is_left_of_an_ioc_order_is_cancelled_once_it_has_met_everyone(taker: Peer, maker: Peer) -> None:
+    maker.place("sell", 100, 3)
+    order, effects = taker.submit(ioc("buy", "100", "5"))
+    announce = only(effects, Announce)
+    assert order.reserved == 5, "it is announced before anything of it goes"
+    confirm = confirmed(taker, announce, maker.answer(announce))
+    taker.match_answered(confirm.match_id, maker.answer(confirm))
+    taker.check()
+    assert (order.filled, order.cancelled) == (3, 2)
+    assert order.status is OrderStatus.CANCELLED
+
+
+def test_an_ioc_order_with_nobody_to_ask_goes_at_once(maker: Peer) -> None:
+    order, effects = maker.submit(ioc("buy", "100", "5"))
+    assert kinds(effects) == [Settled]
+    assert (order.cancelled, maker.market.book.orders) == (5, {})
+
+
+def test_what_is_in_doubt_of_an_ioc_order_may_fill_and_never_rests(taker: Peer, maker: Peer) -> None:
+    maker.place("sell", 100, 3)
+    order, effects = taker.submit(ioc("buy", "100", "5"))
+    announce = only(effects, Announce)
+    confirm = confirmed(taker, announce, maker.answer(announce))
+    taker.match_failed(confirm.match_id)
+    assert (order.status, order.cancelled, order.reserved) == (OrderStatus.PENDING_CANCEL, 2, 3)
+    taker.match_answered(confirm.match_id, {"status": "rejected"})
+    taker.check()
+    assert order.cancelled == 5
+
+
+def test_a_market_order_takes_any_price_best_first_and_never_rests(maker: Peer) -> None:
+    maker.place("sell", 100, 3, owner="bob")
+    maker.place("sell", 500, 3, owner="bob")
+    order, effects = maker.submit(ioc("buy", None, "10"))
+    assert [trade.price for trade in only(effects, Traded).trades] == [100, 500]
+    assert (order.filled, order.cancelled) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"type": "stop"}, "type"),
+        ({"time_in_force": "day"}, "time_in_force"),
+        ({"type": "market"}, "price"),
+        ({"type": "market", "price": None, "time_in_force": "gtc"}, "time_in_force"),
+        ({"price": None}, "price"),
+    ],
+)
+def test_instructions_that_do_not_go_together_are_refused(
+    maker: Peer, change: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        maker.submit(NewOrder("buy", "100", "5", "ann")._replace(**change))
+    assert caught.value.field == field
+    assert maker.market.ledger.order_count == 0
 
 
 def test_an_unknown_order_cannot_be_cancelled(maker: Peer) -> None:
