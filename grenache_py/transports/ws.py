@@ -70,6 +70,7 @@ class Channel(WSListener):
         self._full = False  # the system takes no more for now
         self._holds = 0
         self._room: asyncio.Event | None = None
+        self.more = False  # the present message is not the last of those that came together
         self.ended = False  # no more messages come or go
         self.end_code = 0  # sent by this side, if any
         self.gone = loop.create_future()  # done when the connection is closed
@@ -85,6 +86,7 @@ class Channel(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if self.ended:
             return
+        self.more = not frame.last_in_buffer
         opcode = int(frame.msg_type.value)
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
@@ -151,9 +153,13 @@ class Channel(WSListener):
             self._room.clear()
             await self._room.wait()
 
-    def send(self, content: bytes, opcode: int = TEXT) -> None:
-        """Send a message; what is sent in one turn of the loop leaves in one piece. Text must be UTF-8."""
-        if self._client and len(content) > _GATHERED_BYTES:
+    def send(self, content: bytes, opcode: int = TEXT, *, alone: bool = False) -> None:
+        """Send a message; what is sent in one turn of the loop leaves in one piece. Text must be UTF-8.
+
+        ``alone`` says that nothing else is about to be sent, so that this need not wait for the end of the
+        turn.
+        """
+        if (alone and not self._waiting) or (self._client and len(content) > _GATHERED_BYTES):
             self._flush()
             if not self.ended:
                 self._transport.send(_MSG_TYPES[opcode], content)

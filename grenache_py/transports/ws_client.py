@@ -191,7 +191,7 @@ class WsClient:
             line = await self._another(destination, line, ends)
         waiting: asyncio.Future[list[Any]] = loop.create_future()
         line.calls[rid] = (waiting, ends, timeout_s)
-        line.channel.send(request)
+        line.channel.send(request, alone=len(line.calls) == 1)
         if self._ticking is None:
             self._ticking = loop.call_later(_TICK_S, self._tick)
         try:

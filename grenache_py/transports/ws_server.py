@@ -244,8 +244,8 @@ class _Caller:
         self._server.receive(_Exchange(self, content))
 
     def reply(self, body: bytes) -> None:
-        self.channel.send(body)
         self.unanswered -= 1
+        self.channel.send(body, alone=not self.unanswered and not self.channel.more)
         if self._held:
             self._balance()
         if self._server.draining:
