@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, TypeGuard
 
 from . import limits
@@ -76,6 +76,15 @@ def check_grape(grape: str, field: str = "grape") -> str:
     if not isinstance(url, str) or not _GRAPE.fullmatch(url):
         raise ArgumentError(field, f"must be a URL such as http://127.0.0.1:30001, not {grape!r}")
     return url
+
+
+def check_grapes(grapes: str | Sequence[str], field: str = "grape") -> list[str]:
+    """URLs of one or several Grapes, each once."""
+    if isinstance(grapes, str):
+        return [check_grape(grapes, field)]
+    if not isinstance(grapes, Sequence) or not grapes:
+        raise ArgumentError(field, f"must be a URL or a list of URLs, not {grapes!r}")
+    return list(dict.fromkeys(check_grape(grape, field) for grape in grapes))
 
 
 def check_seconds(seconds: float, field: str = "timeout") -> float:

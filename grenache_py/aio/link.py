@@ -7,12 +7,12 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import limits
-from ..checks import check_count, check_destination, check_grape, check_name, check_port, check_seconds
+from ..checks import check_count, check_destination, check_grapes, check_name, check_port, check_seconds
 from ..discovery import LookupCache, announce_pause_s
 from ..errors import (
     AnnounceError,
@@ -56,8 +56,9 @@ class Stoppable(Protocol):
 class Link:
     """A connection to one Grape: announce services, look them up, store and fetch values.
 
-    ``grape`` is the Grape's URL, ``timeout`` the seconds of one try, ``tries`` how often ``lookup`` and
-    ``announce`` are tried, ``cache_age`` for how many seconds look-ups are remembered.
+    ``grape`` is the Grape's URL, or several: when one does not answer, the next one is asked from then on.
+    ``timeout`` is the seconds of one try, ``tries`` how often ``lookup`` and ``announce`` are tried,
+    ``cache_age`` for how many seconds look-ups are remembered.
 
     Use it as an async context manager or call ``stop``; either ends its announcements, clients and services
     too. All methods raise ``ClosedError`` after that, ``ArgumentError`` for arguments,
@@ -66,13 +67,15 @@ class Link:
 
     def __init__(
         self,
-        grape: str = "http://127.0.0.1:30001",
+        grape: str | Sequence[str] = "http://127.0.0.1:30001",
         *,
         timeout: float = limits.GRAPE_TIMEOUT_S,
         tries: int = limits.GRAPE_TRIES,
         cache_age: float = limits.LOOKUP_CACHE_AGE_S,
     ):
-        self.grape = check_grape(grape)
+        self._grapes = check_grapes(grape)
+        #: URL of the Grape that is asked at present
+        self.grape = self._grapes[0]
         self._timeout_s = check_seconds(timeout)
         self._tries = check_count(tries, "tries")
         self._cache = LookupCache(time.monotonic, check_seconds(cache_age, "cache_age"))
@@ -308,20 +311,29 @@ class Link:
             raise
 
     async def _ask(self, kind: str, data: Any, tries: int, read: Callable[[Any, str], Result]) -> Result:
-        for left in range(tries - 1, -1, -1):
+        for left in range(max(tries, len(self._grapes)) - 1, -1, -1):
+            grape = self.grape
             body = encode_grape_request(str(uuid.uuid4()), data)
             try:
-                reply = await self._http.call(f"{self.grape}/{kind}", HEADERS, body, self._timeout_s)
-                value = decode_grape_reply(reply, self.grape, kind)
+                reply = await self._http.call(f"{grape}/{kind}", HEADERS, body, self._timeout_s)
+                value = decode_grape_reply(reply, grape, kind)
             except PeerError as error:
-                if not left:
-                    raise GrapeUnreachableError(self.grape, f"{kind}: {error.message}", error.code) from error
+                self._next_grape(grape)
+                # What may have been stored is not stored again: with a ``seq`` that would be refused.
+                if not left or (kind == "put" and error.in_doubt):
+                    raise GrapeUnreachableError(grape, f"{kind}: {error.message}", error.code) from error
             except GrapeReplyError as error:
-                if not left or error.status < 500:
+                if not left or error.status < 500 or kind == "put":
                     raise
+                self._next_grape(grape)
             else:
-                return read(value, self.grape)
+                return read(value, grape)
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def _next_grape(self, failed: str) -> None:
+        """Ask another Grape than ``failed`` from now on, if there is another and nobody did so before."""
+        if self.grape == failed:
+            self.grape = self._grapes[(self._grapes.index(failed) + 1) % len(self._grapes)]
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

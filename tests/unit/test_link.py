@@ -522,3 +522,55 @@ def test_stopping_while_a_lookup_waits(flavour):
         link.stop()
         thread.join(10)
         assert isinstance(outcomes[0], (errors.ClosedError, errors.GrapeUnreachableError))
+
+
+# --- several Grapes
+
+
+def test_another_grape_is_asked_when_one_does_not_answer(flavour):
+    gone = f"http://127.0.0.1:{free_port()}"
+    with ScriptedServer([reply('["10.0.0.1:5"]')]) as grape:
+        link = flavour.link([gone, grape.url])
+        assert link.grape == gone
+        assert link.lookup("svc") == ["10.0.0.1:5"]
+        assert link.grape == grape.url
+        assert link.lookup("svc", fresh=True) == ["10.0.0.1:5"]
+        assert len(grape.asked) == 2
+
+
+def test_a_grape_that_hangs_or_breaks_is_left_too(flavour):
+    oops = reply("oops", "500 Internal Server Error")
+    with (
+        ScriptedServer(["hold"]) as silent,
+        ScriptedServer([oops]) as broken,
+        ScriptedServer([reply("1")]) as good,
+    ):
+        link = flavour.link([silent.url, broken.url, good.url], timeout=0.2)
+        assert link.announce("svc", 5) == 1
+        assert link.grape == good.url
+
+
+def test_all_grapes_are_asked_before_giving_up(flavour):
+    gone = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    with ScriptedServer([reply("")]) as last:
+        assert flavour.link([*gone, last.url], tries=1).get("ab" * 20) is None
+    with pytest.raises(errors.GrapeUnreachableError):
+        flavour.link(gone, tries=1).lookup("svc")
+
+
+def test_nothing_is_stored_twice(flavour):
+    key = reply(json.dumps("ab" * 20))
+    with ScriptedServer(["close"]) as rude, ScriptedServer([key]) as other:
+        with pytest.raises(errors.GrapeUnreachableError):
+            flavour.link([rude.url, other.url]).put("text")
+        assert other.asked == []
+        # Where nothing was sent there is no doubt.
+        gone = f"http://127.0.0.1:{free_port()}"
+        assert flavour.link([gone, other.url]).put("text") == "ab" * 20
+
+
+@pytest.mark.parametrize("grapes", [[], ["nonsense"], 5, None, {"http://127.0.0.1:1"}])
+def test_bad_grapes_are_named(flavour, grapes):
+    with pytest.raises(errors.ArgumentError) as caught:
+        flavour.link(grapes)
+    assert caught.value.field == "grape"
