@@ -33,6 +33,13 @@ STRANGER_NODES_MAX: Final = 8
 PROVEN_S: Final = 600.0  # how long a proof counts; tokens last as long
 PROVEN_MAX: Final = 10_000
 
+# Look-ups.
+# An answer is given again for so long, unless the name is announced or withdrawn here meanwhile. With up to
+# 20 Grapes each hears of every announce, so this only spares walks; with more a new service may be seen this
+# much later.
+ANSWER_MAX_AGE_S: Final = 0.05
+ANSWERS_MAX: Final = 1000
+
 # Walks.
 WALKS_MAX: Final = 4096
 WAITING_MAX: Final = 10_000  # callers that share one walk

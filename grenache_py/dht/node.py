@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from .announces import OwnAnnounces
+from .answers import Answers
 from .bounds import (
     BOOTSTRAP_RETRY_MAX_S,
     BOOTSTRAP_RETRY_S,
@@ -146,7 +147,7 @@ class DhtNode:
             self.items,
             self._proven,
             random,
-            lambda name: emit("announce", name),
+            self._announced,
         )
         self._transactions = Transactions(send, clock, random)
         self._strangers = RateLimiter()
@@ -157,6 +158,7 @@ class DhtNode:
         self._verifying: dict[Address, dict[bytes, Any] | None] = {}
         self._walks: dict[Walk, Callable[[Any], None]] = {}
         self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
+        self._answers = Answers(random)
         self._lookups: dict[bytes, list[Callable[[list[bytes]], None]]] = {}
         self._holders = HolderCache(self.settings.max_tables)
         self._stores: dict[Store, None] = {}
@@ -211,6 +213,10 @@ class DhtNode:
         ValueError for an unfit name, Busy when too much is under way.
         """
         _check_name(name)
+        answer = self._answers.get(name, self._clock())
+        if answer is not None:
+            done(answer)
+            return
         callers = self._lookups.get(name)
         if callers is not None:
             if len(callers) >= WAITING_MAX:
@@ -225,6 +231,7 @@ class DhtNode:
         callers = self._lookups.pop(walk.target, None)
         if callers is not None:
             peers = self._peers_of(walk.target, walk)
+            self._answers.keep(walk.target, peers, self._clock())
             for done in callers:
                 done(peers)
 
@@ -239,6 +246,7 @@ class DhtNode:
         self._check_busy(name)
         now = self._clock()
         self.own.add(name, port, now)
+        self._answers.drop(name)
         if self.settings.host is not None:
             self.peers.announce(name, pack_address((self.settings.host, port)), self.settings.host, now)
             self._emit("announce", name)
@@ -267,9 +275,15 @@ class DhtNode:
         now = self._clock()
         if not self.own.withdraw(name, port, now):
             return False
+        self._answers.drop(name)
         for peer in self._own_peers(port):
             self.peers.withdraw(name, peer)
         return True
+
+    def _announced(self, name: bytes) -> None:
+        """Another node has announced something here."""
+        self._answers.drop(name)
+        self._emit("announce", name)
 
     def _own_peers(self, port: int) -> set[bytes]:
         return {pack_address((host, port)) for host in self.own_hosts}

@@ -426,3 +426,21 @@ def test_an_announce_does_not_wait_for_the_dead() -> None:
     report = announce(network, nodes[0], b"svc", 6001)
     assert (report.stored, report.silent) == (4, 0)
     assert network.now - began < 0.3
+
+
+def test_an_answer_given_again_knows_what_was_announced_meanwhile() -> None:
+    network = Network()
+    nodes = network.grow(5)
+    announce(network, nodes[0], b"svc", 6001)
+    assert lookup(network, nodes[1], b"svc")[0] == [peer(1, 6001)]
+    before = network.datagrams
+    assert lookup(network, nodes[1], b"svc") == ([peer(1, 6001)], 0.0)
+    assert network.datagrams == before
+    # Through others, through itself, and withdrawn: it is asked for anew each time.
+    announce(network, nodes[2], b"svc", 6002)
+    assert len(lookup(network, nodes[1], b"svc")[0]) == 2
+    announce(network, nodes[1], b"svc", 6003)
+    assert len(lookup(network, nodes[1], b"svc")[0]) == 3
+    nodes[1].own_hosts.add("10.0.0.2")
+    nodes[1].withdraw(b"svc", 6003)
+    assert len(lookup(network, nodes[1], b"svc")[0]) == 2

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from grenache_py.dht import bounds
 from grenache_py.dht.announces import OwnAnnounces
+from grenache_py.dht.answers import Answers
 from grenache_py.dht.peers import PeerStore
 from grenache_py.dht.ratelimit import RateLimiter
 from grenache_py.dht.storing import HolderCache, Store, StoreReport
@@ -191,3 +192,22 @@ def test_who_stays_silent_is_not_waited_for_once_somebody_stored_it() -> None:
     assert waiting == {}
     assert reports == [StoreReport(3, 1, [(203, "bad token")])]
     assert reports[0].silent == 1
+
+
+def test_answers_are_given_again_for_a_moment() -> None:
+    answers = Answers(Random(1))
+    peers = [b"%06d" % number for number in range(20)]
+    answers.keep(b"svc", peers, 1.0)
+    answers.keep(b"nobody", [], 1.0)
+    assert answers.get(b"nobody", 1.0) is None
+    given = [answers.get(b"svc", 1.01) for _ in range(3)]
+    assert all(sorted(each or []) == peers for each in given)
+    assert len({tuple(each or []) for each in given}) == 3
+    assert answers.get(b"svc", 1.0 + bounds.ANSWER_MAX_AGE_S) is None
+    answers.keep(b"svc", peers, 2.0)
+    answers.drop(b"svc")
+    answers.drop(b"svc")
+    assert answers.get(b"svc", 2.0) is None
+    for number in range(3 * bounds.ANSWERS_MAX):
+        answers.keep(b"%d" % number, peers, 3.0)
+        assert len(answers) <= bounds.ANSWERS_MAX
