@@ -77,6 +77,17 @@ def _well_formed(value: Any) -> Any:
     return value
 
 
+def convert(value: Any, type: Any) -> Any:
+    """Parsed JSON as an instance of ``type``: a dataclass, a ``msgspec.Struct``, ``list[int]``, ….
+
+    Raises ``ValueError`` that names the place where it does not fit.
+    """
+    try:
+        return msgspec.convert(value, type)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
 # --- gzip
 
 

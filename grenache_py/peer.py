@@ -10,8 +10,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from functools import partial
 from ssl import SSLContext
 from typing import Any, TypeVar, overload
@@ -48,7 +48,7 @@ from .transports.rpc_server import Handler, RpcServer
 from .transports.stream_server import StreamServer, finish
 from .transports.streams import StreamClient
 from .transports.sync_stream import Stream, run
-from .wire import Request, decode_reply, encode_request, encode_stream_head
+from .wire import Request, decode_reply, encode_request, encode_stream_head, typed
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,9 @@ class PeerRPCClient:
     Use it as a context manager or call ``stop``; stopping its Link does so too. ``timeout`` is always the
     seconds that the whole call may take, look-up included; ``compress`` asks for gzip in both directions;
     ``headers`` are further HTTP headers (values that are no text are sent as JSON).
+
+    ``type`` is what the result must be, such as a dataclass, a ``msgspec.Struct`` or ``list[int]``: it comes
+    as an instance of it, or ``ReplyError`` with code ``ERR_REPLY_TYPE`` says where it does not fit.
 
     The calls raise ``ArgumentError``, ``GrapeError`` when the look-up fails (``LookupEmptyError``: nobody
     announces the name), ``PeerError`` when the peer does (``RemoteError``: its handler answered with an
@@ -124,6 +127,7 @@ class PeerRPCClient:
         idempotent: bool = False,
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
+        type: Any = None,
     ) -> Any:
         """Call one of the peers that announce ``key``; returns the result.
 
@@ -141,7 +145,8 @@ class PeerRPCClient:
             destination = self._chooser.choose(self._lookup(key, ends), attempts.tried)
             try:
                 left_s = _left_s(ends) / attempts.left
-                return self._timed_call(destination, key, payload, left_s, compress, headers)
+                result = self._timed_call(destination, key, payload, left_s, compress, headers)
+                return typed(result, type, destination)
             except PeerError as error:
                 others = self._link.known(key) or ()
                 if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
@@ -172,10 +177,12 @@ class PeerRPCClient:
         timeout: float = limits.REQUEST_TIMEOUT_S,
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
+        type: Any = None,
     ) -> Any:
         """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
         check_destination(destination)
-        return self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        result = self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        return typed(result, type, destination)
 
     def map(
         self,
@@ -189,10 +196,26 @@ class PeerRPCClient:
     ) -> list[MapResult]:
         """Call all peers that announce ``key`` at once, or ``limit`` of them chosen at random.
 
-        Returns one ``MapResult`` for each peer called. A peer that fails is reported in its own result and
-        changes nothing for the others (in Node the first error fails all). Raises only what concerns the
-        call as a whole: ``LookupEmptyError`` when there are no peers.
+        Returns one ``MapResult`` for each peer called, in the order in which they came. A peer that fails is
+        reported in its own result and changes nothing for the others (in Node the first error fails all).
+        Raises only what concerns the call as a whole: ``LookupEmptyError`` when there are no peers.
         """
+        results = self.map_stream(
+            key, payload, limit=limit, timeout=timeout, compress=compress, headers=headers
+        )
+        return list(results)
+
+    def map_stream(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Iterator[MapResult]:
+        """As ``map``, but gives each result when it comes."""
         ends = _ends(timeout)
         if limit is not None:
             check_count(limit, "limit")
@@ -212,7 +235,8 @@ class PeerRPCClient:
 
         self._check_process()
         try:
-            return list(self._pool.map(one, chosen))
+            for future in as_completed([self._pool.submit(one, destination) for destination in chosen]):
+                yield future.result()
         except (CancelledError, RuntimeError) as error:  # the pool was shut down
             raise ClosedError("stopped during the call") from error
 

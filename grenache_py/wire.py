@@ -15,7 +15,7 @@ from typing import Any
 
 from . import limits
 from .checks import check_name
-from .codec import TooLargeError, compress, decode_json, decompress, encode_json
+from .codec import TooLargeError, compress, convert, decode_json, decompress, encode_json
 from .errors import (
     ArgumentError,
     BadRequestError,
@@ -116,6 +116,18 @@ def decode_reply(reply: HttpReply, rid: str, destination: str, gzipped: bool = F
         text = remote_error if isinstance(remote_error, str) else encode_json(remote_error).decode()
         raise RemoteError(destination, text, result)
     return result
+
+
+def typed(result: Any, type: Any, destination: str) -> Any:
+    """A result as an instance of ``type`` (``None``: as it is). Raises ``ReplyError`` if it does not fit."""
+    if type is None:
+        return result
+    try:
+        return convert(result, type)
+    except ValueError as error:
+        failure = ReplyError(destination, f"the result is not what was asked for: {error}")
+        failure.code = "ERR_REPLY_TYPE"
+        raise failure from None
 
 
 def plain_body(reply: HttpReply, gzipped: bool = False) -> bytes:

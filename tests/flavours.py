@@ -133,6 +133,8 @@ class Awaited:
         def call(*args: Any, **options: Any) -> Any:
             async def run() -> Any:
                 result = value(*args, **options)
+                if inspect.isasyncgen(result):
+                    return [item async for item in result]
                 return await result if inspect.isawaitable(result) else result
 
             result = asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)

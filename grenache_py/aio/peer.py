@@ -10,7 +10,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from ssl import SSLContext
 from typing import Any, TypeVar, overload
@@ -41,7 +41,7 @@ from ..transports.aio_http import HttpClient
 from ..transports.rpc_server import Handler, RpcServer
 from ..transports.stream_server import StreamServer, finish
 from ..transports.streams import Stream, StreamClient
-from ..wire import Request, decode_reply, encode_request, encode_stream_head
+from ..wire import Request, decode_reply, encode_request, encode_stream_head, typed
 from .link import Link
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,9 @@ class PeerRPCClient:
     Use it as an async context manager or call ``stop``; stopping its Link does so too. ``timeout`` is
     always the seconds that the whole call may take, look-up included; ``compress`` asks for gzip in both
     directions; ``headers`` are further HTTP headers (values that are no text are sent as JSON).
+
+    ``type`` is what the result must be, such as a dataclass, a ``msgspec.Struct`` or ``list[int]``: it comes
+    as an instance of it, or ``ReplyError`` with code ``ERR_REPLY_TYPE`` says where it does not fit.
 
     The calls raise ``ArgumentError``, ``GrapeError`` when the look-up fails (``LookupEmptyError``: nobody
     announces the name), ``PeerError`` when the peer does (``RemoteError``: its handler answered with an
@@ -95,6 +98,7 @@ class PeerRPCClient:
         idempotent: bool = False,
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
+        type: Any = None,
     ) -> Any:
         """Call one of the peers that announce ``key``; returns the result.
 
@@ -112,7 +116,8 @@ class PeerRPCClient:
             destination = self._chooser.choose(await self._lookup(key, ends), attempts.tried)
             try:
                 left_s = _left_s(ends) / attempts.left
-                return await self._timed_call(destination, key, payload, left_s, compress, headers)
+                result = await self._timed_call(destination, key, payload, left_s, compress, headers)
+                return typed(result, type, destination)
             except PeerError as error:
                 others = self._link.known(key) or ()
                 if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
@@ -143,10 +148,12 @@ class PeerRPCClient:
         timeout: float = limits.REQUEST_TIMEOUT_S,
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
+        type: Any = None,
     ) -> Any:
         """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
         check_destination(destination)
-        return await self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        result = await self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        return typed(result, type, destination)
 
     async def map(
         self,
@@ -160,10 +167,26 @@ class PeerRPCClient:
     ) -> list[MapResult]:
         """Call all peers that announce ``key`` at once, or ``limit`` of them chosen at random.
 
-        Returns one ``MapResult`` for each peer called. A peer that fails is reported in its own result and
-        changes nothing for the others (in Node the first error fails all). Raises only what concerns the
-        call as a whole: ``LookupEmptyError`` when there are no peers.
+        Returns one ``MapResult`` for each peer called, in the order in which they came. A peer that fails is
+        reported in its own result and changes nothing for the others (in Node the first error fails all).
+        Raises only what concerns the call as a whole: ``LookupEmptyError`` when there are no peers.
         """
+        results = self.map_stream(
+            key, payload, limit=limit, timeout=timeout, compress=compress, headers=headers
+        )
+        return [result async for result in results]
+
+    async def map_stream(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[MapResult]:
+        """As ``map``, but gives each result when it comes. Calls under way end with the iteration."""
         ends = _ends(timeout)
         if limit is not None:
             check_count(limit, "limit")
@@ -182,7 +205,13 @@ class PeerRPCClient:
                 failure = error
             return MapResult(destination, result, failure, time.monotonic() - started)
 
-        return list(await asyncio.gather(*map(one, chosen)))
+        tasks = [asyncio.ensure_future(one(destination)) for destination in chosen]
+        try:
+            for next_one in asyncio.as_completed(tasks):
+                yield await next_one
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def stream(
         self,

@@ -6,13 +6,17 @@ import json
 import socket
 import threading
 import time
+from dataclasses import dataclass
 
 import pytest
 
-from grenache_py import errors, limits
+import grenache_py.aio
+from grenache_py import Link, PeerRPCClient, PeerRPCServer, errors, limits
 from tests.harness import eventually, free_port
 from tests.scripted import ScriptedServer, reply
 from tests.unit.test_rpc_server import listens_on
+
+NOBODY = "http://127.0.0.1:1"
 
 
 def grape_with(*destinations: object) -> ScriptedServer:
@@ -336,6 +340,68 @@ def test_one_peer_that_fails_spoils_nothing(flavour):
         assert again == set(results) - {gone, rude.destination}
 
 
+def test_results_of_a_broadcast_come_as_they_come(flavour):
+    with ScriptedServer(["hold"]) as silent, grape_with(silent, flavour.service(echo), dead()) as grape:
+        client = flavour.client(flavour.link(grape.url))
+        results = list(client.map_stream("rpc_test", 1, timeout=0.5))
+        assert sorted(type(result.error).__name__ for result in results) == [
+            "ConnectError",
+            "NoneType",
+            "RequestTimeout",
+        ]
+        assert isinstance(results[-1].error, errors.RequestTimeout)
+
+
+def test_the_first_result_of_a_broadcast_does_not_wait_for_the_last():
+    with Link(NOBODY) as link, ScriptedServer(["hold"]) as silent:
+        service = PeerRPCServer(link).transport()
+        service.on("request", echo)
+        service.listen(0, "127.0.0.1")
+        with grape_with(silent, service) as grape, Link(grape.url) as calling:
+            results = PeerRPCClient(calling).map_stream("rpc_test", 1, timeout=1)
+            assert next(results).ok
+            assert not next(results).ok
+
+
+async def test_a_broadcast_with_asyncio_ends_with_its_iteration():
+    async with grenache_py.aio.Link(NOBODY) as link:
+        service = grenache_py.aio.PeerRPCServer(link).transport()
+        service.on("request", echo)
+        await service.listen(0, "127.0.0.1")
+        with ScriptedServer(["hold"]) as silent, grape_with(silent, service) as grape:
+            async with grenache_py.aio.Link(grape.url) as calling:
+                client = grenache_py.aio.PeerRPCClient(calling)
+                results = client.map_stream("rpc_test", 1, timeout=30)
+                assert (await anext(results)).ok
+                started = time.monotonic()
+                await results.aclose()
+                await client.stop()
+                assert time.monotonic() - started < 5
+
+
+@dataclass
+class Echoed:
+    key: str
+    payload: list[int]
+
+
+def test_a_result_of_a_type(flavour):
+    service = flavour.service(echo)
+    with grape_with(service) as grape:
+        client = flavour.client(flavour.link(grape.url))
+        assert client.request("rpc_test", [1, 2], type=Echoed) == Echoed("rpc_test", [1, 2])
+        place = f"127.0.0.1:{service.port}"
+        assert client.request_to(place, "k", [], type=Echoed) == Echoed("k", [])
+        for call in (
+            lambda: client.request("k", ["x"], type=Echoed),
+            lambda: client.request_to(place, "k", 1, type=int),
+        ):
+            with pytest.raises(errors.ReplyError) as caught:
+                call()
+            assert caught.value.code == "ERR_REPLY_TYPE"
+            assert caught.value.in_doubt
+
+
 def test_when_all_peers_fail_it_does_not_look_like_no_peers(flavour):
     with grape_with(dead(), dead()) as grape:
         results = flavour.client(flavour.link(grape.url)).map("rpc_test", 1)
@@ -410,7 +476,7 @@ def test_a_peer_that_comes_back_is_found_again(flavour):
 
 
 def test_the_first_example_of_the_documentation():
-    from grenache_py import Grape, Link, PeerRPCClient, PeerRPCServer
+    from grenache_py import Grape
 
     with Grape(host="127.0.0.1") as grape, Link(grape=grape.url) as link:
         service = PeerRPCServer(link).transport("server")
