@@ -45,7 +45,8 @@ async def run_peer(conf: dict[str, Any]) -> None:
     from orderbook.worker import Worker
 
     journals = Path(conf["journal"]) if conf["journal"] else None
-    instrument = Instrument(MARKET, tick="1", lot="1")
+    market = conf["market"]
+    instrument = Instrument(market, tick="1", lot="1")
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -53,8 +54,8 @@ async def run_peer(conf: dict[str, Any]) -> None:
         worker = Worker(link, conf["name"], [instrument], host="127.0.0.1", journals=journals)
         async with worker:
             if conf["role"] == "maker":
-                await worker.submit(MARKET, NewOrder("sell", "100", str(10**15), "owner"))
-            roster = worker.market(MARKET).roster
+                await worker.submit(market, NewOrder("sell", "100", str(10**15), "owner"))
+            roster = worker.market(market).roster
             await until(lambda: len(roster.trading()) == 2, 30.0, "the peers to meet")
             print(json.dumps({"ready": worker.port}), flush=True)
 
@@ -63,7 +64,7 @@ async def run_peer(conf: dict[str, Any]) -> None:
             async def place(count: int) -> None:
                 for _ in range(count):
                     started = time.perf_counter()
-                    order = await worker.submit(MARKET, NewOrder("buy", "100", "1", "owner"))
+                    order = await worker.submit(market, NewOrder("buy", "100", "1", "owner"))
                     assert order.filled == 1, order
                     latencies.append((time.perf_counter() - started) * 1e3)
 
