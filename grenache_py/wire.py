@@ -42,18 +42,37 @@ class HttpReply:
 CLIENT_HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "grenache-py"}
 """The headers that go with every request of a client, to peers and to Grapes."""
 
+DEADLINE_HEADER = "grc-deadline-ms"
+"""Ours: how many milliseconds the caller will still wait. Node servers pass it over."""
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What the transport sets itself, or must not be told to do.
 _RESERVED = frozenset(
-    {"_gr", "grc-compress", "host", "connection", "keep-alive", "upgrade", "expect", "te", "trailer"}
+    {
+        "_gr",
+        "grc-compress",
+        "grc-deadline-ms",
+        "host",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "expect",
+        "te",
+        "trailer",
+    }
     | {"accept-encoding", "content-encoding", "content-length", "content-type", "transfer-encoding"}
 )
 
 
 def encode_request(
-    rid: str, key: str, payload: Any, gzipped: bool = False, extra: Mapping[str, Any] | None = None
+    rid: str,
+    key: str,
+    payload: Any,
+    gzipped: bool = False,
+    extra: Mapping[str, Any] | None = None,
+    deadline_s: float | None = None,
 ) -> tuple[dict[str, str], bytes]:
-    """The headers and the body of one request.
+    """The headers and the body of one request; ``deadline_s`` is what the server is told of the time.
 
     Body: ``[rid, key, payload]`` as JSON, gzip if asked. ``extra`` headers that are no text are sent as
     JSON, as Node does. Raises ``ArgumentError``.
@@ -67,6 +86,8 @@ def encode_request(
         headers = {"grc-compress": "none", "Content-Type": "text/plain;charset=UTF-8"}
     if extra:
         headers.update(_extra_headers(extra))
+    if deadline_s is not None:
+        headers[DEADLINE_HEADER] = str(max(1, round(deadline_s * 1000)))
     return headers, body
 
 
@@ -244,6 +265,14 @@ def decode_action(headers: Mapping[str, str]) -> tuple[str | None, Any]:
     except (KeyError, ValueError):
         arguments = {}
     return headers.get("_a") or None, arguments
+
+
+def decode_deadline(headers: Mapping[str, str]) -> float | None:
+    """For how many seconds the caller will still wait; ``None`` when it does not say so, or nonsense."""
+    text = headers.get(DEADLINE_HEADER)
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 12:
+        return None
+    return int(text) / 1000
 
 
 def _gr(header: str | None) -> tuple[Any, Any]:

@@ -66,10 +66,19 @@ class PeerRPCClient:
     With ``ssl``, a context such as ``grenache_py.tls.client_context`` makes, peers are called over TLS.
     ``choice`` is how ``request`` and ``stream`` choose among the peers: ``random`` (as Node does),
     ``least-loaded`` or ``fastest`` (see ``docs/rpc.md``). Peers that fail are left out for a while.
+    With ``deadlines`` each request tells its peer how long it will wait, and a peer of ours gives up then.
     """
 
-    def __init__(self, link: Link, *, ssl: SSLContext | None = None, choice: str = "random"):
+    def __init__(
+        self,
+        link: Link,
+        *,
+        ssl: SSLContext | None = None,
+        choice: str = "random",
+        deadlines: bool = False,
+    ):
         self._link = link
+        self._deadlines = deadlines
         self._chooser = Chooser(choice, random.choice, random.random)
         self._http = HttpClient(ssl=check_context(ssl))
         self._scheme = "http" if ssl is None else "https"
@@ -272,7 +281,8 @@ class PeerRPCClient:
         headers: Mapping[str, Any] | None,
     ) -> Any:
         rid = str(uuid.uuid4())
-        head, body = encode_request(rid, key, payload, compress, headers)
+        deadline_s = timeout_s if self._deadlines else None
+        head, body = encode_request(rid, key, payload, compress, headers, deadline_s)
         try:
             reply = await self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
         except (ConnectError, ConnectionLost):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
 from typing import Any, Protocol
@@ -18,7 +19,16 @@ from typing import Any, Protocol
 from .. import limits
 from ..errors import BadRequestError, ListenError
 from ..tls import Certificate
-from ..wire import Request, decode_action, decode_request, encode_bad_request_reply, encode_reply, error_text
+from ..wire import (
+    DEADLINE_HEADER,
+    Request,
+    decode_action,
+    decode_deadline,
+    decode_request,
+    encode_bad_request_reply,
+    encode_reply,
+    error_text,
+)
 from .http1 import Exchange, HttpServer
 
 log = logging.getLogger(__name__)
@@ -40,7 +50,7 @@ class ReplyingServer(Protocol):
 class Handler:
     """What a request handler replies with; safe to use from any thread, also after the handler returned."""
 
-    __slots__ = ("_exchange", "_gzipped", "_loop", "_rid", "_server", "_thread_id")
+    __slots__ = ("_ends", "_exchange", "_gzipped", "_loop", "_rid", "_server", "_thread_id")
 
     def __init__(self, server: ReplyingServer, exchange: Any, request: Request):
         self._server = server
@@ -49,6 +59,19 @@ class Handler:
         self._gzipped = request.gzipped
         self._loop = server.loop
         self._thread_id = server.thread_id
+        self._ends: float | None = None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """For how many seconds the caller will still wait, 0 when it has gone; ``None`` when it does not say.
+
+        What it says is the header ``grc-deadline-ms``, see ``deadlines`` of ``PeerRPCClient``.
+        """
+        return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    def expect_until(self, ends: float) -> None:
+        """The caller waits until ``ends`` on the clock of ``time.monotonic``."""
+        self._ends = ends
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -168,6 +191,8 @@ class RpcServer:
         # Unanswered requests and when they expire; the time limit is the same for all, so the first one is
         # next.
         self._unanswered: dict[Handler, float] = {}
+        # Those whose callers wait for less.
+        self._deadlines: dict[Handler, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.loop: asyncio.AbstractEventLoop
         self.thread_id = 0
@@ -198,6 +223,8 @@ class RpcServer:
             self._timer.cancel()
             self._timer = None
         self._unanswered.clear()
+        while self._deadlines:
+            self._deadlines.popitem()[1].cancel()
 
     def _receive(self, exchange: Exchange) -> None:
         if self._authorize is not None and not is_authorized(self._authorize, exchange):
@@ -216,11 +243,22 @@ class RpcServer:
         self._unanswered[handler] = self.loop.time() + self._timeout_s
         if self._timer is None:
             self._timer = self.loop.call_later(self._timeout_s, self._expire)
+        if DEADLINE_HEADER in exchange.headers:
+            self._limit(handler, exchange.headers)
         self._on_request(request, handler)
+
+    def _limit(self, handler: Handler, headers: Mapping[str, str]) -> None:
+        seconds = decode_deadline(headers)
+        if seconds is not None:
+            handler.expect_until(time.monotonic() + seconds)
+            if seconds < self._timeout_s:
+                self._deadlines[handler] = self.loop.call_later(seconds, self._give_up, handler)
 
     def deliver(self, handler: Handler, exchange: Exchange, status: int, body: bytes) -> None:
         """Send a reply; on the loop."""
         self._unanswered.pop(handler, None)
+        if self._deadlines and handler in self._deadlines:
+            self._deadlines.pop(handler).cancel()
         if exchange.replied:
             log.warning("a second reply to one request was ignored")
             return
@@ -234,5 +272,8 @@ class RpcServer:
                 self._timer = self.loop.call_at(ends, self._expire)
                 break
             log.warning("a request was not answered within %g s", self._timeout_s)
-            handler.refuse(504, "ERR_TIMEOUT")
-            self._on_expired(handler)
+            self._give_up(handler)
+
+    def _give_up(self, handler: Handler) -> None:
+        handler.refuse(504, "ERR_TIMEOUT")
+        self._on_expired(handler)

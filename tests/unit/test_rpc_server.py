@@ -170,6 +170,75 @@ def test_an_error_text_that_cannot_be_sent_is_mended(flavour, monkeypatch):
     assert post(flavour.service(handle), '["r","k",1]') == (200, ["r", "MyError: half a pair: ?", None])
 
 
+def test_a_handler_knows_how_long_its_caller_waits(flavour):
+    service = flavour.service(lambda rid, key, payload, handler: handler.reply(None, handler.remaining_s))
+    remaining = post(service, '["r","k",1]', "grc-deadline-ms: 60000\r\n")[1][2]
+    assert 50 < remaining <= 60
+    for nonsense in ("", "-1", "x", "1.5", "9" * 13, "²"):
+        with RawClient(service.port) as client:
+            client.send(
+                f"POST / HTTP/1.1\r\nHost: x\r\ngrc-deadline-ms: {nonsense}\r\n".encode("latin-1")
+                + b'Content-Length: 11\r\n\r\n["r","k",1]'
+            )
+            assert json.loads(client.read()[2])[2] is None
+
+
+def test_work_ends_when_its_caller_has_given_up(flavour):
+    service = flavour.service(lambda rid, key, payload, handler: None)
+    with RawClient(service.port) as client:
+        started = time.monotonic()
+        status, _, body = client.post('["r","k",1]', "grc-deadline-ms: 100\r\n")
+        assert (status, json.loads(body)) == (504, ["r", "ERR_TIMEOUT", None])
+        assert 0.05 < time.monotonic() - started < 2
+
+
+async def test_a_coroutine_is_cancelled_when_its_caller_has_given_up():
+    from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
+
+    cancelled = asyncio.Event()
+
+    async def handle(rid, key, payload, handler):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with Link(NOBODY) as link:
+        service = PeerRPCServer(link).transport()
+        service.on("request", handle)
+        await service.listen(0, "127.0.0.1")
+        client = PeerRPCClient(link, deadlines=True)
+        with pytest.raises((errors.RequestTimeout, errors.StatusError)) as caught:
+            await client.request_to(f"127.0.0.1:{service.port}", "k", 1, timeout=0.2)
+        assert caught.value.code == "ERR_TIMEOUT"
+        await asyncio.wait_for(cancelled.wait(), 5)
+
+
+def test_a_request_whose_caller_has_gone_is_not_begun():
+    from grenache_py import Link, PeerRPCServer
+
+    begun, release = [], threading.Event()
+
+    def handle(rid, key, payload, handler):
+        begun.append(payload)
+        release.wait(10)
+        handler.reply(None, payload)
+
+    with Link(NOBODY) as link:
+        service = PeerRPCServer(link, threads=1).transport()
+        service.on("request", handle)
+        service.listen(0, "127.0.0.1")
+        with RawClient(service.port) as first, RawClient(service.port) as second:
+            first.send(b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n["r","k",1]')
+            eventually(lambda: begun)
+            assert second.post('["r","k",2]', "grc-deadline-ms: 50\r\n")[0] == 504
+            release.set()
+            assert json.loads(first.read()[2]) == ["r", None, 1]
+            assert second.post('["r","k",3]')[0] == 200
+        assert begun == [1, 3]
+
+
 def test_a_second_reply_is_ignored_and_logged(flavour, caplog):
     def handle(rid, key, payload, handler):
         handler.reply(None, "one")
