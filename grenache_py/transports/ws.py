@@ -22,6 +22,7 @@ from .ws_frames import (
     GOING_AWAY,
     INTERNAL_ERROR,
     NORMAL,
+    PONG,
     PROTOCOL_ERROR,
     TEXT,
     FrameError,
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 picows_log = logging.getLogger(__name__ + ".picows")
 picows_log.setLevel(logging.CRITICAL)
 
-_PONG = 10
 _MSG_TYPES = {TEXT: WSMsgType.TEXT, BINARY: WSMsgType.BINARY}
 # Up to here masking and joining in Python costs less than a call of the system for each frame.
 _GATHERED_BYTES = 2048
@@ -87,14 +87,14 @@ class Channel(WSListener):
         if self.ended:
             return
         self.more = not frame.last_in_buffer
-        opcode = int(frame.msg_type.value)
+        opcode: Any = frame.msg_type  # an IntEnum, whatever its stub says
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
         elif opcode == CLOSE:
             self.close(NORMAL, consented=True)
-        elif opcode != _PONG:
+        elif opcode != PONG:
             try:
-                message = self._messages.feed(opcode, frame.fin, frame.get_payload_as_bytes())
+                message = self._messages.feed(int(opcode), frame.fin, frame.get_payload_as_bytes())
             except FrameError as error:
                 self.close(error.code, error.message)
                 return

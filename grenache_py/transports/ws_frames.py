@@ -56,6 +56,8 @@ class Messages:
         Raises ``FrameError`` for what may not follow what came before, for messages that are too large, and
         for text that is not UTF-8. Of a message that comes in one frame nothing is copied.
         """
+        if self._parts is None and fin and len(payload) <= self._max_bytes and opcode != CONTINUATION:
+            return _message(opcode, payload)  # as nearly all are
         if opcode == CONTINUATION:
             if self._parts is None:
                 raise FrameError(PROTOCOL_ERROR, "a continuation of nothing")
@@ -65,8 +67,6 @@ class Messages:
         held = 0 if self._parts is None else len(self._parts)
         if held + len(payload) > self._max_bytes:
             raise FrameError(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
-        if fin and self._parts is None:
-            return _message(opcode, payload)
         if self._parts is None:
             self._opcode = opcode
             self._parts = bytearray()
