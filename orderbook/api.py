@@ -9,7 +9,7 @@
     GET    /trades           ?market= after= limit=           -> {trades, next}
     GET    /trades/{match_id}/proof                           -> {match_id, request, answer}
     GET    /peers                                             -> {peers}
-    GET    /healthz                                           -> {status, peer, markets}
+    GET    /healthz                                           -> {status, peer, key, markets}
 
 Prices and quantities are decimal strings, times are milliseconds since the epoch. ``next`` is what to pass
 as ``after`` for the next page, or null. An error is ``{"error": {"code", "message", "field"?}}`` with a

@@ -12,17 +12,13 @@ from pathlib import Path
 from grenache_py.aio import Link
 
 from .api import Api
-from .identity import Identity
-from .keyfile import kept_key, load_key, new_identity
+from .keyfile import load_key
 from .keyring import Allowed
 from .model import Instrument
 from .selection import POLICIES, Policy
 from .worker import Worker
 
 log = logging.getLogger(__name__)
-
-KEPT_KEY = "peer.key"
-"""Of a peer that was given none: the file in the folder of its journals, for both belong together."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +55,6 @@ class PeerSettings:
     allowed: Allowed | None = None
     unsigned: bool = False
 
-    def identity(self) -> Identity:
-        """The key to sign with. Raises IdentityError."""
-        if self.key is not None:
-            return load_key(self.key)
-        return new_identity() if self.journals is None else kept_key(self.journals / KEPT_KEY)
-
 
 async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None]) -> None:
     """Run until SIGINT or SIGTERM; ``ready`` is called once peers and clients can reach it.
@@ -73,7 +63,7 @@ async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None])
         OSError: An address can't be listened on.
         JournalError, IdentityError: A file of it can't be used.
     """
-    identity = settings.identity()
+    identity = None if settings.key is None else load_key(settings.key)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

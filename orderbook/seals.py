@@ -80,7 +80,7 @@ def canonical(message: Mapping[str, Any]) -> bytes:
         data = msgspec.json.encode(
             {name: value for name, value in message.items() if name != "sig"}, order="sorted"
         )
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"the message can't be signed: {error}") from error
     if len(data) > limits.SIGNED_BYTES:
         raise ProtocolError(f"a signed message must be at most {limits.SIGNED_BYTES} bytes")

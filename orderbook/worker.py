@@ -29,7 +29,7 @@ from .events import Signed
 from .gate import Gate
 from .identity import Identity
 from .journal import Journal, MemoryJournal, open_journal
-from .keyfile import new_identity
+from .keyfile import kept_key, new_identity
 from .keyring import Allowed
 from .market import Market
 from .model import Instrument, Order, check_name
@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 
 ANNOUNCE_INTERVAL_S = 45.0
 """As Bitfinex's own workers: well within the 80 s after which a Grape may forget."""
+
+
+KEPT_KEY = "peer.key"
+"""Of a peer that was given no key: the file in the folder of its journals, for both belong together."""
 
 
 def shared_name(market: str) -> str:
@@ -81,9 +85,13 @@ class Worker:
         host: The address it listens on; None: all. Peers find it under its Grape's address.
         journals: The folder of its journals, a file for each market; None: all is forgotten in the end.
         durability: Of the journals, one of :data:`orderbook.journal.DURABILITIES`.
-        identity: The key that signs what this peer says; None: a new one, which ends with it.
+        identity: The key that signs what this peer says; None: the one kept in the folder of its journals, or
+            where it has none a new one, which ends with it.
         allowed: The keys that may trade here, each with the only name that it may use or None; None: any key.
         unsigned: Whether peers that do not sign may trade here too, for learning: anybody can pose as one.
+
+    Raises:
+        IdentityError: The kept key can't be used.
     """
 
     def __init__(
@@ -112,7 +120,9 @@ class Worker:
         self._server = PeerRPCServer(link)
         self._service = self._server.transport("server")
         self._service.on("request", self._serve)
-        self._identity = identity or new_identity()
+        if identity is None:
+            identity = new_identity() if journals is None else kept_key(journals / KEPT_KEY)
+        self._identity = identity
         ids, clock = IdSource(), SystemClock()
         self.markets = {
             instrument.market: HostedMarket(

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orderbook import limits
 from orderbook.errors import OrderBookError, ProtocolError
@@ -454,3 +456,29 @@ def test_the_canonical_form_is_sorted_utf_8_without_white_space_or_signature() -
     text = r'{"a":"é😀DEL\"\\\t\u001fLS/","b":[1,{"a":true,"z":null}]}'
     assert canonical(message).decode() == text.replace("DEL", "\x7f").replace("LS", "\u2028")
     assert canonical(dict(reversed(message.items()))) == canonical(message)
+
+
+# -- anything at all -------------------------------------------------------------------------------------
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+members = st.sampled_from(
+    ["type", "from", "payload", "market", "time", "nonce", "to", "key", "sig", "request", "else"]
+)
+
+
+@given(st.dictionaries(members, anything), st.booleans())
+def test_whatever_comes_is_refused_or_taken_and_never_more(change: dict[str, Any], unsigned: bool) -> None:
+    alice, bob = gate("alice"), gate("bob", unsigned=unsigned)
+    request = alice.seal(envelope())
+    answer = bob.answer(bob.open(request.message), OFFER)
+    for check in (
+        lambda: bob.open({**request.message, "nonce": "new", **change}),
+        lambda: bob.open(change),
+        lambda: alice.check_answer(request, {**answer, **change}),
+        lambda: alice.check_answer(request, change),
+    ):
+        try:
+            check()
+        except OrderBookError:
+            pass
