@@ -48,19 +48,9 @@ DEADLINE_HEADER = "grc-deadline-ms"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What the transport sets itself, or must not be told to do.
 _RESERVED = frozenset(
-    {
-        "_gr",
-        "grc-compress",
-        "grc-deadline-ms",
-        "host",
-        "connection",
-        "keep-alive",
-        "upgrade",
-        "expect",
-        "te",
-        "trailer",
-    }
-    | {"accept-encoding", "content-encoding", "content-length", "content-type", "transfer-encoding"}
+    {"_gr", "grc-compress", DEADLINE_HEADER, "host", "connection", "keep-alive", "upgrade", "expect"}
+    | {"te", "trailer", "accept-encoding", "content-encoding", "content-length", "content-type"}
+    | {"transfer-encoding"}
 )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from grenache_py.tls import Certificate
 from tests.harness import Process, need_node
+from tests.unit.tls_files import make_ca
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -80,3 +84,26 @@ def test_put_get(started, grape):
     said = output(started(*example("put_get.py", grape, "some text")))
     assert said[0].startswith("stored under ")
     assert said[1] == "fetched: some text"
+
+
+def test_stream_files(started, grape, tmp_path):
+    files = [sys.executable, EXAMPLES / "stream_files.py", "--grape", grape]
+    started(*files, "--folder", tmp_path / "kept", "serve").next_line()
+    sent = tmp_path / "poem.txt"
+    sent.write_text("so much depends\nupon\n" * 20_000)
+    said = output(started(*files, "put", sent))
+    assert json.loads(said[0].removeprefix("kept: "))[1:] == [None, sent.stat().st_size]
+    assert (tmp_path / "kept" / "poem.txt").read_bytes() == sent.read_bytes()
+    assert output(started(*files, "get", sent)) == sent.read_text().splitlines()
+    assert "ERR_NO_SUCH_FILE" in output(started(*files, "get", "other.txt"))[0]
+
+
+def test_tls(started, grape, tmp_path):
+    pem = make_ca(tmp_path)
+    tls = [sys.executable, EXAMPLES / "tls.py", "--grape", grape, "--ca", pem.ca_file]
+    client = [*tls, "--cert", pem.client_cert, "--key", pem.client_key]
+    der = ssl.PEM_cert_to_DER_cert(pem.client_cert.read_text())
+    allowed = ["--allow", Certificate(der, {}).fingerprint]
+    server = started(*tls, "--cert", pem.server_cert, "--key", pem.server_key, *allowed, "serve")
+    server.next_line()
+    assert output(started(*client, "call")) == ["hello client"]
