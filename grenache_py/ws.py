@@ -53,8 +53,8 @@ class PeerRPCClient(peer.PeerRPCClient):
     calls to one destination share a connection; one that is lost fails the calls under way on it at once.
     """
 
-    def __init__(self, link: Link, *, ssl: SSLContext | None = None):
-        super().__init__(link, ssl=ssl)
+    def __init__(self, link: Link, *, ssl: SSLContext | None = None, choice: str = "random"):
+        super().__init__(link, ssl=ssl, choice=choice)
         self._ws_context = ssl
         self._ws_ended = False
         self._ws_begin()
@@ -81,6 +81,12 @@ class PeerRPCClient(peer.PeerRPCClient):
         with self._ws_done:
             self._ws_done.wait_for(lambda: not self._ws_calls)
         LoopThread.give_back()
+
+    def stream(self, *arguments: Any, **options: Any) -> Any:
+        """Streams exist only over HTTP: raises ``ArgumentError``."""
+        raise ArgumentError("stream", "exists only over HTTP")
+
+    stream_to = stream
 
     def _call(
         self,

@@ -46,18 +46,24 @@ Listener = TypeVar("Listener", bound=Callable[..., Any])
 class PeerRPCClient(peer.PeerRPCClient):
     """Calls the peers that announce a name, over WebSocket: ``ws://``, or ``wss://`` with ``ssl``.
 
-    As ``grenache_py.aio.PeerRPCClient``, but ``compress`` and ``headers`` do not exist here. All calls to one
-    destination share a connection; one that is lost fails the calls under way on it at once.
+    As ``grenache_py.aio.PeerRPCClient``, but without ``compress``, ``headers``, deadlines and streams.
+    All calls to one destination share a connection; one that is lost fails the calls under way on it at once.
     """
 
-    def __init__(self, link: Link, *, ssl: SSLContext | None = None):
-        super().__init__(link, ssl=ssl)
+    def __init__(self, link: Link, *, ssl: SSLContext | None = None, choice: str = "random"):
+        super().__init__(link, ssl=ssl, choice=choice)
         self._ws = WsClient(ssl=ssl)
 
     async def stop(self) -> None:
         """Close the connections; calls under way fail. Doing it again changes nothing."""
         await super().stop()
         await self._ws.close()
+
+    async def stream(self, *arguments: Any, **options: Any) -> Any:
+        """Streams exist only over HTTP: raises ``ArgumentError``."""
+        raise ArgumentError("stream", "exists only over HTTP")
+
+    stream_to = stream
 
     async def _call(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..checks import check_name
 from ..codec import decode_json, encode_json
-from ..errors import RemoteError
+from ..errors import RemoteError, StatusError
 
 # Opcodes, RFC 6455 section 5.2.
 CONTINUATION = 0
@@ -133,8 +133,16 @@ def decode_answer(message: bytes) -> list[Any] | None:
 
 
 def result_of(answer: list[Any], destination: str) -> Any:
-    """The result in a reply; raises ``RemoteError`` when its error is truthy in the sense of JavaScript."""
+    """The result in a reply; raises ``RemoteError`` when its error is truthy in the sense of JavaScript.
+
+    ``ERR_SERVER_BUSY``, which our servers say when they do not begin with a request, is the ``StatusError``
+    that it is over HTTP, so that the call may go on to another peer.
+    """
     _, error, result = answer
+    if error == "ERR_SERVER_BUSY":
+        busy = StatusError(destination, 503, error)
+        busy.code, busy.in_doubt = error, False
+        raise busy
     if error or isinstance(error, (list, dict)):
         text = error if isinstance(error, str) else encode_json(error).decode()
         raise RemoteError(destination, text, result)

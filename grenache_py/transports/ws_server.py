@@ -298,7 +298,7 @@ class _ExchangeServer:
 
     def receive(self, exchange: _Exchange) -> None:
         if self.draining:
-            exchange.reply(503, _refused(exchange.body, "ERR_SERVER_STOPPING"))
+            exchange.reply(503, _refused(exchange.body, "ERR_SERVER_BUSY"))
         else:
             self._handler(exchange)
 

@@ -372,6 +372,35 @@ def test_bad_arguments_are_named_and_reach_no_peer(ws_flavour, arguments, option
         assert not peer.connections
 
 
+def test_streams_exist_only_over_http(ws_flavour):
+    client = ws_flavour.client()
+    for call in (client.stream, client.stream_to):
+        with pytest.raises(errors.ArgumentError) as caught:
+            call("k", "k")
+        assert caught.value.field == "stream"
+
+
+def test_a_service_that_drains_is_followed_by_another(ws_flavour):
+    held = []
+    leaving = ws_flavour.service(lambda rid, key, payload, handler: held.append(handler))
+    service = ws_flavour.service(echo)
+    with grape_with(leaving, service) as grape:
+        link = ws_flavour.link(grape.url)
+        client = ws_flavour.client(link)
+        port = leaving.port
+        # Two connected clients; the second one goes on while the request of the first is awaited.
+        first = threading.Thread(target=lambda: client.request_to(f"127.0.0.1:{port}", "k", 1))
+        first.start()
+        eventually(lambda: held)
+        stopper = threading.Thread(target=lambda: leaving.stop(drain=10))
+        stopper.start()
+        for number in range(8):  # either may be chosen first
+            assert client.request("k", number)["payload"] == number
+        held[0].reply(None, None)
+        first.join(10)
+        stopper.join(10)
+
+
 # --- the end
 
 

@@ -126,3 +126,9 @@ def test_errors(error, text):
     with pytest.raises(errors.RemoteError) as caught:
         result_of(["r", error, {"a": 1}], "h:1")
     assert (caught.value.message, caught.value.result) == (text, {"a": 1})
+
+
+def test_a_busy_server_has_not_begun():
+    with pytest.raises(errors.StatusError) as caught:
+        result_of(["r", "ERR_SERVER_BUSY", None], "h:1")
+    assert (caught.value.busy, caught.value.in_doubt, caught.value.status) == (True, False, 503)

@@ -384,7 +384,7 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(ws_flavour):
         stopper = threading.Thread(target=lambda: service.stop(drain=10))
         stopper.start()
         eventually(lambda: not listens(service))
-        assert ask(idle, '["late","k",1]') == ["late", "ERR_SERVER_STOPPING", None]
+        assert ask(idle, '["late","k",1]') == ["late", "ERR_SERVER_BUSY", None]
         assert ask(idle, "nonsense") == [None, "ERR_REQUEST_PAYLOAD_INVALID", None]
         held[0].reply(None, "still answered")
         assert answer(client) == ["r", None, "still answered"]
