@@ -97,9 +97,11 @@ class Book(Reserving):
             self._follow_up()
             return OK
         # The same for most orders, without its calls.
-        level.remove(order)
-        if level.head is None:
+        if level.count == 1:
+            order.level = None
             (self.bids if order.side is BUY else self.asks).drop_level(level)
+        else:
+            level.remove(order)
         quantity = order.open
         order.open = 0
         order.cancelled += quantity

@@ -85,7 +85,11 @@ class Entering(Resting):
         elif other.reserved and other.contends(-key):
             self.events.append(Contention(order))
         # The same as _rest, without its calls.
-        (own.levels.get(key) or own.open_level(key)).append(order)
+        level = own.levels.get(key)
+        if level is None:
+            own.open_level(key, order)
+        else:
+            level.append(order)
         orders[id] = order
         if self._by_owner is not None:
             self._by_owner.setdefault(order.owner, {})[id] = order

@@ -25,12 +25,12 @@ NEAR_MAX = 512
 
 
 class Level:
-    """The orders at one price that can be matched.
+    """The orders at one price that can be matched. It begins with its first one, and ends with its last one.
 
     Attributes:
         price: In ticks.
         key: The ladder's key of ``price``.
-        head: The oldest order, or None: then the level is not in a ladder.
+        head: The oldest order; None once the level has ended.
         tail: The newest order.
         count: Orders.
         open: Sum of their open quantities, in lots.
@@ -40,15 +40,16 @@ class Level:
 
     __slots__ = ("count", "head", "hidden", "index", "key", "open", "price", "tail")
 
-    def __init__(self, price: int, key: int):
-        self.price = price
+    def __init__(self, key: int, order: Order):
+        self.price = order.price
         self.key = key
-        self.head: Order | None = None
-        self.tail: Order | None = None
-        self.count = 0
-        self.open = 0
-        self.hidden = 0
+        self.head: Order | None = order
+        self.tail: Order | None = order
+        self.count = 1
+        self.open = order.open
+        self.hidden = order.hidden
         self.index: SortedKeyList | None = None
+        order.level = self
 
     def __iter__(self) -> Iterator[Order]:
         """The orders, oldest first. The level must not change meanwhile."""
@@ -60,11 +61,9 @@ class Level:
     def append(self, order: Order) -> None:
         """Put ``order`` last. O(1); O(log n) with an index."""
         tail = self.tail
-        if tail is None:
-            self.head = order
-        else:
-            tail.next = order
-            order.prev = tail
+        assert tail is not None
+        tail.next = order
+        order.prev = tail
         self.tail = order
         order.level = self
         self.count += 1
@@ -76,8 +75,8 @@ class Level:
 
     def insert(self, order: Order) -> None:
         """Put ``order`` where its priority says. O(log n), and once O(n)."""
-        tail = self.tail
-        if tail is None or tail.priority < order.priority:
+        assert self.tail is not None
+        if self.tail.priority < order.priority:
             self.append(order)
             return
         if self.index is None:
@@ -153,9 +152,9 @@ class Ladder:
         """All keys, the best first."""
         return chain(reversed(self._near), reversed(self._far))
 
-    def open_level(self, key: int) -> Level:
-        """A new, empty level, to be filled at once. O(log n)."""
-        level = self.levels[key] = Level(key * self.sign, key)
+    def open_level(self, key: int, order: Order) -> None:
+        """A new level, of one order. O(log n)."""
+        level = self.levels[key] = Level(key, order)
         if key > self.best_key:
             self._near.append(key)
             self.best_key = key
@@ -166,10 +165,9 @@ class Ladder:
             self._far.add(key)
         if len(self._near) > NEAR_MAX:
             self._spill()
-        return level
 
     def drop_level(self, level: Level) -> None:
-        """Forget a level that has become empty. O(log n)."""
+        """Forget a level that has ended. O(log n)."""
         key = level.key
         near = self._near
         del self.levels[key]

@@ -30,7 +30,7 @@ from ..model import Order, Side
 from ..terms import GTC, SelfTrade
 from .codes import Reason
 from .events import Cancellation, Contention, Event, Match
-from .ladder import Ladder, Level
+from .ladder import Ladder
 from .rules import RULES, Rules
 
 BUY = Side.BUY
@@ -249,7 +249,11 @@ class Resting:
     def _rest(self, order: Order, own: Ladder, key: int) -> None:
         """Put ``order``, which has its priority, behind all others of its price. O(log n) for a new price,
         else O(1)."""
-        (own.levels.get(key) or own.open_level(key)).append(order)
+        level = own.levels.get(key)
+        if level is None:
+            own.open_level(key, order)
+        else:
+            level.append(order)
         self._enlist(order)
 
     def _enlist(self, order: Order) -> None:
@@ -269,8 +273,11 @@ class Resting:
         """Let a live order that was not in its level, and shows something again, take its place there."""
         own = self.ladder(order.side)
         key = order.price * own.sign
-        level: Level | None = own.levels.get(key)
-        (level or own.open_level(key)).insert(order)
+        level = own.levels.get(key)
+        if level is None:
+            own.open_level(key, order)
+        else:
+            level.insert(order)
 
     def _leave(self, order: Order) -> None:
         """Take ``order`` out of its level, before its quantities change."""
