@@ -6,12 +6,12 @@ operations: 35 % cancel a random order, the others are limit orders of both side
 range, so that more than half of them trade. How each engine is used says benchmarks/rivals/contestants.py;
 what rests at the end is compared, so that a fast wrong engine would be seen.
 
-Then single operations, on books that hold so many resting orders: an order rests, one is cancelled, one trades
-with the best. The times include the clock's own, some 50 ns. Memory is what the process grows by.
+Then single operations, on books that hold so many resting orders: an order rests, one is cancelled, one
+trades with the best. The times include the clock's own, some 50 ns. Memory is what the process grows by.
 
 The rivals are installed into benchmarks/rivals at the first run. One that can't be is left out, saying so.
 
-    python benchmarks/engine.py --rounds 5 --json engine.json
+    python benchmarks/engine.py --rounds 7 --json engine.json
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 RIVALS = ROOT / "benchmarks" / "rivals"
 VENV = RIVALS / ".venv"
+VENV_PYTHON = str(VENV / ("Scripts" if os.name == "nt" else "bin") / "python")
 REAL_FLOW = ROOT.parent / "shared" / "data" / "btcusd-orders.csv.gz"
 sys.path.insert(0, str(ROOT))
 
@@ -87,9 +88,8 @@ class Contestants:
         if self._install_node(console):
             self.commands[NODE] = ["node", "--expose-gc", str(RIVALS / "contestant.js")]
         if self._install_python(console):
-            python = str(VENV / ("Scripts" if os.name == "nt" else "bin") / "python")
             for name in PYTHON_RIVALS:
-                self.commands[name] = [python, str(RIVALS / "contestants.py"), name]
+                self.commands[name] = [VENV_PYTHON, str(RIVALS / "contestants.py"), name]
 
     @staticmethod
     def _install_node(console: Console) -> bool:
@@ -106,7 +106,7 @@ class Contestants:
         stamp = VENV / ".installed"
         if stamp.exists():
             return True
-        pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [VENV_PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         what = ", ".join(PYTHON_RIVALS)
         if not _installed([sys.executable, "-m", "venv", str(VENV)], what, console):
             return False
@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of each flow; the best one counts")
+    parser.add_argument("--rounds", type=int, default=7, help="of each flow; the best one counts")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write rows {name, ours, theirs, ratio, unit}"
     )
@@ -224,12 +224,11 @@ def main() -> None:
 
     console = Console(highlight=False, width=110)
     contestants = Contestants(console)
-    node = (
-        subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
-        if (NODE in contestants.commands)
-        else "none"
-    )
-    console.print(f"Python {platform.python_version()}, Node {node}, {os.cpu_count()} cores\n")
+    versions = [f"Python {platform.python_version()}"]
+    if NODE in contestants.commands:
+        node = subprocess.run(["node", "--version"], stdout=subprocess.PIPE, check=True, text=True)
+        versions.append(f"Node {node.stdout.strip()}")
+    console.print(f"{', '.join(versions)}, {os.cpu_count()} cores\n")
     rows: list[dict[str, Any]] = []
     if REAL_FLOW.exists():
         operations = list(recorded_flow())
