@@ -118,6 +118,13 @@ class Channel(WSListener):
         else:
             self.gone.set_result(None)
 
+    def send_user_specific_ping(self, transport: WSTransport) -> None:
+        if self._holds and not self._full:
+            # The answer could not be read. picows begins to wait for it after this returns.
+            self.loop.call_soon(transport.notify_user_specific_pong_received)
+        else:
+            transport.send_ping()
+
     def pause_writing(self) -> None:
         self._full = True
         self.on_flow()
@@ -186,6 +193,8 @@ class Channel(WSListener):
         self._holds += 1
         if self._holds == 1 and not self.transport.is_closing():
             self.transport.pause_reading()
+            if not self._full:
+                self._transport.notify_user_specific_pong_received()
 
     def release(self) -> None:
         """Undo one ``hold``."""

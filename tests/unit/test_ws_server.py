@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from grenache_py import errors, limits
+from grenache_py.transports.ws import Channel
 from grenache_py.transports.ws_server import WsServer
 from tests.harness import eventually, until
 from tests.unit.test_rpc_server import MyError, listens_on, node_like
@@ -436,6 +437,32 @@ async def test_a_silent_connection_is_asked_for_a_sign_of_life_and_ended_without
         silent.send(frame(PONG, data, masked=True))
         assert (await asyncio.to_thread(silent.read))[0] == PING
         await until(lambda: ends and not server.channels)
+    await server.close()
+
+
+async def test_who_is_not_read_at_present_is_not_taken_for_dead(monkeypatch):
+    ends, asked, channels = [], [], []
+    ping = Channel.send_user_specific_ping
+
+    def counted(channel, transport):
+        asked.append(channel)
+        ping(channel, transport)
+
+    monkeypatch.setattr(Channel, "send_user_specific_ping", counted)
+
+    def greet(channel, visitor):
+        channels.append(channel)
+        channel.on_end = ends.append
+        channel.hold()
+
+    server = WsServer(greet, max_message=1000, ping_s=0.05)
+    await server.listen(0, "127.0.0.1")
+    with await asyncio.to_thread(raw_client, server.port) as client:
+        await until(lambda: len(asked) > 3)
+        assert not ends
+        channels[0].release()
+        assert (await asyncio.to_thread(client.read))[0] == PING
+        await until(lambda: ends)  # and is, when it is read and says nothing
     await server.close()
 
 
