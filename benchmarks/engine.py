@@ -197,6 +197,12 @@ def measure_resting(contestants: Contestants, orders: int, console: Console) -> 
         ratio = result["bytes"] / ours["bytes"] if ours["bytes"] > 0 else 0.0
         rows.append(row(title, ours["bytes"], result["bytes"], ratio, "bytes"))
     console.print(table)
+    more = Table(title=f"{orders:,} resting orders: what only ours can, in µs", title_justify="left")
+    more.add_column("operation")
+    more.add_column("p50 / p99", justify="right")
+    for kind, (p50, p99) in ours["more"].items():
+        more.add_row(kind, f"{p50:.2f} / {p99:.2f}")
+    console.print(more)
     return rows
 
 

@@ -13,6 +13,7 @@ import gc
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
 from typing import Any
@@ -88,6 +89,52 @@ class Ours(Contestant):
 
     def resting(self) -> tuple[int, int]:
         return len(self.book.orders), sum(order.open for order in self.book.orders.values())
+
+    def kinds(self, samples: int) -> dict[str, tuple[float, float]]:
+        """Operations that only we have, on the book as it is; each leaves it as it was."""
+        from orderbook.engine import FOK, IOC, POST_ONLY, Quote, Side, Terms
+
+        book, times = self.book, dict[str, list[int]]()
+        best = MIDDLE + LEVELS
+
+        def timed(kind: str, act: Callable[[], Any]) -> Any:
+            start = perf_counter_ns()
+            result = act()
+            times.setdefault(kind, []).append(perf_counter_ns() - start)
+            return result
+
+        def new(id: str, price: int, terms: Terms, lots: int = 10) -> Callable[[], Any]:
+            order = self.order(id, "b", Side.BUY, price, lots, terms)
+            return lambda: book.submit(order)
+
+        for number in range(samples):
+            id, price = f"k{number}", MIDDLE - 1 - number % LEVELS
+            timed("IOC, one fill", new(id, best, IOC))
+            timed("FOK, one fill", new(id, best, FOK))
+            timed("FOK, refused", new(id, MIDDLE - LEVELS, FOK))
+            timed("post-only, rests", new(id, price, POST_ONLY))
+            timed("amend, smaller", lambda id=id: book.amend(id, quantity=5))
+            timed("amend, another price", lambda id=id, price=price: book.amend(id, price=price - 1))
+            book.cancel(id)
+            timed("iceberg, rests", new(id, price, Terms(display=2)))
+            timed("self-reservation", lambda id=id: book.hold(book.orders[id]))
+            timed("its release", lambda id=id: book.release_held(book.orders[id], 10))
+            timed("and rematch", lambda id=id: book.rematch(book.orders[id]))
+            book.cancel(id)
+            timed("stop order, waits", new(id, best, Terms(stop_price=best + number)))
+            book.cancel(id)
+            fills = timed("what crosses", lambda: book.crossing(Side.BUY, best, 10)).fills
+            held = timed("reserve", lambda fills=fills, id=id: book.reserve(id, "p", "o", fills, 1.0))
+            timed("release", lambda held=held: book.release(held))
+            book.rematch(fills[0].order)
+            held = book.reserve(id, "p", "o", fills, 1.0)
+            parts = {fills[0].order.id: 5}
+            timed("commit half, release half", lambda held=held, parts=parts: book.commit(held, parts))
+            book.rematch(fills[0].order)
+            quotes = [Quote("qb", Side.BUY, price - 1, 10), Quote("qs", Side.SELL, best + number % 9, 10)]
+            timed("quote both sides", lambda quotes=quotes: book.mass_quote("b", quotes))
+        book.cancel_all("b")
+        return {kind: percentiles(taken) for kind, taken in times.items()}
 
 
 class OrderlyChaos(Contestant):
@@ -284,7 +331,8 @@ def run_resting(contestant: Contestant, orders: int, samples: int) -> dict[str, 
         start = perf_counter_ns()
         contestant.place(id, buys, price, 1)
         times["match"].append(perf_counter_ns() - start)
-    return {"bytes": per_order, "kinds": {kind: percentiles(taken) for kind, taken in times.items()}}
+    result = {"bytes": per_order, "kinds": {kind: percentiles(taken) for kind, taken in times.items()}}
+    return result | {"more": contestant.kinds(samples // 4)} if isinstance(contestant, Ours) else result
 
 
 def percentiles(times: list[int]) -> tuple[float, float]:
