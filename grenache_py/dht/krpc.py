@@ -7,18 +7,18 @@ A message is a dict with byte string keys: query ``{t, y: "q", q, a}``, reply ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
 from bencode2 import BencodeDecodeError, bdecode, bencode
 
-from .bounds import ID_BYTES, NODES_READ_MAX, TRANSACTION_ID_BYTES_MAX
+from .bounds import ID_BYTES, TRANSACTION_ID_BYTES_MAX
 
 Address = tuple[str, int]
 
-_COMPACT_NODE_BYTES = ID_BYTES + 6
+#: a compact node: id, IPv4 address, port
+NODE_BYTES = ID_BYTES + 6
 # More list and dict marks than a real message has: the decoder in C unwinds deep nesting very slowly.
 _MARKS_MAX = 64
 _DEPTH_MAX = 32
@@ -191,14 +191,6 @@ def unpack_values(values: Any) -> list[bytes]:
         if value[4] or value[5]:
             found.append(value[:6])
     return found
-
-
-def split_nodes(nodes: Any) -> Iterator[bytes]:
-    """The 26-byte entries in the ``nodes`` of a reply; a short tail is dropped."""
-    if type(nodes) is bytes:
-        end = min(len(nodes) // _COMPACT_NODE_BYTES, NODES_READ_MAX) * _COMPACT_NODE_BYTES
-        for at in range(0, end, _COMPACT_NODE_BYTES):
-            yield nodes[at : at + _COMPACT_NODE_BYTES]
 
 
 def unpack_node(compact: bytes) -> tuple[bytes, Address]:

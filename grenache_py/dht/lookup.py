@@ -16,6 +16,7 @@ from .bounds import (
     CANDIDATES_MAX,
     CONCURRENCY,
     CONTACTS_PER_HOST,
+    NODES_READ_MAX,
     PATIENCE_FOUND_S,
     PATIENCE_S,
     TOKEN_BYTES_MAX,
@@ -24,7 +25,8 @@ from .bounds import (
 from .distance import key_of
 from .identity import is_public
 from .items import Item, check_signature, read_item
-from .krpc import Address, Refusal, reachable, split_nodes, unpack_node, unpack_values
+from .krpc import NODE_BYTES, Address, Refusal, reachable, unpack_node, unpack_values
+from .routing import Contact
 from .transactions import Reply
 
 # What became of a candidate. Plain numbers: this is looked at for every candidate at every reply.
@@ -68,16 +70,18 @@ class Walk:
         "_hosts",
         "_in_flight",
         "_k",
-        "_key",
         "_own_id",
         "_suspects",
         "answers",
         "args",
         "began",
         "finished",
+        "key",
         "target",
     )
     method = b"find_node"
+    #: the argument of the query that carries the target
+    field = b"target"
 
     def __init__(
         self,
@@ -90,14 +94,15 @@ class Walk:
         concurrency: int = CONCURRENCY,
     ) -> None:
         self.target = target
-        self.args: dict[bytes, Any] = {b"id": own_id, b"target": target}
+        self.args: dict[bytes, Any] = {b"id": own_id, self.field: target}
         self.finished = False
         #: when, on the clock of the node that walks
         self.began = 0.0
         #: nodes that answered
         self.answers = 0
         self._own_id = own_id
-        self._key = key_of(target)
+        #: the target as ``distance.key_of`` gives it
+        self.key = key_of(target)
         self._ask = ask
         self._done = done
         self._suspects = suspects
@@ -127,8 +132,17 @@ class Walk:
                 return
             self._hosts[host] = at_host + 1
         self._addresses.add(address)
-        distance = -1 if node_id is None else self._key ^ int.from_bytes(node_id, "big")
+        distance = -1 if node_id is None else self.key ^ int.from_bytes(node_id, "big")
         insort(self._candidates, Candidate(node_id, address, distance))
+
+    def seed(self, contacts: list[Contact]) -> None:
+        """Begin with these contacts, the closest first as the routing table gives them."""
+        for contact in contacts:
+            address = contact.address
+            self._addresses.add(address)
+            if is_public(address[0]):
+                self._hosts[address[0]] = self._hosts.get(address[0], 0) + 1
+            self._candidates.append(Candidate(contact.id, address, self.key ^ contact.long_id))
 
     def start(self) -> None:
         """Begin; with nobody to ask it is done at once."""
@@ -149,7 +163,7 @@ class Walk:
         if candidate.id != node_id:
             self._candidates.remove(candidate)
             candidate.id = node_id
-            candidate.distance = self._key ^ int.from_bytes(node_id, "big")
+            candidate.distance = self.key ^ int.from_bytes(node_id, "big")
             insort(self._candidates, candidate)
         token = reply.get(b"token")
         if type(token) is bytes and len(token) <= TOKEN_BYTES_MAX:
@@ -200,7 +214,11 @@ class Walk:
 
     def _add_nodes(self, nodes: Any) -> None:
         own_id, entries = self._own_id, self._entries
-        for entry in split_nodes(nodes):
+        if type(nodes) is not bytes:
+            return
+        end = min(len(nodes) // NODE_BYTES, NODES_READ_MAX) * NODE_BYTES  # a short tail is dropped
+        for at in range(0, end, NODE_BYTES):
+            entry = nodes[at : at + NODE_BYTES]
             # Nodes list us among the others, and each other again and again.
             if entry not in entries and not entry.startswith(own_id) and len(entries) < CANDIDATES_MAX:
                 entries.add(entry)
@@ -247,10 +265,10 @@ class PeerWalk(Walk):
 
     __slots__ = ("values",)
     method = b"get_peers"
+    field = b"info_hash"
 
-    def __init__(self, name: bytes, own_id: bytes, *args: Any, **options: Any) -> None:
-        super().__init__(name, own_id, *args, **options)
-        self.args = {b"id": own_id, b"info_hash": name}
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         #: compact peers, as a set that keeps its order
         self.values: dict[bytes, None] = {}
 

@@ -547,9 +547,8 @@ class DhtNode:
         walk = kind(
             target, self.node_id, self._ask, self._walked, self._suspects, K, self.settings.concurrency
         )
-        contacts = self.routing.closest(key_of(target), K)
-        for contact in contacts:
-            walk.add(contact.id, contact.address)
+        contacts = self.routing.closest(walk.key, K)
+        walk.seed(contacts)
         if not contacts:
             for address in self.bootstrap_addresses:
                 walk.add(None, address)

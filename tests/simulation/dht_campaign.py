@@ -30,6 +30,7 @@ from typing import Any
 from grenache_py.dht import node as node_module
 from grenache_py.dht.krpc import Address
 from grenache_py.dht.lookup import Candidate, PeerWalk
+from grenache_py.dht.routing import Contact
 from tests.simulation.dht_network import Network
 
 FOUND_MIN = 0.999
@@ -72,8 +73,8 @@ class MeasuredWalk(PeerWalk):
 
     __slots__ = ("asked", "depths", "found_at", "parent")
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         ask = self._ask
         self.asked = 0
         self.parent = 0
@@ -85,6 +86,10 @@ class MeasuredWalk(PeerWalk):
             ask(walk, candidate)
 
         self._ask = counting
+
+    def seed(self, contacts: list[Contact]) -> None:
+        self.depths = dict.fromkeys([contact.address for contact in contacts], 1)
+        super().seed(contacts)
 
     def add(self, node_id: bytes | None, address: Address) -> None:
         self.depths.setdefault(address, self.parent + 1)

@@ -23,7 +23,6 @@ from grenache_py.dht.krpc import (
     node_id_of,
     pack_address,
     reachable,
-    split_nodes,
     unpack_address,
     unpack_node,
     unpack_values,
@@ -197,14 +196,6 @@ def test_compact_addresses_both_ways(compact: bytes) -> None:
 )
 def test_values_are_read_as_node_reads_them(values: Any, peers: list[bytes]) -> None:
     assert unpack_values(values) == peers
-
-
-def test_nodes_are_read_to_the_last_whole_entry() -> None:
-    entry = ID + b"\x0a\x01\x02\x03\x17\x71"
-    assert list(split_nodes(entry * 3 + b"tail")) == [entry] * 3
-    assert len(list(split_nodes(entry * 3000))) == 200
-    for nonsense in (b"", b"x" * 25, None, [entry], 7):
-        assert list(split_nodes(nonsense)) == []
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from grenache_py.dht import bounds
 from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import Address, pack_address
 from grenache_py.dht.lookup import Candidate, ItemWalk, PeerWalk, Walk
+from grenache_py.dht.routing import Contact
 
 OWN = b"\xff" * 20
 TARGET = b"\0" * 20
@@ -37,7 +38,9 @@ class Run:
         self.asked: list[Candidate] = []
         self.endings: list[Walk] = []
         self.now = 0.0
-        self.walk = kind(target, OWN, ask=self.ask, done=self.done, **options)
+        suspects: Container[Address] = options.get("suspects", ())
+        limits = options.get("k", bounds.K), options.get("concurrency", bounds.CONCURRENCY)
+        self.walk = kind(target, OWN, self.ask, self.done, suspects, *limits)
 
     def ask(self, walk: Walk, candidate: Candidate) -> None:
         candidate.asked_at = self.now
@@ -255,3 +258,28 @@ def test_of_a_mutable_item_the_highest_valid_seq_wins() -> None:
         run.walk.answered(candidate, candidate.id, {b"id": candidate.id, **fields})
     assert len(run.endings) == 1
     assert (run.walk.item.v, run.walk.item.seq) == (b"three", 3)
+
+
+def test_nodes_are_read_to_the_last_whole_entry() -> None:
+    for told, expected in (
+        (nodes(1, 2) + b"tail", [1, 2]),
+        (b"", []),
+        (b"x" * 25, []),
+        ([nodes(1)], []),
+        (7, []),
+        (nodes(*range(1, 3000)), list(range(1, bounds.NODES_READ_MAX + 1))),
+    ):
+        run = Run()
+        run.start(5000)
+        run.answer(5000, nodes=told)
+        known = [candidate.distance for candidate in run.walk._candidates if candidate.distance != 5000]
+        assert known == expected
+
+
+def test_it_begins_with_the_contacts_of_the_routing_table() -> None:
+    run = Run()
+    run.walk.seed([Contact(node_id(distance), address(distance), 0.0) for distance in (1, 5, 9)])
+    run.start()
+    assert run.distances() == [1, 5, 9]
+    run.answer(1, nodes=nodes(1, 3, 5))
+    assert run.distances() == [1, 5, 9, 3]
