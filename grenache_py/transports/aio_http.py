@@ -332,6 +332,8 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._parser.close()
+        if self._target.tls is not None:
+            self.abort()  # Python 3.10 takes a TLS transport that its peer closed for still open
         self._client.gone(self)
 
     def _lose(self, why: str) -> None:

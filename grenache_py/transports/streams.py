@@ -63,6 +63,8 @@ class StreamProtocol(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lose(reason(error) if error is not None else "the peer closed it")
+        if self.transport is not None and self.transport.get_extra_info("ssl_object") is not None:
+            self.transport.abort()  # Python 3.10 takes a TLS transport that its peer closed for still open
         self.gone.set()
 
     def pause_writing(self) -> None:
