@@ -38,7 +38,10 @@ class OwnAnnounces:
     def add(self, name: bytes, port: int, now: float) -> None:
         self.purge(now)
         self._withdrawn.pop((name, port), None)
-        self._drop((name, port))
+        if (name, port) in self._deadlines:
+            self._deadlines[name, port] = now + self._max_age_s
+            self._deadlines.move_to_end((name, port))
+            return
         if len(self._deadlines) >= self._max_announces:
             self._drop(next(iter(self._deadlines)))
         self._deadlines[name, port] = now + self._max_age_s

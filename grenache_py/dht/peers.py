@@ -53,6 +53,13 @@ class PeerStore:
         """Store a peer, or renew it. ``source`` is the IP address of who announced it."""
         self.purge(now)
         record = name, peer
+        known = self._expiry.get(record)
+        if known is not None and known[1] == source:
+            self._expiry[record] = now + self.max_age_s, source
+            self._expiry.move_to_end(record)
+            self._names[name].move_to_end(peer)
+            self._sources[source].move_to_end(record)
+            return
         self._drop(record)
         by_source = self._sources.get(source)
         if by_source is not None and len(by_source) >= self._max_per_source:
