@@ -19,13 +19,13 @@ from typing import Any, TypeVar, overload
 
 from . import limits, peer
 from .checks import check_count, check_listen_port, check_name, check_seconds, check_transport
-from .errors import ArgumentError, ClosedError, ConnectError, ConnectionLost
+from .errors import ArgumentError, ClosedError
 from .link import Link
 from .tls import Authorize, Certificate, check_authorize, check_context
 from .transports.loop import LoopThread
 from .transports.rpc_server import Handler
 from .transports.ws_client import WsClient
-from .transports.ws_frames import encode_call, result_of
+from .transports.ws_frames import encode_call
 from .transports.ws_pubsub import Event, Publisher, Subscriber, check_sub_event, encode_message
 from .transports.ws_server import VerifyClient, Visitor, WsRpcServer
 
@@ -60,7 +60,7 @@ class PeerRPCClient(peer.PeerRPCClient):
         self._ws_begin()
 
     def _ws_begin(self) -> None:
-        self._ws = WsClient(ssl=self._ws_context)
+        self._ws = WsClient(self._link.forget, ssl=self._ws_context)
         self._ws_pid = os.getpid()
         self._ws_loop: LoopThread | None = None
         self._ws_calls = 0
@@ -111,15 +111,11 @@ class PeerRPCClient(peer.PeerRPCClient):
             thread = self._ws_loop
             self._ws_calls += 1
         try:
-            answer = thread.run(self._ws.call(destination, rid, request, timeout_s))
-        except (ConnectError, ConnectionLost):
-            self._link.forget(key, destination)
-            raise
+            return thread.run(self._ws.call(destination, key, rid, request, timeout_s))
         finally:
             with self._ws_done:
                 self._ws_calls -= 1
                 self._ws_done.notify_all()
-        return result_of(answer, destination)
 
 
 class PeerRPCServer(peer.PeerRPCServer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from ssl import SSLContext
 from typing import Any, TypeVar, overload
@@ -17,11 +17,11 @@ from ..checks import (
     check_seconds,
     check_transport,
 )
-from ..errors import ArgumentError, ClosedError, ConnectError, ConnectionLost
+from ..errors import ArgumentError, ClosedError
 from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..transports.rpc_server import Handler
 from ..transports.ws_client import WsClient
-from ..transports.ws_frames import encode_call, result_of
+from ..transports.ws_frames import encode_call
 from ..transports.ws_pubsub import Event, Publisher, Subscriber, check_sub_event, encode_message
 from ..transports.ws_server import VerifyClient, Visitor, WsRpcServer
 from . import peer
@@ -52,7 +52,7 @@ class PeerRPCClient(peer.PeerRPCClient):
 
     def __init__(self, link: Link, *, ssl: SSLContext | None = None, choice: str = "random"):
         super().__init__(link, ssl=ssl, choice=choice)
-        self._ws = WsClient(ssl=ssl)
+        self._ws = WsClient(link.forget, ssl=ssl)
 
     async def stop(self) -> None:
         """Close the connections; calls under way fail. Doing it again changes nothing."""
@@ -65,7 +65,7 @@ class PeerRPCClient(peer.PeerRPCClient):
 
     stream_to = stream
 
-    async def _call(
+    def _call(
         self,
         destination: str,
         key: str,
@@ -73,17 +73,12 @@ class PeerRPCClient(peer.PeerRPCClient):
         timeout_s: float,
         compress: bool,
         headers: Mapping[str, Any] | None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         if compress or headers:
             raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
         rid = self._ws.new_rid()
         request = encode_call(rid, key, payload)
-        try:
-            answer = await self._ws.call(destination, rid, request, timeout_s)
-        except (ConnectError, ConnectionLost):
-            self._link.forget(key, destination)
-            raise
-        return result_of(answer, destination)
+        return self._ws.call(destination, key, rid, request, timeout_s)
 
 
 class PeerRPCServer(peer.PeerRPCServer):

@@ -29,7 +29,7 @@ from ..errors import (
     reason,
 )
 from .ws import Channel, all_gone, picows_options
-from .ws_frames import NORMAL, TOO_BIG, decode_answer
+from .ws_frames import NORMAL, TOO_BIG, decode_answer, result_of
 
 _TICK_S = 0.01
 
@@ -155,11 +155,13 @@ class WsClient:
 
     def __init__(
         self,
+        forget: Callable[[str, str], None],
         *,
         ssl: tls.SSLContext | None = None,
         max_reply_bytes: int = limits.BODY_BYTES_MAX,
         ping_s: float = limits.WS_PING_S,
     ):
+        self._forget_peer = forget
         self._ssl = ssl
         self._max_reply_bytes = max_reply_bytes
         self._ping_s = ping_s
@@ -176,11 +178,11 @@ class WsClient:
         """An id for a call, unlike all others of this client."""
         return f"{self._rid_prefix}{next(self._rid_numbers):012x}"
 
-    async def call(self, destination: str, rid: str, request: bytes, timeout_s: float) -> list[Any]:
-        """Send a request and return its reply ``[rid, error, result]``.
+    async def call(self, destination: str, key: str, rid: str, request: bytes, timeout_s: float) -> Any:
+        """Send a request and return its result. Calls ``forget(key, destination)`` where there is no peer.
 
-        Raises ``ConnectError``, ``ConnectionLost``, ``RequestTimeout`` or ``ReplySizeError`` within
-        ``timeout_s`` seconds; ``ClosedError`` after ``close``.
+        Raises ``RemoteError`` as the reply says; ``ConnectError``, ``ConnectionLost``, ``RequestTimeout`` or
+        ``ReplySizeError`` within ``timeout_s`` seconds; ``ClosedError`` after ``close``.
         """
         if self._closed:
             raise ClosedError("stopped before the call")
@@ -188,17 +190,25 @@ class WsClient:
         ends = loop.time() + timeout_s
         line = self._best(destination)
         if line is None or line.channel.full:
-            line = await self._another(destination, line, ends)
+            try:
+                line = await self._another(destination, line, ends)
+            except ConnectError:
+                self._forget_peer(key, destination)
+                raise
         waiting: asyncio.Future[list[Any]] = loop.create_future()
         line.calls[rid] = (waiting, ends, timeout_s)
         line.channel.send(request, alone=len(line.calls) == 1)
         if self._ticking is None:
             self._ticking = loop.call_later(_TICK_S, self._tick)
         try:
-            return await waiting
+            answer = await waiting
+        except ConnectionLost:
+            self._forget_peer(key, destination)
+            raise
         except BaseException:
             line.calls.pop(rid, None)
             raise
+        return result_of(answer, destination)
 
     def _best(self, destination: str) -> _Line | None:
         lines = self._lines.get(destination)
