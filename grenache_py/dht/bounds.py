@@ -51,6 +51,7 @@ SUSPECT_S: Final = 60.0  # … and not at all, this long after it let a query ti
 SUSPECTS_MAX: Final = 2000
 
 # Routing table.
+NODE_LIVENESS_S: Final = 300.0  # grenache-grape/lib/Grape.js: dht_nodeLiveness
 FAILURES_MAX: Final = 2  # unanswered queries in a row: the second one is a ping right after the first
 PING_BEFORE_EVICT_S: Final = 10.0  # bittorrent-dht/client.js: contacts seen since then are not questioned
 SAVED_CONTACTS_MAX: Final = 100  # in the state file; all are asked at once after a restart

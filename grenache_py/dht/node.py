@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TypeVar
 
 from .announces import OwnAnnounces
 from .answers import Answers
+from .bootstrap import Bootstrap
 from .bounds import (
-    BOOTSTRAP_RETRY_MAX_S,
-    BOOTSTRAP_RETRY_S,
-    CONCURRENCY,
     DATAGRAM_BYTES_MIN,
     ID_BYTES,
-    ITEMS_MAX,
     NAME_BYTES_MAX,
-    PEER_MAX_AGE_S,
     QUERY_TIMEOUT_S,
     REFRESH_S,
     REPUBLISHED_PER_TICK,
@@ -32,7 +27,6 @@ from .bounds import (
     STRANGER_REPLY_RATIO,
     SUSPECT_S,
     SUSPECTS_MAX,
-    TABLES_MAX,
     TICK_S,
     VALUES_MAX,
     VERIFYING_MAX,
@@ -62,6 +56,7 @@ from .ratelimit import RateLimiter
 from .republish import OwnItems
 from .routing import Contact, Routing
 from .server import Tables, answer
+from .settings import DhtSettings
 from .storing import HolderCache, Holders, Store, StoreReport
 from .tokens import Tokens
 from .transactions import Reply, Transactions
@@ -79,22 +74,6 @@ class Busy(Exception):
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class DhtSettings:
-    """How a node behaves; times in seconds."""
-
-    #: our IPv4 address as others reach it, where it is known: own announces are stored under it
-    host: str | None = None
-    peer_max_age_s: float = PEER_MAX_AGE_S
-    #: contacts that were silent for so long are pinged
-    node_liveness_s: float = 300.0
-    max_tables: int = TABLES_MAX
-    max_items: int = ITEMS_MAX
-    concurrency: int = CONCURRENCY
-    #: take another id when others tell a public address of ours that this one does not fit (BEP 42)
-    secure_id: bool = True
 
 
 AnyWalk = TypeVar("AnyWalk", bound=Walk)
@@ -162,12 +141,7 @@ class DhtNode:
         self._lookups: dict[bytes, list[Callable[[list[bytes]], None]]] = {}
         self._holders = HolderCache(self.settings.max_tables)
         self._stores: dict[Store, None] = {}
-        #: asked when no contact is known, and every half minute while they are none
-        self.bootstrap_addresses: list[Address] = []
-        self._bootstrapping = False
-        self._bootstrap_at = 0.0
-        self._bootstrap_delay_s = BOOTSTRAP_RETRY_S
-        self._self_addresses: set[Address] = set()
+        self.bootstrap = Bootstrap(random)
         self._timer: Timer | None = None
 
     @property
@@ -187,8 +161,8 @@ class DhtNode:
         earlier life are asked this once.
         """
         self._tick()
-        self.bootstrap_addresses = list(bootstrap)
-        self._join([*self.bootstrap_addresses, *contacts])
+        self.bootstrap.addresses = list(bootstrap)
+        self._join([*bootstrap, *contacts])
 
     def stop(self) -> None:
         """Stop; whoever waits for a result gets it now, with what there is."""
@@ -402,10 +376,10 @@ class DhtNode:
 
     def _on_echo(self, message: dict[bytes, Any], address: Address) -> None:
         """A query with our own id: our own, when we are one of our bootstrap addresses; or a mirror's."""
-        if address in self.bootstrap_addresses:
+        if address in self.bootstrap.addresses:
             taken = self._transactions.take(message.get(b"t"), address)
             if taken is not None:
-                self._self_addresses.add(address)
+                self.bootstrap.own.add(address)
                 done, context = taken
                 done(context, None, (0, "this is our own address"))
 
@@ -423,14 +397,14 @@ class DhtNode:
         fresh, oldest = self.routing.answered(node_id, address, now)
         if address not in self.routing.by_address:
             self._proven.add(address, now)
-        told = message.get(b"ip")
-        if told is not None:
-            self._on_own_address(told, address)
         if oldest is not None:
             self._verify(oldest.address)
         if fresh:
             self._welcome(self.routing.by_address[address], now)
         done(context, reply, None)
+        told = message.get(b"ip")
+        if told is not None:
+            self._on_own_address(told, address)
 
     def _on_error(self, message: dict[bytes, Any], address: Address, now: float) -> None:
         taken = self._transactions.take(message.get(b"t"), address)
@@ -492,8 +466,8 @@ class DhtNode:
         for contact in contacts:
             self.routing.answered(contact.id, contact.address, now)
         self._emit("warning", f"the node id is now {node_id.hex()}, as the public address asks for (BEP 42)")
-        if not self._bootstrapping:
-            self._join(self.bootstrap_addresses)
+        if not self.bootstrap.under_way:
+            self._join(self.bootstrap.addresses)
 
     def _welcome(self, contact: Contact, now: float) -> None:
         """A node is new, or back: it may be one that own announces belong to."""
@@ -550,7 +524,7 @@ class DhtNode:
         contacts = self.routing.closest(walk.key, K)
         walk.seed(contacts)
         if not contacts:
-            for address in self.bootstrap_addresses:
+            for address in self.bootstrap.addresses:
                 walk.add(None, address)
         return walk
 
@@ -654,30 +628,27 @@ class DhtNode:
             target = self.routing.refresh_target(now, REFRESH_S, self._random)
             if target is not None:
                 self._run(self._walk_to(Walk, target), lambda walk: None)
-        if now >= self._bootstrap_at and not self._bootstrapping:
-            missing = [
-                address
-                for address in self.bootstrap_addresses
-                if address not in self.routing.by_address and address not in self._self_addresses
-            ]
-            if missing:
-                self._join(missing)
+        missing = self.bootstrap.missing(now, self.routing.by_address)
+        if missing:
+            self._join(missing)
 
     def _republish(self, item: Item) -> None:
         def told(report: StoreReport) -> None:
             if ErrorCode.SEQ_TOO_OLD in [code for code, _ in report.refusals] and not report.stored:
                 # The very same one is refused too where it is still held, so look who has a newer one.
-                self.get(item.target, found, salt=item.salt, cache=False)
+                walk = self._walk_to(ItemWalk, item.target)
+                walk.salt = item.salt
+                self._run(walk, found)
 
-        def found(newest: Item | None, reply: Reply | None) -> None:
-            if newest is not None and (newest.seq or 0) > (item.seq or 0):
+        def found(walk: ItemWalk) -> None:
+            if walk.item is not None and (walk.item.seq or 0) > (item.seq or 0):
                 self.own_items.drop(item.target)
 
         self._put(item, None, told)
 
     def _join(self, addresses: Sequence[Address]) -> None:
         """Walk to our own id, starting at these addresses."""
-        self._bootstrapping = True
+        self.bootstrap.under_way = True
         walk = Walk(self.node_id, self.node_id, self._ask, self._walked)
         for address in addresses:
             walk.add(None, address)
@@ -686,12 +657,7 @@ class DhtNode:
         self._run(walk, self._joined)
 
     def _joined(self, walk: Walk) -> None:
-        self._bootstrapping = False
-        if self.routing:
-            self._bootstrap_delay_s = BOOTSTRAP_RETRY_MAX_S
-        else:
-            self._bootstrap_delay_s = min(2 * self._bootstrap_delay_s, BOOTSTRAP_RETRY_MAX_S)
-        self._bootstrap_at = self._clock() + self._bootstrap_delay_s * self._random.uniform(0.75, 1.25)
+        self.bootstrap.ended(self._clock(), alone=not self.routing)
         if not self.ready:
             self.ready = True
             self._emit("ready", None)

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any
 
 from ..dht import snapshot
-from ..dht.bounds import CONCURRENCY, ITEMS_MAX, PEER_MAX_AGE_S, TABLES_MAX
+from ..dht.bounds import CONCURRENCY, ITEMS_MAX, NODE_LIVENESS_S, PEER_MAX_AGE_S, TABLES_MAX
 from ..dht.identity import id_fits, make_id
-from ..dht.node import DhtNode, DhtSettings
+from ..dht.node import DhtNode
+from ..dht.settings import DhtSettings
 from ..dht.udp import UdpSocket, parse_address, resolve
 from ..transports.http1 import HttpServer
 from . import state as state_file
@@ -26,7 +27,6 @@ from .events import Callback, Events
 
 log = logging.getLogger(__name__)
 
-NODE_LIVENESS_S = 300.0
 # Names are resolved again this often: containers come back with another address.
 _RESOLVE_S = 15.0
 # Requests that the DHT has not answered yet when the Grape stops.
@@ -336,7 +336,7 @@ class Grape:
             await asyncio.sleep(_RESOLVE_S)
             addresses = await self._resolve()
             if self._node is not None and addresses:
-                self._node.bootstrap_addresses = addresses
+                self._node.bootstrap.addresses = addresses
 
 
 def _is_address(host: str) -> bool:

@@ -9,7 +9,8 @@ from random import Random
 from typing import Any
 
 from grenache_py.dht.krpc import Address
-from grenache_py.dht.node import DhtNode, DhtSettings
+from grenache_py.dht.node import DhtNode
+from grenache_py.dht.settings import DhtSettings
 
 
 class Timer:

@@ -11,7 +11,8 @@ from bencode2 import bencode
 from grenache_py.dht import bounds
 from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import Address, decode, pack_address
-from grenache_py.dht.node import Busy, DhtNode, DhtSettings
+from grenache_py.dht.node import Busy, DhtNode
+from grenache_py.dht.settings import DhtSettings
 from tests.simulation.dht_network import Network
 from tests.unit.dht.vectors import VECTORS
 
