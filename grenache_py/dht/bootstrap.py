@@ -14,7 +14,7 @@ from .krpc import Address
 
 
 class Bootstrap:
-    """The bootstrap addresses, and the pauses between attempts: from 1 s doubling to 30 s, a little random."""
+    """The bootstrap addresses, and the pauses between attempts: 1 s doubling to 30 s, a little random."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
