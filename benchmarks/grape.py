@@ -1,8 +1,8 @@
 """Requests per second to the HTTP API of a Grape, ours beside Node's, under ``wrk``.
 
 Two pairs of Grapes, one of ours and one of Node's, each Grape a process with its defaults. One Grape of a
-pair is asked; the other is the rest of the DHT. The rounds take turns (theirs, ours, theirs, …) so that a
-busy moment of the machine hits both; the median counts. Asked are
+pair is asked; the other is the rest of the DHT. The sides take turns, in each round in another order, so that
+a busy moment of the machine hits both; the medians count, for the ratio that of the rounds. Asked are
 
 - look-up hit: one name that is announced,
 - look-up miss: a fresh name each time, so that the DHT is asked,
@@ -151,9 +151,14 @@ def memory_mib(pair: Pair) -> float:
     return kib / 1024
 
 
-def row(name: str, ours: float, theirs: float, unit: str) -> dict[str, Any]:
-    ratio = round(ours / theirs, 3)
-    return {"name": name, "ours": round(ours, 1), "theirs": round(theirs, 1), "ratio": ratio, "unit": unit}
+def row(name: str, ours: list[float], theirs: list[float], unit: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "ours": round(statistics.median(ours), 1),
+        "theirs": round(statistics.median(theirs), 1),
+        "ratio": round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 3),
+        "unit": unit,
+    }
 
 
 def run(wrk: str, python: str, seconds: float, rounds: int, kinds: list[str]) -> list[dict[str, Any]]:
@@ -165,18 +170,16 @@ def run(wrk: str, python: str, seconds: float, rounds: int, kinds: list[str]) ->
                 measure(wrk, running[side], kind, CONNECTIONS[-1], WARM_UP_S, "warm")
         for number in range(rounds):
             for kind, connections in setups:
-                for side in SIDES:
+                for side in SIDES if number % 2 else reversed(SIDES):
                     rate = measure(wrk, running[side], kind, connections, seconds, f"{connections}:{number}")
                     rates.setdefault((side, kind, connections), []).append(rate)
         memory = {side: memory_mib(running[side]) for side in SIDES}
-    median = {setup: statistics.median(values) for setup, values in rates.items()}
     rows = []
     for kind, connections in setups:
         plural = "" if connections == 1 else "s"
         name = f"grape: {NAMES[kind]}, {connections} connection{plural}"
-        ours, theirs = (median[side, kind, connections] for side in ("ours", "theirs"))
-        rows.append(row(name, ours, theirs, "op/s"))
-    rows.append(row("grape: memory of a pair (less is better)", memory["ours"], memory["theirs"], "MiB"))
+        rows.append(row(name, rates["ours", kind, connections], rates["theirs", kind, connections], "op/s"))
+    rows.append(row("grape: memory of a pair (less is better)", [memory["ours"]], [memory["theirs"]], "MiB"))
     return rows
 
 
