@@ -171,7 +171,10 @@ def measure_flow(
     return rows
 
 
-def measure_resting(contestants: Contestants, orders: int, console: Console) -> list[dict[str, Any]]:
+def measure_resting(
+    contestants: Contestants, orders: int, console: Console
+) -> tuple[list[dict[str, Any]], dict[str, tuple[float, float]]]:
+    """Returns the rows against the rivals, and p50 and p99 by what only ours can."""
     results = {
         name: contestants.run(name, {"orders": orders, "samples": SAMPLES})
         for name in contestants.commands
@@ -197,13 +200,18 @@ def measure_resting(contestants: Contestants, orders: int, console: Console) -> 
         ratio = result["bytes"] / ours["bytes"] if ours["bytes"] > 0 else 0.0
         rows.append(row(title, ours["bytes"], result["bytes"], ratio, "bytes"))
     console.print(table)
-    more = Table(title=f"{orders:,} resting orders: what only ours can, in µs", title_justify="left")
-    more.add_column("operation")
-    more.add_column("p50 / p99", justify="right")
-    for kind, (p50, p99) in ours["more"].items():
-        more.add_row(kind, f"{p50:.2f} / {p99:.2f}")
-    console.print(more)
-    return rows
+    return rows, ours["more"]
+
+
+def show_more(more: dict[int, dict[str, tuple[float, float]]], console: Console) -> None:
+    table = Table(title="What only ours can: p50 / p99 in µs, by resting orders", title_justify="left")
+    table.add_column("operation")
+    for orders in more:
+        table.add_column(f"{orders:,}", justify="right", no_wrap=True)
+    for kind in next(iter(more.values())):
+        cells = (times[kind] for times in more.values())
+        table.add_row(kind, *(f"{p50:.2f} / {p99:.2f}" for p50, p99 in cells))
+    console.print(table)
 
 
 def row(name: str, ours: float, theirs: float, ratio: float, unit: str) -> dict[str, Any]:
@@ -242,8 +250,12 @@ def main() -> None:
     else:
         console.print("the recorded flow is left out: there is no ../shared/data/btcusd-orders.csv.gz\n")
     rows += measure_flow(contestants, "synthetic flow", list(synthetic_flow()), options.rounds, console)
-    for orders in () if options.flows_only else RESTING:
-        rows += measure_resting(contestants, orders, console)
+    if not options.flows_only:
+        more = {}
+        for orders in RESTING:
+            against, more[orders] = measure_resting(contestants, orders, console)
+            rows += against
+        show_more(more, console)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -78,6 +78,8 @@ const runResting = (orders, samples) => {
     const taker = { id: 't' + number, side: buys ? 'buy' : 'sell', price: buys ? MIDDLE + LEVELS : MIDDLE - LEVELS, size: 1 }
     timed(times.match, () => book.limit(taker))
   }
+  const left = resting().orders
+  if (left !== orders) throw new Error(`${left} orders rest, not ${orders}`)
   const kinds = {}
   for (const kind of Object.keys(times)) kinds[kind] = percentiles(times[kind])
   return { bytes, kinds }

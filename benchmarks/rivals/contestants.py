@@ -50,9 +50,10 @@ class Contestant:
 class Ours(Contestant):
     def __init__(self) -> None:
         sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-        from orderbook.engine import Book, Order, Side
+        from orderbook.engine import Book, Order, Rules, Side
 
-        self.book, self.order, self.sides = Book(), Order, (Side.SELL, Side.BUY)
+        self.book = Book(Rules(max_orders=2_000_000))
+        self.order, self.sides = Order, (Side.SELL, Side.BUY)
         self.traded = 0
 
     def flow(self, operations: list[Operation]) -> float:
@@ -92,15 +93,18 @@ class Ours(Contestant):
 
     def kinds(self, samples: int) -> dict[str, tuple[float, float]]:
         """Operations that only we have, on the book as it is; each leaves it as it was."""
-        from orderbook.engine import FOK, IOC, POST_ONLY, Quote, Side, Terms
+        from orderbook.engine import FOK, IOC, POST_ONLY, Code, Quote, Side, Terms
 
         book, times = self.book, dict[str, list[int]]()
         best = MIDDLE + LEVELS
+        expected = {"FOK, refused": Code.UNFILLABLE}
 
         def timed(kind: str, act: Callable[[], Any]) -> Any:
             start = perf_counter_ns()
             result = act()
             times.setdefault(kind, []).append(perf_counter_ns() - start)
+            if isinstance(result, Code):
+                assert result is expected.get(kind, Code.OK), f"{kind}: {result}"
             return result
 
         def new(id: str, price: int, terms: Terms, lots: int = 10) -> Callable[[], Any]:
@@ -331,6 +335,8 @@ def run_resting(contestant: Contestant, orders: int, samples: int) -> dict[str, 
         start = perf_counter_ns()
         contestant.place(id, buys, price, 1)
         times["match"].append(perf_counter_ns() - start)
+    left, _ = contestant.resting()
+    assert left == orders, f"{left} orders rest, not {orders}"
     result = {"bytes": per_order, "kinds": {kind: percentiles(taken) for kind, taken in times.items()}}
     return result | {"more": contestant.kinds(samples // 4)} if isinstance(contestant, Ours) else result
 

@@ -235,7 +235,7 @@ class Entering(Resting):
                 order.price = posted
             if order.terms.stop_price is not None:
                 self.events.append(Trigger(order))
-            self._enter(order)
+            self._enter(order, fillable=True)
 
     def _waits(self, order: Order) -> bool:
         return order.terms.stop_price is not None and not Stops.reached(order, self.last_price)
@@ -246,14 +246,18 @@ class Entering(Resting):
             return order.price
         return self.band[1] if order.side is BUY else self.band[0]
 
-    def _enter(self, order: Order) -> None:
-        """Match an accepted order that is in no level, then rest or cancel what is left of it."""
+    def _enter(self, order: Order, *, fillable: bool = False) -> None:
+        """Match an accepted order that is in no level, then rest or cancel what is left of it.
+
+        ``fillable``: a fill-or-kill order can be filled now, this has been seen already.
+        """
         terms = order.terms
         known = order.id in self.orders
         order.price = self._limit_price(order)
         own, other = self.ladder(order.side), self.opposite(order.side)
         limit = order.price * other.sign
-        if terms.time_in_force is TimeInForce.FOK and not self._fillable(order, other, limit):
+        fillable = fillable or terms.time_in_force is not TimeInForce.FOK
+        if not fillable and not self._fillable(order, other, limit):
             self._cancel_open(order, Reason.UNFILLABLE)
         elif other.best_key >= limit:
             self._match(order, other, limit)
