@@ -12,7 +12,7 @@ Node Grapes do not have ``POST /withdraw``, the end of an announce (they answer 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -192,7 +192,7 @@ class Api:
             if not report.asked and item.mutable:
                 exchange.reply(200, _encode_json(NO_NODES))
             else:
-                _reply_stored(exchange, report, target.hex())
+                _reply_stored(exchange, report, target.hex(), [("Grenache-Put", outcome(report))])
 
         self._node.put(item, cas, stored)
 
@@ -315,17 +315,25 @@ def item_fields(item: Item, reply: Reply | None, salt: bytes | None, own_id: byt
     return fields
 
 
-def _reply_stored(exchange: Exchange, report: StoreReport, result: Any) -> None:
+def outcome(report: StoreReport) -> str:
+    """What became of a put, as ``asked=4 stored=2 silent=1 refused=301``."""
+    refused = ",".join(str(code) for code, _ in report.refusals) or "0"
+    return f"asked={report.asked} stored={report.stored} silent={report.silent} refused={refused}"
+
+
+def _reply_stored(
+    exchange: Exchange, report: StoreReport, result: Any, headers: Iterable[tuple[str, str]] = ()
+) -> None:
     """The result, or of the refusals one of 300..399, which Node makes the HTTP status."""
     if report.stored or not report.asked:
-        exchange.reply(200, _encode_json(result))
+        exchange.reply(200, _encode_json(result), headers)
         return
     told = [refusal for refusal in report.refusals if 300 <= refusal[0] < 400]
     if told:
         code, text = told[-1]
-        exchange.reply(code, _encode_json(f"{code} {text}"))
+        exchange.reply(code, _encode_json(f"{code} {text}"), headers)
     else:
-        exchange.reply(200, _encode_json(ALL_FAILED))
+        exchange.reply(200, _encode_json(ALL_FAILED), headers)
 
 
 def _bytes(value: Any, field: str, *, hexadecimal: bool) -> bytes:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from grenache_py.dht.storing import StoreReport
 from grenache_py.grape import Grape
 from grenache_py.grape import aio as grape_aio
+from grenache_py.grape.api import outcome
 from tests.harness import Process, eventually
 from tests.unit.grape.test_grape import call
 
@@ -198,3 +200,12 @@ def test_a_client_that_is_slow_is_let_go(monkeypatch: pytest.MonkeyPatch) -> Non
                 said = client.recv(1000)
                 assert said == b"" or said.startswith(b"HTTP/1.1 408 ")
         assert call(grape, "lookup", "svc") == []
+
+
+def test_a_put_tells_what_became_of_it() -> None:
+    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+        body = json.dumps({"rid": "r", "data": "hello"}).encode()
+        with urllib.request.urlopen(f"{second.url}/put", body, timeout=10) as reply:
+            assert reply.headers["Grenache-Put"] == "asked=1 stored=1 silent=0 refused=0"
+    report = StoreReport(4, 1, [(301, "CAS mismatch"), (203, "bad token")])
+    assert outcome(report) == "asked=4 stored=1 silent=1 refused=301,203"
