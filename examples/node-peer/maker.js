@@ -112,6 +112,7 @@ class Maker {
       return { status: 'rejected', reason: error.message.slice(0, 200), from: this.peer }
     }
     const trades = []
+    const time = Date.now() // one for the whole match: both sides keep the same
     for (const { order } of lock.fills) {
       const lots = wanted.get(order.id)
       if (!lots) continue
@@ -125,7 +126,7 @@ class Maker {
         taker_order_id: lock.orderId,
         maker_peer: this.peer,
         taker_peer: sender,
-        time: Date.now(),
+        time,
         side: order.side === 'buy' ? 'sell' : 'buy' // what the taker did
       })
     }
