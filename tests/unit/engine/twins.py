@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from orderbook.engine import (
+    GTC,
     Book,
     Cancellation,
     Code,
@@ -44,6 +45,11 @@ def plain(event: Event) -> tuple[Any, ...]:
     if isinstance(event, Cancellation):
         return "cancel", event.order.id, event.quantity, event.reason
     return "trigger" if isinstance(event, Trigger) else "contention", event.order.id
+
+
+def shortened(terms: Terms) -> Terms:
+    """The engine tells plain orders by the identity of their terms."""
+    return GTC if terms == GTC else terms
 
 
 class Twins:
@@ -94,14 +100,17 @@ class Twins:
     # -- commands ----------------------------------------------------------------------------------------
 
     def submit(self, id: str, owner: str, side: Side, price: int, quantity: int, terms: Terms) -> Any:
-        order = Order(id, owner, side, price, quantity, terms)
+        order = Order(id, owner, side, price, quantity, shortened(terms))
         ours = self.book.submit(order)
         if ours is Code.OK:
             self.accepted.append(order)
         return ours, self.naive.submit(Entry(id, owner, side, price, quantity, terms))
 
     def submit_pair(self, owner: str, side: Side, resting: tuple[Any, ...], stop: tuple[Any, ...]) -> Any:
-        orders = [Order(id, owner, side, *rest) for id, *rest in (resting, stop)]
+        orders = [
+            Order(id, owner, side, price, lots, shortened(terms))
+            for id, price, lots, terms in (resting, stop)
+        ]
         ours = self.book.submit_pair(*orders)
         if ours is Code.OK:
             self.accepted += orders
