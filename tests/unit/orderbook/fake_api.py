@@ -121,7 +121,12 @@ class FakePeer:
 
     async def stop(self) -> None:
         assert self._runner is not None
+        server = self._runner.server
         await self._runner.cleanup()
+        if server is not None:
+            await until(lambda: not server.connections, what="the connections to be gone")
+        for _ in range(3):
+            await asyncio.sleep(0)  # their transports end in the loop's next turns
 
     @web.middleware
     async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
