@@ -11,6 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.harness import until
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUIET = {
