@@ -42,7 +42,7 @@ simulate-dht: $(STAMP)  ## 50 to 1,000 DHT nodes with losses and deaths: hops, q
 	$(BIN)/python -m tests.simulation.dht_campaign $(ARGS)
 
 clean:  ## remove everything that the other targets made
-	rm -rf $(VENV) $(NPM_DIR)/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(NPM_DIR)/node_modules benchmarks/rivals/node_modules benchmarks/rivals/.venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): setup.cfg pyproject.toml
