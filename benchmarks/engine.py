@@ -73,7 +73,7 @@ def synthetic_flow(seed: int = 1) -> Iterator[Operation]:
 
 
 def recorded_flow() -> Iterator[Operation]:
-    from orderbook.flow import read_flow
+    from orderbook.flow.files import read_flow
 
     for row in read_flow(REAL_FLOW):
         if row.quantity or row.action == "cancel":

@@ -8,15 +8,10 @@ from typing import Any
 import click
 
 from .client import BookRecord, Client, OrderPage, Placed
-from .errors import IdentityError, InvalidFieldError, JournalError
-from .journal import DURABILITIES
-from .journal_cli import journal_group
-from .key_commands import keygen, verify_trade
-from .keyfile import allowed_keys
-from .model import Instrument, OrderStatus
-from .runs import demo_command, flow_command, reconcile_command, replay_command
-from .selection import POLICIES
-from .terminal import (
+from .commands.journal import journal_group
+from .commands.keys import keygen, verify_trade
+from .commands.runs import demo_command, flow_command, reconcile_command, replay_command
+from .commands.terminal import (
     Failure,
     api_option,
     ask,
@@ -27,7 +22,7 @@ from .terminal import (
     print_json,
     run,
 )
-from .views import (
+from .commands.views import (
     book_table,
     make_console,
     order_and_trades,
@@ -36,6 +31,11 @@ from .views import (
     plain,
     trades_table,
 )
+from .errors import IdentityError, InvalidFieldError, JournalError
+from .journal import DURABILITIES
+from .model import Instrument, OrderStatus
+from .selection import POLICIES
+from .signing.keyfile import allowed_keys
 
 STATUSES = ("live", "closed", *(status.value for status in OrderStatus))
 ROWS = 100

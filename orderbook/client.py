@@ -120,7 +120,7 @@ class Health(Struct, frozen=True):
 
 
 class ProofRecord(Struct, frozen=True):
-    """What both peers of a match have signed; ``orderbook.proofs`` checks it."""
+    """What both peers of a match have signed; ``orderbook.signing.proofs`` checks it."""
 
     match_id: str
     request: dict[str, Any]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from .commands.views import printable, time_text
 from .errors import InvalidFieldError, JournalError
 from .events import Accepted, Cancelled, Event, Executed, Intended, Refused, accepted_event, to_plain
 from .journal import JournalFile
 from .model import Instrument, Order
-from .views import printable, time_text
 
 HEADING = f"{'number':>9}  {'time':23}  {'event':9}  {'id':24}  what"
 FILLS_SHOWN = 3

@@ -12,10 +12,10 @@ from pathlib import Path
 from grenache_py.aio import Link
 
 from .api import Api
-from .keyfile import load_key
-from .keyring import Allowed
 from .model import Instrument
 from .selection import POLICIES, Policy
+from .signing.keyfile import load_key
+from .signing.keyring import Allowed
 from .worker import Worker
 
 log = logging.getLogger(__name__)

@@ -22,21 +22,21 @@ from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
 
 from . import limits
-from .channel import Channel, Question
 from .effects import Confirm, Discover, Effect, Settled
 from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError, UnknownProofError
 from .events import Signed
-from .gate import Gate
-from .identity import Identity
 from .journal import Journal, MemoryJournal, open_journal
-from .keyfile import kept_key, new_identity
-from .keyring import Allowed
 from .market import Market
 from .model import Instrument, Order, check_name
 from .negotiation import Negotiator, NewOrder
 from .outbox import Outbox
-from .seals import Sealed
 from .selection import POLICIES, Policy
+from .signing.channel import Channel, Question
+from .signing.gate import Gate
+from .signing.identity import Identity
+from .signing.keyfile import kept_key, new_identity
+from .signing.keyring import Allowed
+from .signing.seals import Sealed
 
 log = logging.getLogger(__name__)
 

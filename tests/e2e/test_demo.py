@@ -14,10 +14,10 @@ from urllib.request import urlopen
 import pytest
 
 from orderbook.client import PeerFailedError
-from orderbook.demo import Demo, Display, run_demo
-from orderbook.network import LocalNetwork, NetworkError
-from orderbook.replay import replay
-from orderbook.synthetic import synthesize
+from orderbook.demo.demo import Demo, Display, run_demo
+from orderbook.demo.network import LocalNetwork, NetworkError
+from orderbook.flow.replay import replay
+from orderbook.flow.synthetic import synthesize
 from tests.harness import Process
 from tests.node_grapes import NodeGrape
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orderbook import proofs
 from orderbook.errors import ProtocolError
-from orderbook.identity import Identity
-from orderbook.proofs import Party, Proof
-from orderbook.seals import canonical, digest_of, seal
+from orderbook.signing import proofs
+from orderbook.signing.identity import Identity
+from orderbook.signing.proofs import Party, Proof
+from orderbook.signing.seals import canonical, digest_of, seal
 from tests.harness import Process
 from tests.unit.orderbook.signing_peers import Clock, SigningPeer, confirmation
 

@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from orderbook.errors import ProtocolError
-from orderbook.seals import canonical, digest_of, seal
+from orderbook.signing.seals import canonical, digest_of, seal
 
 if TYPE_CHECKING:
     from tests.simulation.markets import Exchange

@@ -15,18 +15,18 @@ from random import Random
 from typing import Any
 
 from orderbook import limits
-from orderbook.channel import Channel, Question
 from orderbook.effects import Confirm, Discover, Effect, Settled
 from orderbook.errors import OrderBookError
 from orderbook.events import Event, Signed
-from orderbook.gate import Gate
 from orderbook.market import Market
 from orderbook.model import Instrument, Order, Side, Trade
 from orderbook.negotiation import Negotiator, NewOrder
 from orderbook.outbox import Outbox
-from orderbook.proofs import Proof, agree, check
 from orderbook.recovery import Recovered
 from orderbook.selection import POLICIES
+from orderbook.signing.channel import Channel, Question
+from orderbook.signing.gate import Gate
+from orderbook.signing.proofs import Proof, agree, check
 from tests.simulation.liars import Liar
 from tests.simulation.signing import KeyCeremony
 from tests.simulation.world import NetworkFaults, SimDisk, SimNetwork, SkewedClock, World

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from orderbook.identity import Identity, Signer, verify
+from orderbook.signing.identity import Identity, Signer, verify
 
 
 class QuickSigner:

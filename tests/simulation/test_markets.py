@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from orderbook import book, channel, gate, maker, market, negotiation, outbox, recovery, taker
+from orderbook import book, maker, market, negotiation, outbox, recovery, taker
 from orderbook.effects import Effect
 from orderbook.engine import ladder
 from orderbook.events import Cancelled, Event, Intended, Signed
 from orderbook.model import Order, Side
+from orderbook.signing import channel, gate
 from tests.simulation import markets
 from tests.simulation.campaign import Outcome, Scenario, failed_seeds, report, run, shrink
 

@@ -11,8 +11,8 @@ import pytest
 
 from orderbook.engine import Book, Code, Instrument, Match, Order, Side
 from orderbook.engine.state import hash_of, state_hash
-from orderbook.flow import Row, read_flow
-from orderbook.synthetic import synthesize
+from orderbook.flow.files import Row, read_flow
+from orderbook.flow.synthetic import synthesize
 
 REAL_FLOW = Path(__file__).parents[4] / "shared" / "data" / "btcusd-orders.csv.gz"
 INSTRUMENT = Instrument("BTC-USD", tick="0.1", lot="0.00000001")

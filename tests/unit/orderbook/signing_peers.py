@@ -7,16 +7,16 @@ import json
 from random import Random
 from typing import Any, TypeVar
 
-from orderbook.channel import Channel
 from orderbook.effects import Announce, Confirm, Effect
 from orderbook.events import Event, Signed
-from orderbook.gate import Gate
-from orderbook.identity import Identity
 from orderbook.market import Market
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator, NewOrder
 from orderbook.recovery import Recovered
-from orderbook.seals import Sealed
+from orderbook.signing.channel import Channel
+from orderbook.signing.gate import Gate
+from orderbook.signing.identity import Identity
+from orderbook.signing.seals import Sealed
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")
 START_MS = 1_700_000_000_000

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from orderbook import limits, proofs
+from orderbook import limits
 from orderbook.effects import Announce, Beat, Confirm, Settled, Tell, Traded
 from orderbook.errors import OrderBookError, ProtocolError
 from orderbook.model import OrderStatus
 from orderbook.negotiation import NewOrder
-from orderbook.proofs import Party, Proof
-from orderbook.seals import Sealed, seal
+from orderbook.signing import proofs
+from orderbook.signing.proofs import Party, Proof
+from orderbook.signing.seals import Sealed, seal
 from tests.unit.orderbook.signing_peers import Clock, SigningPeer, confirmation, only, travelled
 
 

@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
 
-from orderbook import snapshots
+from orderbook.audit import snapshots
 from orderbook.cli import host_and_port, main
-from orderbook.flow import read_flow
-from orderbook.synthetic import synthesize
+from orderbook.flow.files import read_flow
+from orderbook.flow.synthetic import synthesize
 from tests.harness import free_port
 from tests.unit.orderbook.fake_api import QUIET, FakePeer, order_record, refusal, trade_record
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orderbook.flow import LINE_LENGTH, FlowError, Row, decimal_text, read_flow, write_flow
+from orderbook.flow.files import LINE_LENGTH, FlowError, Row, decimal_text, read_flow, write_flow
 
 HEADER = "elapsed_ms,action,id,side,price,quantity\n"
 REAL_FLOW = Path(__file__).parents[4] / "shared" / "data" / "btcusd-orders.csv.gz"

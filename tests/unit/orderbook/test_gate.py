@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from orderbook import limits
 from orderbook.errors import OrderBookError, ProtocolError
-from orderbook.gate import Gate
-from orderbook.identity import Identity
-from orderbook.keyring import Allowed, Nonces
-from orderbook.seals import Sealed, canonical, seal
+from orderbook.signing.gate import Gate
+from orderbook.signing.identity import Identity
+from orderbook.signing.keyring import Allowed, Nonces
+from orderbook.signing.seals import Sealed, canonical, seal
 
 START_MS = 1_700_000_000_000
 KEYS = {name: Identity.from_seed(name.encode().ljust(32)) for name in ("alice", "bob", "carol", "mallory")}

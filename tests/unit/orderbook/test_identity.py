@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from orderbook.errors import IdentityError, InvalidFieldError
-from orderbook.identity import Identity, verify
-from orderbook.keyfile import allowed_keys, create_key, kept_key, load_key, new_identity
+from orderbook.signing.identity import Identity, verify
+from orderbook.signing.keyfile import allowed_keys, create_key, kept_key, load_key, new_identity
 
 ALICE = Identity.from_seed(b"a" * 32)
 BOB = Identity.from_seed(b"b" * 32)

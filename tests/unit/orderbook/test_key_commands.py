@@ -15,7 +15,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from orderbook.cli import main
-from orderbook.keyfile import load_key
+from orderbook.signing.keyfile import load_key
 from tests.unit.orderbook.fake_api import FakePeer, refusal
 from tests.unit.orderbook.signing_peers import Clock, SigningPeer, confirmation
 

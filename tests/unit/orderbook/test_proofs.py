@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from orderbook import proofs
 from orderbook.errors import ProofError
-from orderbook.identity import Identity
-from orderbook.proofs import Party, Proof
-from orderbook.seals import canonical, digest_of, seal
+from orderbook.signing import proofs
+from orderbook.signing.identity import Identity
+from orderbook.signing.proofs import Party, Proof
+from orderbook.signing.seals import canonical, digest_of, seal
 
 ALICE, BOB = Identity.from_seed(b"a" * 32), Identity.from_seed(b"b" * 32)
 

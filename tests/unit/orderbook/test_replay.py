@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from orderbook.client import Client, PeerFailedError
-from orderbook.flow import FlowError, Row, read_flow
-from orderbook.replay import LANE_ROWS, Counts, replay
-from orderbook.synthetic import synthesize
+from orderbook.flow.files import FlowError, Row, read_flow
+from orderbook.flow.replay import LANE_ROWS, Counts, replay
+from orderbook.flow.synthetic import synthesize
 from tests.unit.orderbook.fake_api import FakePeer, fake_peers, refusal
 
 

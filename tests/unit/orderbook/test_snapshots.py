@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from orderbook import snapshots
+from orderbook.audit import snapshots
+from orderbook.audit.snapshots import reconcile, what_moves
 from orderbook.client import Client, Health, PeerFailedError
-from orderbook.snapshots import reconcile, what_moves
 from tests.unit.orderbook.fake_api import QUIET, FakePeer, fake_peers, order_record, trade_record
 
 

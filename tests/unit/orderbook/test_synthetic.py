@@ -9,9 +9,9 @@ from itertools import islice
 
 import pytest
 
-from orderbook.flow import Row, read_flow, write_flow
+from orderbook.flow.files import Row, read_flow, write_flow
+from orderbook.flow.synthetic import synthesize
 from orderbook.model import Instrument
-from orderbook.synthetic import synthesize
 
 
 def digest(rows: int, seed: int) -> str:

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from rich.console import Console, RenderableType
 
-from orderbook import views
+from orderbook.audit.reconcile import Finding, Report
 from orderbook.client import BookRecord, Health, OrderRecord, PeerRecord
-from orderbook.display import LineDisplay, LiveDisplay, make_display
+from orderbook.commands import views
+from orderbook.commands.terminal import SafeFormatter
+from orderbook.demo.display import LineDisplay, LiveDisplay, make_display
+from orderbook.flow.replay import Counts
 from orderbook.messages import TradeRecord
-from orderbook.reconcile import Finding, Report
-from orderbook.replay import Counts
-from orderbook.terminal import SafeFormatter
 from tests.unit.orderbook.fake_api import QUIET, order_record, trade_record
 
 NASTY = "\x1b[31m[bold]\u202eevil\r\n\x07\x9b"

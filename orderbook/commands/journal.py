@@ -12,10 +12,10 @@ from typing import IO
 
 import click
 
-from .errors import JournalError
-from .journal import JournalFile
-from .journal_entries import HEADING, Entry, about, entries, instrument_of, line, record
-from .model import Instrument
+from ..errors import JournalError
+from ..journal import JournalFile
+from ..journal_entries import HEADING, Entry, about, entries, instrument_of, line, record
+from ..model import Instrument
 from .runs import opened_for_writing
 from .terminal import Failure, json_option, print_json
 from .views import printable

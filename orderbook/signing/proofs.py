@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from .errors import ProofError, ProtocolError
+from ..errors import ProofError, ProtocolError
+from ..messages import CrossPeerMatch, MatchAnswer, TradeRecord, parse
 from .identity import Verify, verify
-from .messages import CrossPeerMatch, MatchAnswer, TradeRecord, parse
 from .seals import SignedAnswer, SignedEnvelope, canonical, digest_of
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .effects import Announce, Beat, Confirm, Effect, Tell, Traded
-from .errors import ProtocolError
-from .events import Signed
+from ..effects import Announce, Beat, Confirm, Effect, Tell, Traded
+from ..errors import ProtocolError
+from ..events import Signed
+from ..messages import CrossPeerMatch, Goodbye
+from ..negotiation import Answer, Negotiator
 from .gate import Gate
-from .messages import CrossPeerMatch, Goodbye
-from .negotiation import Answer, Negotiator
 from .proofs import Proof, agree
 from .seals import Sealed
 

@@ -17,10 +17,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .client import BookRecord, Health, OrderRecord, PeerRecord
-from .messages import TradeRecord
-from .reconcile import RULES, Report
-from .replay import Counts
+from ..audit.reconcile import RULES, Report
+from ..client import BookRecord, Health, OrderRecord, PeerRecord
+from ..flow.replay import Counts
+from ..messages import TradeRecord
 
 FINDINGS_SHOWN = 20
 KEY_SHOWN = 12

@@ -13,16 +13,16 @@ from typing import IO
 
 import click
 
-from .demo import Demo, Display, Outcome, run_demo
-from .display import counts_shown, make_display
-from .flow import Row, read_flow, write_flow
-from .journal import DURABILITIES
-from .network import NetworkError
-from .reconcile import Report
-from .replay import WINDOW, Counts, replay
-from .selection import POLICIES
-from .snapshots import QUIET_TIMEOUT_S, reconcile
-from .synthetic import synthesize
+from ..audit.reconcile import Report
+from ..audit.snapshots import QUIET_TIMEOUT_S, reconcile
+from ..demo.demo import Demo, Display, Outcome, run_demo
+from ..demo.display import counts_shown, make_display
+from ..demo.network import NetworkError
+from ..flow.files import Row, read_flow, write_flow
+from ..flow.replay import WINDOW, Counts, replay
+from ..flow.synthetic import synthesize
+from ..journal import DURABILITIES
+from ..selection import POLICIES
 from .terminal import (
     Failure,
     api_option,

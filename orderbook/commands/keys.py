@@ -10,11 +10,11 @@ import msgspec
 from rich.console import Group
 from rich.text import Text
 
-from . import proofs
-from .client import Client
-from .errors import IdentityError, ProofError
-from .keyfile import create_key
-from .proofs import Proof, Proven
+from ..client import Client
+from ..errors import IdentityError, ProofError
+from ..signing import proofs
+from ..signing.keyfile import create_key
+from ..signing.proofs import Proof, Proven
 from .terminal import Failure, ask, json_option, print_json
 from .views import make_console, plain, trades_table
 

@@ -24,9 +24,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from . import limits
-from .errors import InvalidFieldError
-from .model import check_name
+from .. import limits
+from ..errors import InvalidFieldError
+from ..model import check_name
 
 ACTIONS = ("new", "cancel", "change")
 SIDES = ("buy", "sell")

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import limits
-from .effects import Clock
-from .errors import ProtocolError
+from .. import limits
+from ..effects import Clock
+from ..errors import ProtocolError
+from ..messages import Envelope, parse
+from ..model import check_name
 from .identity import Signer, Verify, verify
 from .keyring import Allowed, Keyring
-from .messages import Envelope, parse
-from .model import check_name
 from .seals import Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, seal
 
 SIGNING_FIELDS = ("sig", "key")

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .client import Client, RefusedError
-from .flow import Row, decimal_text
+from ..client import Client, RefusedError
+from .files import Row, decimal_text
 
 WINDOW = 64
 """Requests in flight by default, over all peers."""

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from .client import Client, PeerFailedError, RefusedError
-from .errors import InvalidFieldError
-from .flow import FlowError
+from ..client import Client, PeerFailedError, RefusedError
+from ..errors import InvalidFieldError
+from ..flow.files import FlowError
 from .views import printable
 
 DEFAULT_API = "http://127.0.0.1:8081"

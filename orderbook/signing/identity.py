@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from .errors import IdentityError
+from ..errors import IdentityError
 
 
 class Signer(Protocol):

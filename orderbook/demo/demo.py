@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .client import Client, ClientError, Health, PeerFailedError
-from .flow import Row
+from ..audit.reconcile import Report
+from ..audit.snapshots import reconcile
+from ..client import Client, ClientError, Health, PeerFailedError
+from ..flow.files import Row
+from ..flow.replay import Counts, replay
 from .network import LocalNetwork, NetworkError
-from .reconcile import Report
-from .replay import Counts, replay
-from .snapshots import reconcile
 
 PEER_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 LOOK_S = 0.5

@@ -11,10 +11,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from .client import Health
+from ..client import Health
+from ..commands.views import counts_line, network_line, network_table, plain
+from ..flow.replay import Counts
 from .demo import Display
-from .replay import Counts
-from .views import counts_line, network_line, network_table, plain
 
 LINE_EVERY_S = 2.0
 """Pause between lines where there is no terminal."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
-from . import limits
-from .errors import ProtocolError
+from .. import limits
+from ..errors import ProtocolError
 
 Allowed = Mapping[str, str | None]
 """The keys that may trade, each with the only name that it may use, or None for any."""

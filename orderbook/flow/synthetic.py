@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from random import Random
 
-from .flow import Row
+from .files import Row
 
 PRICE_DECIMALS = 1
 QUANTITY_DECIMALS = 8

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from .client import Client, PeerFailedError
+from ..client import Client, PeerFailedError
 
 START_TIMEOUT_S = 30.0
 """How long a peer may take to start, and all of them to find each other."""

@@ -22,10 +22,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct, field
 
-from . import limits
-from .errors import ProtocolError
+from .. import limits
+from ..errors import ProtocolError
+from ..messages import Name
 from .identity import Signer
-from .messages import Name
 
 Key = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
 from typing import Any, NamedTuple
 
-from . import limits
-from .client import MarketHealth, OrderRecord
-from .messages import TradeRecord
+from .. import limits
+from ..client import MarketHealth, OrderRecord
+from ..messages import TradeRecord
 
 RULES = {
     "reachable": "every peer that a trade names was asked",

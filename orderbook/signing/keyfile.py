@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from .errors import IdentityError, InvalidFieldError
+from ..errors import IdentityError, InvalidFieldError
+from ..model import check_name
 from .identity import Identity
-from .model import check_name
 
 KEY_FILE_BYTES = 16 * 1024
 """A private key takes 119 bytes."""
