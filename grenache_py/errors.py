@@ -2,6 +2,7 @@
 
     GrenacheError
     ├── ArgumentError              you passed something that cannot be sent (also a ValueError)
+    ├── KeyFileError               a file of a private key can't be read, written or used
     ├── ClosedError                you used a link or peer after its end
     ├── ListenError                a service could not listen on its port (also an OSError)
     ├── GrapeError                 the Grape, or the way to it
@@ -75,6 +76,12 @@ class ArgumentError(GrenacheError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.rule}"
+
+
+class KeyFileError(GrenacheError):
+    """A file holds no private key that can be used, or can't be read or written."""
+
+    code = "ERR_KEY_FILE"
 
 
 class ClosedError(GrenacheError):

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+
+from grenache_py import keyfile
+from grenache_py.errors import KeyFileError
 
 from ..errors import IdentityError
 
@@ -56,16 +53,13 @@ class Identity:
     def from_pem(cls, pem: bytes) -> Identity:
         """The identity of a private key as :meth:`to_pem` writes it. Raises IdentityError."""
         try:
-            private = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise IdentityError(f"no private key in PEM without a password: {error}") from error
-        if not isinstance(private, Ed25519PrivateKey):
-            raise IdentityError("the key must be an ed25519 key")
-        return cls(private)
+            return cls(keyfile.from_pem(pem))
+        except KeyFileError as error:
+            raise IdentityError(str(error)) from error
 
     def to_pem(self) -> bytes:
         """The private key in PKCS #8 (RFC 8410), which OpenSSL and Node read as well."""
-        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return keyfile.to_pem(self._private)
 
     def sign(self, data: bytes) -> str:
         return self._private.sign(data).hex()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from grenache_py import keyfile
+from grenache_py.errors import KeyFileError
+
 from ..errors import IdentityError, InvalidFieldError
 from ..model import check_name
 from .identity import Identity
 
-KEY_FILE_BYTES = 16 * 1024
-"""A private key takes 119 bytes."""
 ALLOWED_FILE_BYTES = 1024 * 1024
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -31,19 +30,10 @@ def create_key(path: Path) -> Identity:
     Raises:
         IdentityError: There is such a file already, which is left as it is, or it can't be written.
     """
-    identity = new_identity()
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(file, identity.to_pem())
-            os.fsync(file)
-        finally:
-            os.close(file)
-    except FileExistsError:
-        raise IdentityError(f"{path} exists already: name another file") from None
-    except OSError as error:
-        raise IdentityError(f"{path} can't be written: {error.strerror or error}") from error
-    return identity
+        return Identity(keyfile.create_key(path))
+    except KeyFileError as error:
+        raise IdentityError(str(error)) from error
 
 
 def load_key(path: Path) -> Identity:
@@ -53,19 +43,9 @@ def load_key(path: Path) -> Identity:
         IdentityError: It can't be read, is no key, or others than its owner can read it.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if os.name == "posix" and mode & 0o077:
-                raise IdentityError(
-                    f"{path} can be used by others than its owner (mode {mode:04o}): run chmod 600 {path}"
-                )
-            pem = file.read(KEY_FILE_BYTES)
-    except OSError as error:
-        raise IdentityError(f"{path} can't be read: {error.strerror or error}") from error
-    try:
-        return Identity.from_pem(pem)
-    except IdentityError as error:
-        raise IdentityError(f"{path}: {error}") from error
+        return Identity(keyfile.load_key(path))
+    except KeyFileError as error:
+        raise IdentityError(str(error)) from error
 
 
 def kept_key(path: Path) -> Identity:
