@@ -127,7 +127,7 @@ def check_policy(policy: str) -> str:
     return policy
 
 
-EVENTS = ("request", "request-error", "stream")
+EVENTS = ("request", "request-error", "stream", "websocket")
 
 
 def check_event(event: str, taken: Container[str], streams: bool = False) -> str:
@@ -136,6 +136,8 @@ def check_event(event: str, taken: Container[str], streams: bool = False) -> str
         raise ArgumentError("event", f"must be one of {', '.join(EVENTS)}, not {event!r}")
     if event == "stream" and not streams:
         raise ArgumentError("event", "stream needs a server with disable_buffered")
+    if event == "websocket" and streams:
+        raise ArgumentError("event", "a server with disable_buffered has no websocket")
     if event == "request" and streams:
         raise ArgumentError("event", "a server with disable_buffered has stream in place of request")
     if event in taken:

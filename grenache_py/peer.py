@@ -449,6 +449,8 @@ class Service:
         when it returns, and is cut when it raises after it has written. An event has one listener.
         """
         check_event(event, self._listeners, self._disable_buffered)
+        if event == "websocket":
+            raise ArgumentError("event", "websocket needs grenache_py.aio")
         if listener is None:
             return partial(self.on, event)
         if inspect.iscoroutinefunction(listener):

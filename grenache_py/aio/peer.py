@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from ssl import SSLContext
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
@@ -38,11 +38,15 @@ from ..errors import (
 )
 from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..transports.aio_http import HttpClient
+from ..transports.http1 import Exchange
 from ..transports.rpc_server import Handler, RpcServer
 from ..transports.stream_server import StreamServer, finish
 from ..transports.streams import Stream, StreamClient
 from ..wire import Request, decode_reply, encode_request, encode_stream_head, typed
 from .link import Link
+
+if TYPE_CHECKING:
+    from ..transports.ws_server import WsServer
 
 log = logging.getLogger(__name__)
 
@@ -350,7 +354,8 @@ class Service:
     Events: ``request`` calls ``handler(rid, key, payload, handler)``, ``request-error`` calls
     ``listener(error)`` with a ``BadRequestError`` for a body that is no request (which was already
     answered). With ``disable_buffered``, in place of ``request``: ``stream`` calls
-    ``listener(rid, key, stream, handler)``.
+    ``listener(rid, key, stream, handler)``. With a listener for ``websocket``, who asks on the same port for
+    a WebSocket gets one, and ``listener(channel, visitor)`` what comes on it, see ``transports.ws``.
     """
 
     def __init__(
@@ -362,6 +367,9 @@ class Service:
         disable_buffered: bool = False,
     ):
         self._disable_buffered = disable_buffered
+        self._max_body = max_body
+        self._authorize = authorize
+        self._websockets: WsServer | None = None
         self._listeners: dict[str, Callable[..., Any]] = {}
         self._tasks: dict[Handler, asyncio.Task[None]] = {}
         self._server: RpcServer | StreamServer
@@ -376,6 +384,7 @@ class Service:
             max_body=max_body,
             ssl=ssl,
             authorize=authorize,
+            upgrade=self._upgrade,
         )
 
     @property
@@ -404,6 +413,10 @@ class Service:
         if listener is None:
             return partial(self.on, event)
         self._listeners[event] = listener
+        if event == "websocket":
+            from ..transports.ws_server import WsServer  # only who wants them needs picows
+
+            self._websockets = WsServer(listener, max_message=self._max_body, authorize=self._authorize)
         return listener
 
     async def listen(self, port: int = 0, host: str | None = None) -> Service:
@@ -416,11 +429,17 @@ class Service:
     async def stop(self, *, drain: float = limits.DRAIN_S) -> None:
         """Accept no more; requests in hand have ``drain`` seconds to be answered, then they are dropped."""
         await self._server.close(drain)
+        if self._websockets is not None:
+            await self._websockets.close()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def _upgrade(self, exchange: Exchange) -> asyncio.BaseProtocol | None:
+        wanted = exchange.headers.get("upgrade", "").lower() == "websocket"
+        return self._websockets.adopt() if self._websockets is not None and wanted else None
 
     def _handle(self, request: Request, handler: Handler) -> None:
         listener = self._listeners.get("request")

@@ -39,6 +39,8 @@ DISCARDED_BYTES_MAX = 1024 * 1024
 LINGER_S = 2.0
 
 Handler = Callable[["Exchange"], None]
+# Given a request for another protocol, what goes on with its connection; None: it is an ordinary request.
+Upgrade = Callable[["Exchange"], "asyncio.BaseProtocol | None"]
 
 
 class Exchange:
@@ -149,6 +151,10 @@ class HttpServer:
     ``on_handler_error``. A body of more than ``max_body`` bytes is answered with ``on_too_large`` as soon as
     that many have arrived. ``keep_alive_s`` is how long an idle connection stays open; ``request_timeout_s``
     how long a request may take to arrive, and a reply to be taken off our hands.
+
+    A request for another protocol (RFC 9110 section 7.8) is shown to ``upgrade``: the protocol that it
+    returns gets the connection, beginning with the head of that very request, and is no longer ours to count
+    or to close.
     """
 
     def __init__(
@@ -161,8 +167,10 @@ class HttpServer:
         on_too_large: tuple[int, bytes] = (413, b""),
         on_handler_error: tuple[int, bytes] = (500, b""),
         max_connections: int = 10_000,
+        upgrade: Upgrade | None = None,
     ) -> None:
         self.handle = handle
+        self.upgrade = upgrade
         self.max_body = max_body
         self.keep_alive_s = keep_alive_s
         self.request_timeout_s = request_timeout_s
@@ -262,6 +270,25 @@ async def bind(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -> 
     return socket.create_server(cast("tuple[str, int]", address[:2]), family=family)
 
 
+def move(transport: asyncio.Transport, protocol: asyncio.BaseProtocol, data: bytes) -> None:
+    """Give a connection to another protocol, as if it had just been made and ``data`` had come on it."""
+    transport.pause_reading()  # a loop may read differently for a protocol that has a buffer
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    if isinstance(protocol, asyncio.BufferedProtocol):
+        view = memoryview(data)
+        while view and not transport.is_closing():
+            buffer: Any = protocol.get_buffer(len(view))
+            size = min(len(buffer), len(view))
+            buffer[:size] = view[:size]
+            protocol.buffer_updated(size)
+            view = view[size:]
+    elif isinstance(protocol, asyncio.Protocol):
+        protocol.data_received(data)
+    if not transport.is_closing():
+        transport.resume_reading()
+
+
 class _Connection(asyncio.Protocol):
     """One connection: parses, dispatches in order, and delivers the replies in the order of the requests."""
 
@@ -351,9 +378,11 @@ class _Connection(asyncio.Protocol):
         self._corked = []
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Not offered here: the request gets an ordinary answer, and what follows is not HTTP.
+        except httptools.HttpParserUpgrade as upgrade:
+            # Not HTTP is what follows, also where the request gets an ordinary answer.
             self._stopped = True
+            if self._hand_on(data[upgrade.args[0] :]):
+                return
             if self._waiting:
                 self._waiting[-1]._keep_alive = False
         except httptools.HttpParserError:
@@ -511,6 +540,24 @@ class _Connection(asyncio.Protocol):
         if self._continue_due and not self._in_flight and not self._waiting and self._receiving:
             self._continue_due = False
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _hand_on(self, rest: bytes) -> bool:
+        """Let another protocol go on with this connection, if it was asked for and somebody speaks it."""
+        upgrade = self.server.upgrade
+        if upgrade is None or len(self._waiting) != 1 or self._in_flight or self._eof:
+            return False
+        asked = self._waiting[0]
+        protocol = None if asked._refusal is not None or asked.body else upgrade(asked)
+        if protocol is None:
+            return False
+        self._waiting.clear()
+        self.closed = True
+        self._parser = None
+        self.server.gone(self)
+        head = [f"{asked.method} {asked.target} HTTP/1.1\r\n".encode("latin-1")]
+        head += [b"%b: %b\r\n" % header for header in asked._headers]
+        move(self._transport, protocol, b"".join((*head, b"\r\n", rest)))
+        return True
 
     def _hand_over(self, exchange: Exchange) -> None:
         try:

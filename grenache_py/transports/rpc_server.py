@@ -29,7 +29,7 @@ from ..wire import (
     encode_reply,
     error_text,
 )
-from .http1 import Exchange, HttpServer
+from .http1 import Exchange, HttpServer, Upgrade
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,8 @@ class RpcServer:
     A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504, and
     ``on_expired(handler)`` is called; beyond ``limits.REQUESTS_IN_FLIGHT_MAX`` unanswered ones, further
     requests are answered ``ERR_SERVER_BUSY`` with status 503. With ``ssl`` it speaks TLS; ``authorize``
-    says who may request anything at all, others are answered ``ERR_FORBIDDEN`` with status 403.
+    says who may request anything at all, others are answered ``ERR_FORBIDDEN`` with status 403. ``upgrade``:
+    as with ``HttpServer``.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class RpcServer:
         max_body: int,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
+        upgrade: Upgrade | None = None,
     ):
         self._ssl = ssl
         self._authorize = authorize
@@ -187,6 +189,7 @@ class RpcServer:
             max_body=max_body,
             on_too_large=(413, encode_bad_request_reply(too_large)),
             on_handler_error=(500, b'[null, "ERR_SERVER", null]'),
+            upgrade=upgrade,
         )
         # Unanswered requests and when they expire; the time limit is the same for all, so the first one is
         # next.

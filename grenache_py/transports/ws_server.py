@@ -23,6 +23,7 @@ from picows import (
     WSUpgradeResponseWithListener,
     ws_create_server,
 )
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from .. import limits
 from ..errors import BadRequestError
@@ -30,11 +31,12 @@ from ..tls import Certificate
 from ..wire import Request, decode_request, encode_bad_request_reply, encode_reply
 from .http1 import HttpServer, bind
 from .rpc_server import Handler, RpcServer, is_authorized
-from .ws import Channel, all_gone, picows_options
+from .ws import Channel, all_gone, picows_log, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
 log = logging.getLogger(__name__)
 
+_READ_BUFFER_BYTES = 16 * 1024  # picows' own default; it grows
 # What says over HTTP how a body is to be read; a message says it all itself.
 _NOT_OVER_WEBSOCKET = frozenset({"_gr", "grc-compress"})
 
@@ -74,7 +76,8 @@ VerifyClient = Callable[[Visitor], bool]
 
 
 class WsServer:
-    """Listens, and calls ``on_channel(channel, visitor)`` on the loop for each connection.
+    """Listens, and calls ``on_channel(channel, visitor)`` on the loop for each connection. It also takes over
+    connections that another server has accepted, see :meth:`adopt`.
 
     ``authorize(certificate)`` and ``verify_client(visitor)`` decide who is welcome; others are closed with
     code 1008 (policy violation) before anything they send is looked at. So are those for whom one raises.
@@ -96,6 +99,7 @@ class WsServer:
         self._ping_s = ping_s
         self._server: asyncio.Server | None = None
         self._port = 0
+        self._adopts = False
         self.channels: set[Channel] = set()
 
     @property
@@ -130,8 +134,34 @@ class WsServer:
             **picows_options(self._ping_s),
         )
 
+    def adopt(self) -> asyncio.BaseProtocol:
+        """What goes on with a connection on which another server was asked for a WebSocket, for the
+        ``upgrade`` of ``http1.HttpServer``. From now on until :meth:`close` such connections are taken.
+        """
+        self._adopts = True
+        options = picows_options(self._ping_s)
+        protocol: asyncio.BaseProtocol = WSProtocol(
+            None,
+            None,
+            False,
+            self._shake_hands,
+            picows_log,
+            True,
+            limits.CONNECT_TIMEOUT_S,
+            options["enable_auto_ping"],
+            options["auto_ping_idle_timeout"],
+            options["auto_ping_reply_timeout"],
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            True,
+            self._max_message,
+            None,
+            _READ_BUFFER_BYTES,
+        )
+        return protocol
+
     def stop_accepting(self) -> None:
         """Take no new connections."""
+        self._adopts = False
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -161,7 +191,7 @@ class WsServer:
             self.channels.add(channel)
             channel.gone.add_done_callback(lambda _: self.channels.discard(channel))
             visitor = Visitor(channel.transport, request.path.decode("latin-1"), MappingProxyType(headers))
-            if self._server is None:
+            if self._server is None and not self._adopts:
                 channel.close(GOING_AWAY, "stopped")
             elif len(self.channels) > limits.WS_CONNECTIONS_MAX:
                 channel.close(TRY_AGAIN_LATER, "too many connections")
