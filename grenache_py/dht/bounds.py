@@ -56,12 +56,14 @@ FAILURES_MAX: Final = 2  # unanswered queries in a row: the second one is a ping
 PING_BEFORE_EVICT_S: Final = 10.0  # bittorrent-dht/client.js: contacts seen since then are not questioned
 SAVED_CONTACTS_MAX: Final = 100  # in the state file; all are asked at once after a restart
 VERIFYING_MAX: Final = 256  # strangers that are being pinged
+PINGS_PER_TICK: Final = 8  # of contacts that were silent: no burst, and the whole table within minutes
 # Contacts, and candidates of a walk, at one public IP address: room for the usual pair of Grapes on a host,
 # none for a crowd that surrounds a name. Private networks are not limited: tests run on loopback.
 CONTACTS_PER_HOST: Final = 4
 # Who tells us our own public address, and how many must agree (BEP 42).
 ADDRESS_VOTERS_MAX: Final = 32
 ADDRESS_VOTES_MIN: Final = 4
+OWN_HOSTS_MAX: Final = 8  # addresses that were taken for our own
 REFRESH_S: Final = 900.0  # BEP 5: buckets unchanged for 15 minutes are refreshed
 BOOTSTRAP_RETRY_S: Final = 1.0  # doubling up to …
 BOOTSTRAP_RETRY_MAX_S: Final = 30.0

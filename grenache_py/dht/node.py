@@ -7,10 +7,9 @@ per query, and one coarse timer for everything that is limited in time.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from .announces import OwnAnnounces
 from .answers import Answers
@@ -19,24 +18,17 @@ from .bounds import (
     DATAGRAM_BYTES_MIN,
     ID_BYTES,
     NAME_BYTES_MAX,
-    QUERY_TIMEOUT_S,
-    REFRESH_S,
+    OWN_HOSTS_MAX,
     REPUBLISHED_PER_TICK,
     STRANGER_DATAGRAM_BYTES_MAX,
     STRANGER_NODES_MAX,
     STRANGER_REPLY_RATIO,
-    SUSPECT_S,
-    SUSPECTS_MAX,
     TICK_S,
     VALUES_MAX,
-    VERIFYING_MAX,
     WAITING_MAX,
     WALKS_MAX,
-    WELCOMES_PER_TICK,
-    K,
 )
 from .counters import Counters
-from .distance import key_of
 from .identity import AddressVotes, id_fits, is_public, make_id
 from .items import Item, ItemStore
 from .krpc import (
@@ -49,22 +41,22 @@ from .krpc import (
     pack_address,
     unpack_address,
 )
-from .lookup import Candidate, ItemWalk, PeerWalk, TokenWalk, Walk
+from .lookup import ItemWalk, PeerWalk, TokenWalk
 from .peers import PeerStore
 from .proven import Proven
 from .ratelimit import RateLimiter
 from .republish import OwnItems
-from .routing import Contact, Routing
+from .routing import Routing
 from .server import Tables, answer
 from .settings import DhtSettings
-from .storing import HolderCache, Holders, Store, StoreReport
+from .storing import HolderCache, StoreReport, Storing
 from .tokens import Tokens
 from .transactions import Reply, Transactions
+from .upkeep import Upkeep
+from .walks import Walks
 
 # Under which a look-up lists what was announced here while nobody else tells our address.
 _LOOPBACK = "127.0.0.1"
-_PINGS_PER_TICK = 8
-_OWN_HOSTS_MAX = 8
 _BUSY = "too many requests are under way"
 
 
@@ -74,9 +66,6 @@ class Busy(Exception):
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
-
-
-AnyWalk = TypeVar("AnyWalk", bound=Walk)
 
 
 class DhtNode:
@@ -99,14 +88,13 @@ class DhtNode:
         if node_id is not None and len(node_id) != ID_BYTES:
             raise ValueError(f"node_id must be {ID_BYTES} bytes")
         self.settings = settings or DhtSettings()
-        self.node_id = node_id or make_id(self.settings.host, random_bytes)
         self._clock = clock
         self._call_later = call_later
         self._random = random
         self._random_bytes = random_bytes
         self._emit = emit
         now = clock()
-        self.routing = Routing(self.node_id, now)
+        self.routing = Routing(node_id or make_id(self.settings.host, random_bytes), now)
         self.peers = PeerStore(self.settings.peer_max_age_s)
         self.items = ItemStore(self.settings.max_items)
         self.own = OwnAnnounces(self.settings.peer_max_age_s)
@@ -114,35 +102,52 @@ class DhtNode:
         #: our own IP addresses, as far as they are known
         self.own_hosts = {_LOOPBACK} if self.settings.host is None else {_LOOPBACK, self.settings.host}
         self.tokens = Tokens(random_bytes, now)
-        self._proven = Proven()
-        self._address_votes = AddressVotes()
         self.counters = Counters()
-        self.ready = False
-        self._tables = Tables(
-            self.node_id,
-            self.routing,
-            self.tokens,
-            self.peers,
-            self.items,
-            self._proven,
-            random,
-            self._announced,
-        )
-        self._transactions = Transactions(send, clock, random)
+        self.bootstrap = Bootstrap(random)
+        self._address_votes = AddressVotes()
         self._strangers = RateLimiter()
+        self._proven = Proven()
+        self._tables = Tables(
+            self.routing, self.tokens, self.peers, self.items, self._proven, random, self._announced
+        )
         self._send = send
-        # Nodes that let a query time out, and until when they are not waited for; in the order of that time.
-        self._suspects: OrderedDict[Address, float] = OrderedDict()
-        # Whom we ping, and the query that waits for the pong because its answer is long.
-        self._verifying: dict[Address, dict[bytes, Any] | None] = {}
-        self._walks: dict[Walk, Callable[[Any], None]] = {}
-        self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
+        self._transactions = Transactions(send, clock, random)
+        self._walks = Walks(
+            self.routing,
+            self._transactions,
+            self.bootstrap,
+            clock,
+            self.counters,
+            self.settings.concurrency,
+        )
+        self._storing = Storing(self.routing, self._transactions, clock)
+        self._upkeep = Upkeep(
+            self.routing,
+            self._transactions,
+            self._walks,
+            self._storing,
+            self.own,
+            self._proven,
+            self.bootstrap,
+            node_liveness_s=self.settings.node_liveness_s,
+            clock=clock,
+            random=random,
+            answer=lambda query, address, now: self._on_query(query, address, now, None),
+            emit=emit,
+        )
         self._answers = Answers(random)
         self._lookups: dict[bytes, list[Callable[[list[bytes]], None]]] = {}
         self._holders = HolderCache(self.settings.max_tables)
-        self._stores: dict[Store, None] = {}
-        self.bootstrap = Bootstrap(random)
         self._timer: Timer | None = None
+
+    @property
+    def node_id(self) -> bytes:
+        return self.routing.own_id
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first attempt to join is over."""
+        return self._upkeep.ready
 
     @property
     def walks_under_way(self) -> int:
@@ -162,7 +167,7 @@ class DhtNode:
         """
         self._tick()
         self.bootstrap.addresses = list(bootstrap)
-        self._join([*bootstrap, *contacts])
+        self._upkeep.join([*bootstrap, *contacts])
 
     def stop(self) -> None:
         """Stop; whoever waits for a result gets it now, with what there is."""
@@ -199,7 +204,7 @@ class DhtNode:
             return
         self._check_busy(name)
         self._lookups[name] = [done]
-        self._walk_peers(name, self._looked_up)
+        self._walks.for_peers(name, self._looked_up)
 
     def _looked_up(self, walk: PeerWalk) -> None:
         callers = self._lookups.pop(walk.target, None)
@@ -208,6 +213,27 @@ class DhtNode:
             self._answers.keep(walk.target, peers, self._clock())
             for done in callers:
                 done(peers)
+
+    def _peers_of(self, name: bytes, walk: PeerWalk) -> list[bytes]:
+        now = self._clock()
+        found = walk.values
+        withdrawn = self.own.withdrawn(name, now)
+        for peer in self.peers.get(name, now, VALUES_MAX, self._random):
+            found[peer] = None
+        for port in self.own.ports(name, now):
+            # How others see us is better than how we see ourselves.
+            tail = port.to_bytes(2, "big")
+            if not any(peer.endswith(tail) for peer in found):
+                found[pack_address((self.settings.host or _LOOPBACK, port))] = None
+        for port in withdrawn:
+            for peer in self._own_peers(port):
+                found.pop(peer, None)
+        if not found:
+            return []
+        peers = self._random.sample(list(found), min(len(found), VALUES_MAX))
+        for peer in peers:
+            self._emit("peer", peer)
+        return peers
 
     def announce(self, name: bytes, port: int, done: Callable[[StoreReport], None]) -> None:
         """Announce a port of this host under a name, at the nodes closest to it and here.
@@ -227,19 +253,19 @@ class DhtNode:
 
         def walked(walk: PeerWalk) -> None:
             self._holders.keep(name, walk.holders(), self._clock())
-            self._announce_to(walk.holders(), name, port, done)
+            self._storing.announce(walk.holders(), name, port, done)
 
         def told(report: StoreReport) -> None:
             if report.stored and ErrorCode.PROTOCOL not in [code for code, _ in report.refusals]:
                 done(report)
             else:  # nodes are gone, or have come back with other tokens
-                self._walk_peers(name, walked)
+                self._walks.for_peers(name, walked)
 
         holders = self._holders.get(name, now)
-        if holders and not any(address in self._suspects for address, _ in holders):
-            self._announce_to(holders, name, port, told)
+        if holders and not any(self._walks.suspected(address) for address, _ in holders):
+            self._storing.announce(holders, name, port, told)
         else:
-            self._walk_peers(name, walked)
+            self._walks.for_peers(name, walked)
 
     def withdraw(self, name: bytes, port: int) -> bool:
         """End an announce that was made here; returns whether there was one.
@@ -287,8 +313,8 @@ class DhtNode:
         else:
             self.items.put(item, None, self._clock())
 
-        walk = self._walk_to(TokenWalk, item.target)
-        self._run(walk, lambda walk: self._store(walk.holders(), b"put", args, done))
+        walk = self._walks.to(TokenWalk, item.target)
+        self._walks.run(walk, lambda walk: self._storing.store(walk.holders(), b"put", args, done))
 
     def get(
         self,
@@ -307,12 +333,12 @@ class DhtNode:
         if stored is not None:
             done(stored, None)
             return
-        walk = self._walk_to(ItemWalk, target)
+        walk = self._walks.to(ItemWalk, target)
         walk.salt = salt
-        self._run(walk, lambda walk: done(walk.item, walk.reply))
+        self._walks.run(walk, lambda walk: done(walk.item, walk.reply))
 
     def _check_busy(self, name: bytes = b"") -> None:
-        if len(self._walks) >= WALKS_MAX or len(self._peer_walks.get(name, ())) >= WAITING_MAX:
+        if len(self._walks) >= WALKS_MAX or self._walks.waiting_for(name) >= WAITING_MAX:
             raise Busy(_BUSY)
 
     # Datagrams.
@@ -367,12 +393,12 @@ class DhtNode:
             if reply is not None and len(reply) > STRANGER_REPLY_RATIO * stranger_bytes:
                 if not read_only:
                     self.counters.deferred += 1
-                    self._verify(address, message)
+                    self._upkeep.verify(address, message)
                 return
         if reply is not None:
             self._send(reply, address)
         if node_id is not None and not read_only and self.routing.heard(node_id, address):
-            self._verify(address)
+            self._upkeep.verify(address)
 
     def _on_echo(self, message: dict[bytes, Any], address: Address) -> None:
         """A query with our own id: our own, when we are one of our bootstrap addresses; or a mirror's."""
@@ -393,14 +419,7 @@ class DhtNode:
         if node_id is None:
             done(context, None, (0, "a reply needs an id"))
             return
-        self._suspects.pop(address, None)
-        fresh, oldest = self.routing.answered(node_id, address, now)
-        if address not in self.routing.by_address:
-            self._proven.add(address, now)
-        if oldest is not None:
-            self._verify(oldest.address)
-        if fresh:
-            self._welcome(self.routing.by_address[address], now)
+        self._upkeep.answered(node_id, address, now)
         done(context, reply, None)
         told = message.get(b"ip")
         if told is not None:
@@ -411,35 +430,11 @@ class DhtNode:
         if taken is None:
             return
         self.counters.refused += 1
-        # Refusing is a sign of life too.
-        contact = self.routing.by_address.get(address)
-        if contact is not None:
-            contact.seen = now
-            contact.failures = 0
-            self._suspects.pop(address, None)
+        self._upkeep.refused(address, now)
         done, context = taken
         done(context, None, error_of(message))
 
-    # Contacts.
-
-    def _verify(self, address: Address, waiting: dict[bytes, Any] | None = None) -> None:
-        """Ping, once at a time; what comes of it is seen to where every reply and every silence is.
-
-        A query that is ``waiting`` is answered after the pong.
-        """
-        if address in self._verifying:
-            if waiting is not None:
-                self._verifying[address] = waiting
-        elif len(self._verifying) < VERIFYING_MAX:
-            self._verifying[address] = waiting
-            self._transactions.query(address, b"ping", {b"id": self.node_id}, self._pinged, address)
-
-    def _pinged(self, address: Address, reply: Reply | None, error: tuple[int, str] | None) -> None:
-        waiting = self._verifying.pop(address, None)
-        if waiting is not None and (reply is not None or error is not None):
-            now = self._clock()
-            self._proven.add(address, now)
-            self._on_query(waiting, address, now, None)
+    # Our own address.
 
     def _on_own_address(self, told: Any, voter: Address) -> None:
         """Another node says in its reply which address our query came from (BEP 42)."""
@@ -452,125 +447,17 @@ class DhtNode:
         winner = self._address_votes.winner()
         if winner is None:
             return
-        if len(self.own_hosts) < _OWN_HOSTS_MAX:
+        if len(self.own_hosts) < OWN_HOSTS_MAX:
             self.own_hosts.add(winner)
         if self.settings.secure_id and not id_fits(self.node_id, winner):
             self._take_id(make_id(winner, self._random_bytes))
 
     def _take_id(self, node_id: bytes) -> None:
         """Go on under another id, with the same contacts."""
-        now = self._clock()
-        contacts = list(self.routing)
-        self.node_id = self._tables.own_id = node_id
-        self.routing = self._tables.routing = Routing(node_id, now)
-        for contact in contacts:
-            self.routing.answered(contact.id, contact.address, now)
+        self.routing.take_id(node_id, self._clock())
         self._emit("warning", f"the node id is now {node_id.hex()}, as the public address asks for (BEP 42)")
         if not self.bootstrap.under_way:
-            self._join(self.bootstrap.addresses)
-
-    def _welcome(self, contact: Contact, now: float) -> None:
-        """A node is new, or back: it may be one that own announces belong to."""
-        self._emit("node", contact)
-        self.own.welcome(contact.address, now)
-
-    def _tell_own_announce(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
-        address, name, port = context
-        token = reply.get(b"token") if reply is not None else None
-        if type(token) is bytes:
-            self._announce_to([(address, token)], name, port, lambda report: None)
-
-    # Walks.
-
-    def _walk_peers(self, name: bytes, done: Callable[[PeerWalk], None]) -> None:
-        """Simultaneous walks for one name are one."""
-        waiting = self._peer_walks.get(name)
-        if waiting is not None:
-            waiting.append(done)
-            return
-        self._peer_walks[name] = [done]
-        self._run(self._walk_to(PeerWalk, name), self._peers_walked)
-
-    def _peers_walked(self, walk: PeerWalk) -> None:
-        for done in self._peer_walks.pop(walk.target):
-            done(walk)
-
-    def _peers_of(self, name: bytes, walk: PeerWalk) -> list[bytes]:
-        now = self._clock()
-        found = walk.values
-        withdrawn = self.own.withdrawn(name, now)
-        for peer in self.peers.get(name, now, VALUES_MAX, self._random):
-            found[peer] = None
-        for port in self.own.ports(name, now):
-            # How others see us is better than how we see ourselves.
-            tail = port.to_bytes(2, "big")
-            if not any(peer.endswith(tail) for peer in found):
-                found[pack_address((self.settings.host or _LOOPBACK, port))] = None
-        for port in withdrawn:
-            for peer in self._own_peers(port):
-                found.pop(peer, None)
-        if not found:
-            return []
-        peers = self._random.sample(list(found), min(len(found), VALUES_MAX))
-        for peer in peers:
-            self._emit("peer", peer)
-        return peers
-
-    def _walk_to(self, kind: Callable[..., AnyWalk], target: bytes) -> AnyWalk:
-        """A walk from the contacts closest to the target; with none, from the bootstrap addresses."""
-        walk = kind(
-            target, self.node_id, self._ask, self._walked, self._suspects, K, self.settings.concurrency
-        )
-        contacts = self.routing.closest(walk.key, K)
-        walk.seed(contacts)
-        if not contacts:
-            for address in self.bootstrap.addresses:
-                walk.add(None, address)
-        return walk
-
-    def _run(self, walk: AnyWalk, done: Callable[[AnyWalk], None]) -> None:
-        walk.began = self._clock()
-        self._walks[walk] = done
-        walk.start()
-
-    def _walked(self, walk: Walk) -> None:
-        self.counters.walks += 1
-        self.counters.walk_seconds += self._clock() - walk.began
-        self._walks.pop(walk)(walk)
-
-    def _ask(self, walk: Walk, candidate: Candidate) -> None:
-        if candidate.suspect and self._transactions.expects(candidate.address):
-            return  # one question at a time is enough to learn that it is back
-        candidate.asked_at = self._clock()
-        self._transactions.query(
-            candidate.address, walk.method, walk.args, self._walk_answered, (walk, candidate)
-        )
-
-    def _walk_answered(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
-        walk, candidate = context
-        if reply is None:
-            walk.failed(candidate)
-        else:
-            walk.answered(candidate, reply[b"id"], reply)
-
-    # Storing at others.
-
-    def _announce_to(
-        self, holders: Holders, name: bytes, port: int, done: Callable[[StoreReport], None]
-    ) -> None:
-        args = {b"id": self.node_id, b"implied_port": 0, b"info_hash": name, b"port": port}
-        self._store(holders, b"announce_peer", args, done)
-
-    def _store(
-        self,
-        holders: Holders,
-        method: bytes,
-        args: dict[bytes, Any],
-        done: Callable[[StoreReport], None],
-    ) -> None:
-        store = Store(len(holders), self._clock(), self._stores, done)
-        for address, token in holders:
-            self._transactions.query(address, method, {**args, b"token": token}, store.told, None)
+            self._upkeep.join(self.bootstrap.addresses)
 
     # Time.
 
@@ -580,87 +467,32 @@ class DhtNode:
         for address, done, context in self._transactions.expire(now):
             self.counters.unanswered += 1
             done(context, None, None)
-            self._unanswered(address, now)
+            self._upkeep.unanswered(address, now)
         for done, context in self._transactions.take_doomed():
             done(context, None, None)
-        for walk in list(self._walks):
-            for address in walk.hurry(now):
-                self._suspect(address, now)
-        for store in list(self._stores):
-            store.hurry(now)
-        while self._suspects and next(iter(self._suspects.values())) <= now:
-            self._suspects.popitem(last=False)
+        self._walks.hurry(now)
+        self._storing.hurry(now)
         self.peers.purge(now)
         self.items.purge(now)
         self._proven.purge(now)
-        self._keep_up(now)
-
-    def _suspect(self, address: Address, now: float) -> None:
-        self._suspects.pop(address, None)
-        self._suspects[address] = now + SUSPECT_S
-        if len(self._suspects) > SUSPECTS_MAX:
-            self._suspects.popitem(last=False)
-
-    def _unanswered(self, address: Address, now: float) -> None:
-        contact = self.routing.by_address.get(address)
-        if contact is not None and now - contact.seen < QUERY_TIMEOUT_S:
-            return  # it has answered other queries meanwhile: a datagram was lost
-        self._suspect(address, now)
-        # Many queries may end in silence at once; then the ping after the first of them decides.
-        if address not in self._verifying and self.routing.failed(address) is not None:
-            self._verify(address)
-
-    def _keep_up(self, now: float) -> None:
-        """Ping the silent, refresh old buckets, tell newcomers what we announced, rejoin when alone."""
-        for contact in self.routing.silent(now, self.settings.node_liveness_s, _PINGS_PER_TICK):
-            self._verify(contact.address)
-        for address, (name, port) in self.own.take_welcomes(WELCOMES_PER_TICK, now):
-            newcomer = self.routing.by_address.get(address)
-            if newcomer in self.routing.closest(key_of(name), K):
-                args = {b"id": self.node_id, b"info_hash": name}
-                self._transactions.query(
-                    address, b"get_peers", args, self._tell_own_announce, (address, name, port)
-                )
         if len(self._walks) < WALKS_MAX // 2:
             for item in self.own_items.take_due(now, REPUBLISHED_PER_TICK):
                 self._republish(item)
-        if self.routing and len(self._walks) < WALKS_MAX:
-            target = self.routing.refresh_target(now, REFRESH_S, self._random)
-            if target is not None:
-                self._run(self._walk_to(Walk, target), lambda walk: None)
-        missing = self.bootstrap.missing(now, self.routing.by_address)
-        if missing:
-            self._join(missing)
+        self._upkeep.tick(now)
 
     def _republish(self, item: Item) -> None:
         def told(report: StoreReport) -> None:
             if ErrorCode.SEQ_TOO_OLD in [code for code, _ in report.refusals] and not report.stored:
                 # The very same one is refused too where it is still held, so look who has a newer one.
-                walk = self._walk_to(ItemWalk, item.target)
+                walk = self._walks.to(ItemWalk, item.target)
                 walk.salt = item.salt
-                self._run(walk, found)
+                self._walks.run(walk, found)
 
         def found(walk: ItemWalk) -> None:
             if walk.item is not None and (walk.item.seq or 0) > (item.seq or 0):
                 self.own_items.drop(item.target)
 
         self._put(item, None, told)
-
-    def _join(self, addresses: Sequence[Address]) -> None:
-        """Walk to our own id, starting at these addresses."""
-        self.bootstrap.under_way = True
-        walk = Walk(self.node_id, self.node_id, self._ask, self._walked)
-        for address in addresses:
-            walk.add(None, address)
-        for contact in self.routing.closest(key_of(self.node_id), K):
-            walk.add(contact.id, contact.address)
-        self._run(walk, self._joined)
-
-    def _joined(self, walk: Walk) -> None:
-        self.bootstrap.ended(self._clock(), alone=not self.routing)
-        if not self.ready:
-            self.ready = True
-            self._emit("ready", None)
 
 
 def _check_name(name: bytes) -> None:

@@ -50,15 +50,18 @@ class Routing:
     """Contacts by id and by address, in buckets of ``k``; only the bucket of the own id splits."""
 
     def __init__(self, own_id: bytes, now: float, k: int = K) -> None:
-        self.own_id = own_id
         self.k = k
+        self._begin(own_id, now)
+
+    def _begin(self, own_id: bytes, now: float) -> None:
+        self.own_id = own_id
         self.by_id: dict[bytes, Contact] = {}
         self.by_address: dict[Address, Contact] = {}
         own = Contact(own_id, ("0.0.0.0", 0), now)
-        self._table = RoutingTable(None, k, own)
+        self._table = RoutingTable(None, self.k, own)
         # Inclusive ends that are powers of two less one, unlike kademlia's first bucket: each is a true
         # prefix.
-        self._table.buckets = [KBucket(0, 2**ID_BITS - 1, k)]
+        self._table.buckets = [KBucket(0, 2**ID_BITS - 1, self.k)]
         self._tops = [2**ID_BITS - 1]
         self._refreshed = {0: now}
 
@@ -67,6 +70,13 @@ class Routing:
 
     def __iter__(self) -> Iterator[Contact]:
         return iter(list(self.by_id.values()))
+
+    def take_id(self, own_id: bytes, now: float) -> None:
+        """Go on under another id, with the same contacts."""
+        contacts = list(self)
+        self._begin(own_id, now)
+        for contact in contacts:
+            self.answered(contact.id, contact.address, now)
 
     def closest(self, target_key: int, count: int) -> list[Contact]:
         """Exactly the ``count`` contacts closest to a target (as ``key_of`` gives it), the closest first."""

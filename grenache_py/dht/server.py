@@ -36,7 +36,6 @@ Args = dict[bytes, Any]
 class Tables:
     """What a node knows, and answers from."""
 
-    own_id: bytes
     routing: Routing
     tokens: Tokens
     peers: PeerStore
@@ -72,14 +71,14 @@ def answer(
 
 
 def _ping(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
-    return {b"id": tables.own_id}
+    return {b"id": tables.routing.own_id}
 
 
 def _find_node(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     target = args.get(b"target")
     if type(target) is not bytes:
         raise Refusal(ErrorCode.PROTOCOL, "`find_node` missing required `a.target` field")
-    return {b"id": tables.own_id, b"nodes": _nodes(tables, target, nodes_max)}
+    return {b"id": tables.routing.own_id, b"nodes": _nodes(tables, target, nodes_max)}
 
 
 def _get_peers(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
@@ -87,7 +86,7 @@ def _get_peers(tables: Tables, sender: Address, args: Args, now: float, nodes_ma
     if type(name) is not bytes or len(name) > NAME_BYTES_MAX:
         raise Refusal(ErrorCode.PROTOCOL, "`get_peers` missing required `a.info_hash` field")
     # Without a token a Node Grape would not announce here.
-    reply: Args = {b"id": tables.own_id, b"token": tables.tokens.issue(sender, name, now)}
+    reply: Args = {b"id": tables.routing.own_id, b"token": tables.tokens.issue(sender, name, now)}
     values = tables.peers.get(name, now, VALUES_MAX, tables.random)
     if values:
         reply[b"values"] = values
@@ -109,14 +108,14 @@ def _announce_peer(tables: Tables, sender: Address, args: Args, now: float, node
     host = sender[0]
     tables.peers.announce(name, pack_address((host, port)), host, now)
     tables.announced(name)
-    return {b"id": tables.own_id}
+    return {b"id": tables.routing.own_id}
 
 
 def _get(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int) -> Args:
     target = args.get(b"target")
     if type(target) is not bytes or len(target) > ID_BYTES:
         raise Refusal(ErrorCode.PROTOCOL, "`get` missing required `a.target` field")
-    reply: Args = {b"id": tables.own_id, b"token": tables.tokens.issue(sender, target, now)}
+    reply: Args = {b"id": tables.routing.own_id, b"token": tables.tokens.issue(sender, target, now)}
     item = tables.items.get(target, now)
     if item is None:
         reply[b"nodes"] = _nodes(tables, target, nodes_max)
@@ -140,7 +139,7 @@ def _put(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int
     tables.proven.add(sender, now)
     check_signature(item)
     tables.items.put(item, cas, now)
-    return {b"id": tables.own_id}
+    return {b"id": tables.routing.own_id}
 
 
 _HANDLERS: dict[bytes, Callable[[Tables, Address, Args, float, int], Args]] = {

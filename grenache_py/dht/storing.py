@@ -9,7 +9,8 @@ from typing import Any
 
 from .bounds import PATIENCE_FOUND_S, TABLE_MAX_AGE_S, TABLES_MAX
 from .krpc import Address
-from .transactions import Reply
+from .routing import Routing
+from .transactions import Reply, Transactions
 
 #: nodes and their write tokens
 Holders = list[tuple[Address, bytes]]
@@ -70,6 +71,36 @@ class Store:
     def _finish(self) -> None:
         del self._waiting[self]
         self._done(self._report)
+
+
+class Storing:
+    """Sends announces and puts to their holders; each is reported once."""
+
+    def __init__(self, routing: Routing, transactions: Transactions, clock: Callable[[], float]) -> None:
+        self._routing = routing
+        self._transactions = transactions
+        self._clock = clock
+        self._under_way: dict[Store, None] = {}
+
+    def announce(self, holders: Holders, name: bytes, port: int, done: Callable[[StoreReport], None]) -> None:
+        args = {b"id": self._routing.own_id, b"implied_port": 0, b"info_hash": name, b"port": port}
+        self.store(holders, b"announce_peer", args, done)
+
+    def store(
+        self,
+        holders: Holders,
+        method: bytes,
+        args: dict[bytes, Any],
+        done: Callable[[StoreReport], None],
+    ) -> None:
+        store = Store(len(holders), self._clock(), self._under_way, done)
+        for address, token in holders:
+            self._transactions.query(address, method, {**args, b"token": token}, store.told, None)
+
+    def hurry(self, now: float) -> None:
+        """End the wait for the silent where somebody has stored it."""
+        for store in list(self._under_way):
+            store.hurry(now)
 
 
 class HolderCache:

@@ -27,7 +27,7 @@ from random import Random
 from statistics import mean, median
 from typing import Any
 
-from grenache_py.dht import node as node_module
+from grenache_py.dht import walks as walks_module
 from grenache_py.dht.krpc import Address
 from grenache_py.dht.lookup import Candidate, PeerWalk
 from grenache_py.dht.routing import Contact
@@ -105,11 +105,11 @@ class MeasuredWalk(PeerWalk):
 @contextmanager
 def measured_walks() -> Iterator[None]:
     """Nodes make MeasuredWalks meanwhile."""
-    node_module.PeerWalk = MeasuredWalk
+    walks_module.PeerWalk = MeasuredWalk
     try:
         yield
     finally:
-        node_module.PeerWalk = PeerWalk
+        walks_module.PeerWalk = PeerWalk
 
 
 class Campaign:
@@ -163,10 +163,10 @@ class Campaign:
             measured.seconds.append(self.network.now - began)
 
         node.lookup(name, done)
-        walk = next((walk for walk in node._walks if walk.target == name), None)
+        walk = next((walk for walk in node._walks._under_way if walk.target == name), None)
         if walk is None:
             return  # it knew nobody to ask
-        finish = node._walks[walk]
+        finish = node._walks._under_way[walk]
 
         def finished(walk: MeasuredWalk) -> None:
             measured.queries.append(walk.asked)
@@ -174,7 +174,7 @@ class Campaign:
                 measured.hops.append(walk.found_at)
             finish(walk)
 
-        node._walks[walk] = finished
+        node._walks._under_way[walk] = finished
 
     def run(self) -> list[Measured]:
         return [

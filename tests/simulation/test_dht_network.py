@@ -141,7 +141,7 @@ def test_lost_datagrams_do_not_make_a_suspect_of_one_that_answers() -> None:
         nodes[1].lookup(b"name %d" % number, done.append)
         network.run(0.05)
         assert len(nodes[1].routing) == 1
-    assert not nodes[1]._suspects
+    assert not nodes[1]._walks._suspects
 
 
 def test_those_who_are_not_waited_for_are_asked_one_question_at_a_time() -> None:
@@ -328,9 +328,9 @@ def test_strangers_that_never_answer_do_not_enter() -> None:
     query = b"d1:ad2:id20:%be1:q4:ping1:t2:aa1:y1:qe"
     for number in range(200):
         node.receive(query % (bytes([number]) * 20), ("10.9.9.9", 1000 + number))
-    assert len(node._verifying) == 200
+    assert node._upkeep.verifying == 200
     network.run(5.0)
-    assert len(node.routing) == len(node._verifying) == 0
+    assert len(node.routing) == node._upkeep.verifying == 0
     network.check()
 
 

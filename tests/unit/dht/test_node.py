@@ -137,7 +137,7 @@ def test_random_and_damaged_datagrams(seed: int) -> None:
     node._transactions.check()
     lone.network.run(30.0)
     assert not node._walks
-    assert not node._verifying
+    assert not node._upkeep.verifying
     assert len(node._transactions) == 0
     assert lone.query(("10.3.3.3", 1), b"ping") is not None
 

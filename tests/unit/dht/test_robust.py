@@ -181,7 +181,7 @@ def test_who_does_not_answer_the_ping_gets_nothing_long() -> None:
     lone.query(PUBLIC, b"get", id=node_id(PUBLIC), target=item.target)
     lone.network.run(10.0)
     assert sent_to(lone, PUBLIC, b"r") == []
-    assert not lone.node._verifying
+    assert not lone.node._upkeep.verifying
 
 
 def test_a_token_proves_an_address() -> None:

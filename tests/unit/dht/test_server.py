@@ -26,7 +26,6 @@ ASKER = bytes.fromhex("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa01")
 
 def tables() -> Tables:
     found = Tables(
-        OWN,
         Routing(OWN, 0.0),
         Tokens(Random(1).randbytes, 0.0),
         PeerStore(),

@@ -139,7 +139,7 @@ def test_health() -> None:
         said = json.loads(text)
         assert (status, kind, said["status"], said["contacts"]) == (200, "application/json", "ok", 0)
         assert said["id"] == grape.node_id.hex()
-        grape._grape.node.ready = False
+        grape._grape.node._upkeep.ready = False
         assert page(grape.url, "/healthz")[0] == 503
         # As Node answers: these pages are for GET, everything else is the API.
         assert page(grape.url, "/nothing")[0] == 500

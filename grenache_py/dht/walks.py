@@ -1,0 +1,131 @@
+"""The walks of a node that are under way, and who is not waited for in them. IO-free."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from .bootstrap import Bootstrap
+from .bounds import SUSPECT_S, SUSPECTS_MAX, K
+from .counters import Counters
+from .krpc import Address
+from .lookup import Candidate, PeerWalk, Walk
+from .routing import Routing
+from .transactions import Reply, Transactions
+
+AnyWalk = TypeVar("AnyWalk", bound=Walk)
+
+
+class Walks:
+    """Begins walks, hands their queries to ``transactions`` and the outcomes back to them.
+
+    Without any contact they begin at the bootstrap addresses.
+    """
+
+    def __init__(
+        self,
+        routing: Routing,
+        transactions: Transactions,
+        bootstrap: Bootstrap,
+        clock: Callable[[], float],
+        counters: Counters,
+        concurrency: int,
+    ) -> None:
+        self._routing = routing
+        self._transactions = transactions
+        self._bootstrap = bootstrap
+        self._clock = clock
+        self._counters = counters
+        self._concurrency = concurrency
+        self._under_way: dict[Walk, Callable[[Any], None]] = {}
+        self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
+        # Nodes that let a query time out, and until when they are not waited for; in the order of that time.
+        self._suspects: OrderedDict[Address, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._under_way)
+
+    def to(self, kind: Callable[..., AnyWalk], target: bytes) -> AnyWalk:
+        """A walk from the contacts closest to the target; with none, from the bootstrap addresses."""
+        walk = kind(
+            target, self._routing.own_id, self._ask, self._ended, self._suspects, K, self._concurrency
+        )
+        contacts = self._routing.closest(walk.key, K)
+        walk.seed(contacts)
+        if not contacts:
+            for address in self._bootstrap.addresses:
+                walk.add(None, address)
+        return walk
+
+    def home(self, addresses: Sequence[Address]) -> Walk:
+        """A walk to our own id, from these addresses and the contacts closest to it."""
+        walk = Walk(self._routing.own_id, self._routing.own_id, self._ask, self._ended)
+        for address in addresses:
+            walk.add(None, address)
+        for contact in self._routing.closest(walk.key, K):
+            walk.add(contact.id, contact.address)
+        return walk
+
+    def run(self, walk: AnyWalk, done: Callable[[AnyWalk], None]) -> None:
+        walk.began = self._clock()
+        self._under_way[walk] = done
+        walk.start()
+
+    def for_peers(self, name: bytes, done: Callable[[PeerWalk], None]) -> None:
+        """Walk to those who know the peers of a name; simultaneous walks for one name are one."""
+        waiting = self._peer_walks.get(name)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._peer_walks[name] = [done]
+        self.run(self.to(PeerWalk, name), self._peers_walked)
+
+    def waiting_for(self, name: bytes) -> int:
+        """How many share the walk for a name."""
+        return len(self._peer_walks.get(name, ()))
+
+    def _peers_walked(self, walk: PeerWalk) -> None:
+        for done in self._peer_walks.pop(walk.target):
+            done(walk)
+
+    def hurry(self, now: float) -> None:
+        """End the wait for those who are too slow; they are suspects for a while."""
+        for walk in list(self._under_way):
+            for address in walk.hurry(now):
+                self.suspect(address, now)
+        while self._suspects and next(iter(self._suspects.values())) <= now:
+            self._suspects.popitem(last=False)
+
+    def suspect(self, address: Address, now: float) -> None:
+        """This node was silent: do not wait for it."""
+        self._suspects.pop(address, None)
+        self._suspects[address] = now + SUSPECT_S
+        if len(self._suspects) > SUSPECTS_MAX:
+            self._suspects.popitem(last=False)
+
+    def suspected(self, address: Address) -> bool:
+        return address in self._suspects
+
+    def acquit(self, address: Address) -> None:
+        """It has answered."""
+        self._suspects.pop(address, None)
+
+    def _ended(self, walk: Walk) -> None:
+        self._counters.walks += 1
+        self._counters.walk_seconds += self._clock() - walk.began
+        self._under_way.pop(walk)(walk)
+
+    def _ask(self, walk: Walk, candidate: Candidate) -> None:
+        if candidate.suspect and self._transactions.expects(candidate.address):
+            return  # one question at a time is enough to learn that it is back
+        candidate.asked_at = self._clock()
+        self._transactions.query(candidate.address, walk.method, walk.args, self._answered, (walk, candidate))
+
+    def _answered(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
+        walk, candidate = context
+        if reply is None:
+            walk.failed(candidate)
+        else:
+            walk.answered(candidate, reply[b"id"], reply)
