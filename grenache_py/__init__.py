@@ -1,8 +1,8 @@
 """Grenache for Python: find services on a DHT and call them.
 
 ``Link`` talks to a Grape, ``PeerRPCServer`` serves requests, ``PeerRPCClient`` makes them;
-``grenache_py.aio`` has the same with asyncio, and ``Grape`` is a Grape in this process. What is not used is
-not imported.
+``Worker`` and ``ActionClient`` do so by actions, as Bitfinex's workers do; ``grenache_py.aio`` has the same
+with asyncio, and ``Grape`` is a Grape in this process. What is not used is not imported.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import aio as aio
     from . import errors as errors
+    from .actions import Actions as Actions
     from .discovery import MapResult as MapResult
     from .grape import Grape as Grape
     from .grape_api import Item as Item
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
     from .peer import PeerRPCServer as PeerRPCServer
     from .peer import Service as Service
     from .transports.rpc_server import Handler as Handler
+    from .worker import ActionClient as ActionClient
+    from .worker import Worker as Worker
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ActionClient": "worker",
+    "Actions": "actions",
     "Grape": "grape",
     "Handler": "transports.rpc_server",
     "Item": "grape_api",
@@ -33,9 +38,12 @@ _HOMES = {
     "PeerRPCClient": "peer",
     "PeerRPCServer": "peer",
     "Service": "peer",
+    "Worker": "worker",
 }
 
 __all__ = [
+    "ActionClient",
+    "Actions",
     "Grape",
     "Handler",
     "Item",
@@ -44,6 +52,7 @@ __all__ = [
     "PeerRPCClient",
     "PeerRPCServer",
     "Service",
+    "Worker",
     "__version__",
     "aio",
     "errors",

@@ -85,6 +85,29 @@ HANDLER_THREADS = 32
 DRAIN_S = 1.0
 """How long a service that stops waits for the replies to the requests it has taken."""
 
+# --- Workers with actions; the values of bfx-facs-grc (index.js) unless said otherwise
+
+WORKER_ANNOUNCE_S = 45.0
+"""Mean pause between announcements (``tickInterval``); each is drawn from 0.5 to 1.5 times this."""
+
+WORKER_TIMEOUT_S = 600.0
+"""An action that has not answered by then is answered ``ERR_TIMEOUT`` (``server_timeout``)."""
+
+ACTION_TIMEOUT_S = 120.0
+"""The default limit of a call of an action (``_doReq``)."""
+
+SEC_PORT_OFFSET = 2000
+"""From the port of a worker to that of its ``sec:`` twin (``secPortOffset``)."""
+
+ACL_CHECK_S = 1.0
+"""Ours: how often, at most, an ACL file is looked at for changes. There, it is read once."""
+
+ACL_BYTES_MAX = 1024 * 1024
+"""Ours: the largest ACL file; some thousand fingerprints."""
+
+ACCESS_TEXT_MAX = 200
+"""Ours: characters of a name in the access log, so that callers can't fill the disk with long ones."""
+
 # --- WebSocket; sizes of messages as above
 
 WS_CONNECTIONS_PER_DESTINATION = 3

@@ -65,7 +65,9 @@ class Sync:
 
     def close(self) -> None:
         while self._made:
-            self._made.pop().stop()
+            made = self._made.pop()
+            if hasattr(made, "stop"):
+                made.stop()
 
 
 class Awaitable:
@@ -101,9 +103,9 @@ class Aio(Sync):
         self._thread.start()
 
     def make(self, cls_name: str, *args: Any, **options: Any) -> Any:
-        made = Awaited(
-            getattr(self.module, cls_name)(*[unwrap(argument) for argument in args], **options), self.loop
-        )
+        inner = [unwrap(argument) for argument in args]
+        named = {name: unwrap(option) for name, option in options.items()}
+        made = Awaited(getattr(self.module, cls_name)(*inner, **named), self.loop)
         self._made.append(made)
         return made
 

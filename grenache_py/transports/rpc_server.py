@@ -122,7 +122,7 @@ class Handler:
         """Answer with an exception's class and message, as for a handler that raised; its trace is logged."""
         log.error("the handler of a request raised %s", type(error).__name__, exc_info=error)
         if not self.replied:
-            self._send(200, encode_reply(self._rid, _describe(error), None, self._gzipped))
+            self._send(200, encode_reply(self._rid, describe(error), None, self._gzipped))
 
     def _send(self, status: int, body: bytes) -> None:
         if threading.get_ident() == self._thread_id:
@@ -149,7 +149,7 @@ def is_authorized(authorize: Callable[[Certificate], object], exchange: Any) -> 
         return False
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     message = str(error).encode("utf-8", "replace").decode()
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 

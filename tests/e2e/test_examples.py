@@ -107,3 +107,31 @@ def test_tls(started, grape, tmp_path):
     server = started(*tls, "--cert", pem.server_cert, "--key", pem.server_key, *allowed, "serve")
     server.next_line()
     assert output(started(*client, "call")) == ["hello client"]
+
+
+def test_actions(started, grape, tmp_path):
+    pem = make_ca(tmp_path)
+    der = ssl.PEM_cert_to_DER_cert(pem.client_cert.read_text())
+    (tmp_path / "acl.json").write_text(json.dumps({Certificate(der, {}).fingerprint: ["getIpInfo"]}))
+    log = tmp_path / "access.log"
+    actions = example("actions.py", grape)
+    serving = started(*actions, "--sec", tmp_path, "serve", "--access-log", log)
+    assert serving.next_line().startswith("serving rest:util:net on port ")
+    assert "'asked by': 'anybody'" in output(started(*actions, "call", "getIpInfo", '"8.8.8.8"'))[0]
+    assert output(started(*actions, "call", "add", 1, 2, 3)) == ["6"]
+    secured = [*actions, "--sec", tmp_path, "call"]
+    assert "'asked by': 'client'" in output(started(*secured, "getIpInfo", '"8.8.8.8"'))[0]
+    refused = started(*secured, "add", 1)
+    assert refused.wait(30) == 1
+    assert refused.lines == ["the worker's own error: ERR_API_AUTH"]
+    assert serving.stop() == 0
+    assert len(log.read_text().splitlines()) == 4
+
+
+def test_aio_actions(started, grape):
+    assert output(started(*example("aio_actions.py", grape))) == [
+        "0.25",
+        "ERR_DIVIDED_BY_ZERO",
+        "ERR_API_ARGS: b: Expected `float`, got `str`",
+        "ERR_API_ARGS: b is missing",
+    ]

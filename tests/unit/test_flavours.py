@@ -12,10 +12,24 @@ import grenache_py
 import grenache_py.aio
 from grenache_py import errors
 
-CLASSES = ["Link", "PeerRPCClient", "PeerRPCServer", "Service", "Handler", "Item", "MapResult"]
+CLASSES = [
+    "Link",
+    "PeerRPCClient",
+    "PeerRPCServer",
+    "Service",
+    "Handler",
+    "Item",
+    "MapResult",
+    "Worker",
+    "ActionClient",
+]
 
 # Where one flavour needs what the other does not, and why.
-ONLY_SYNC = {("PeerRPCServer", "__init__", "threads"), ("Service", "__init__", "threads")}
+ONLY_SYNC = {
+    ("PeerRPCServer", "__init__", "threads"),
+    ("Service", "__init__", "threads"),
+    ("Worker", "__init__", "threads"),
+}
 
 
 def public(cls: type) -> dict[str, object]:

@@ -1,0 +1,89 @@
+"""A worker of actions, as Bitfinex's are, and a client. Calls are {"action": …, "args": […]}.
+
+Start a Grape first, in another terminal, then the worker and the client:
+
+    grape-py --dp 20001 --aph 30001
+    python examples/actions.py serve
+    python examples/actions.py call getIpInfo '"8.8.8.8"'
+
+With ``--sec FOLDER`` the worker has a twin, ``sec:rest:util:net``, on a TLS port: FOLDER holds
+server-crt.pem, server-key.pem, ca-crt.pem and acl.json. A client with client-crt.pem, client-key.pem and
+ca-crt.pem calls it:
+
+    python examples/actions.py --sec sec serve
+    python examples/actions.py --sec sec call getIpInfo '"8.8.8.8"'
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+
+from grenache_py import ActionClient, Actions, Link, PeerRPCClient, Worker
+from grenache_py.errors import ActionError, RemoteError
+from grenache_py.sec import load_client_context, load_sec
+
+NAME = "rest:util:net"
+
+actions = Actions()
+
+
+@actions.export
+def getIpInfo(space, ip: str):  # noqa: N802 (the name that callers know)
+    """Only what is exported can be called. Runs in a thread, so it may take its time."""
+    if not ip:
+        raise ActionError("ERR_IP_EMPTY")  # answered as it is
+    caller = "anybody" if space.certificate is None else space.certificate.common_name
+    return [ip, {"country": "US", "asked by": caller, "as": space.service}]
+
+
+@actions.export
+def add(space, *numbers: int):
+    return sum(numbers)
+
+
+def serve(link: Link, options: argparse.Namespace) -> None:
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    sec = load_sec(options.sec) if options.sec else None
+    worker = Worker(link, NAME, actions, sec=sec, access_log=options.access_log)
+    worker.start(options.port)
+    twin = f", sec:{NAME} on port {worker.sec_port}" if sec else ""
+    print(f"serving {NAME} on port {worker.port}{twin}; Ctrl-C ends it", flush=True)
+    while not ended.wait(1):
+        pass
+
+
+def call(link: Link, options: argparse.Namespace) -> None:
+    name, secured = NAME, None
+    if options.sec:
+        name, secured = f"sec:{NAME}", PeerRPCClient(link, ssl=load_client_context(options.sec))
+    client = ActionClient(PeerRPCClient(link), sec=secured)
+    try:
+        print(client.request(name, options.action, [json.loads(text) for text in options.args]))
+    except RemoteError as error:
+        sys.exit(f"the worker's own error: {error.message}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A worker of actions.")
+    parser.add_argument("--grape", default="http://127.0.0.1:30001", help="URL of a Grape on this machine")
+    parser.add_argument("--sec", help="folder with the files of the secured twin, or of a client of it")
+    whats = parser.add_subparsers(required=True)
+    serving = whats.add_parser("serve")
+    serving.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one")
+    serving.add_argument("--access-log", help="file for a line about each call")
+    serving.set_defaults(what=serve)
+    calling = whats.add_parser("call")
+    calling.add_argument("action")
+    calling.add_argument("args", nargs="*", help="JSON each")
+    calling.set_defaults(what=call)
+    options = parser.parse_args()
+    with Link(options.grape) as link:
+        options.what(link, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""``Worker`` and ``ActionClient``: services of actions, as Bitfinex's workers are. Mirrors bfx-facs-grc."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from . import limits
+from .access_log import AccessLog
+from .actions import Actions, Dispatcher, check_names, check_request, sec_port_of
+from .checks import check_count, check_listen_port, check_seconds
+from .discovery import MapResult
+from .errors import ArgumentError
+from .link import Link
+from .peer import PeerRPCClient, PeerRPCServer, Service
+from .sec import PREFIX, Sec
+from .tls import FilePath
+
+
+class Worker:
+    """Serves ``actions`` under ``names`` and, with ``sec``, under ``sec:<name>`` on a TLS port as well.
+
+    Use it as a context manager or call ``start`` and ``stop``; stopping its Link does so too. Actions run in
+    threads, ``threads`` of them for each port. ``timeout``: seconds until an action without an answer is
+    answered ``ERR_TIMEOUT``; ``interval``: mean seconds between announcements; ``access_log``: a file for a
+    line about each call (``grenache_py.access_log``).
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        names: str | Sequence[str],
+        actions: Actions,
+        *,
+        sec: Sec | None = None,
+        timeout: float = limits.WORKER_TIMEOUT_S,
+        interval: float = limits.WORKER_ANNOUNCE_S,
+        access_log: FilePath | None = None,
+        threads: int = limits.HANDLER_THREADS,
+    ):
+        self._link = link
+        self._names = check_names(names)
+        self._actions = actions
+        self._sec = sec
+        self._timeout_s = check_seconds(timeout)
+        self._interval_s = check_seconds(interval, "interval")
+        self._threads = check_count(threads, "threads")
+        self._access_log = AccessLog(access_log)
+        # By the prefix of their names.
+        self._services: dict[str, Service] = {}
+        self._servers: list[PeerRPCServer] = []
+        link.attach(self)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port that listens; raises RuntimeError before ``start``."""
+        return self._port_of("")
+
+    @property
+    def sec_port(self) -> int:
+        """The port of the ``sec:`` twin; raises RuntimeError before ``start`` and without ``sec``."""
+        return self._port_of(PREFIX)
+
+    def _port_of(self, prefix: str) -> int:
+        if prefix not in self._services:
+            raise RuntimeError("the worker does not listen there")
+        return self._services[prefix].port
+
+    def start(self, port: int = 0, host: str | None = None, *, sec_port: int | None = None) -> Worker:
+        """Listen on ``port`` (0: any free one) of ``host`` (``None``: all) and announce all names.
+
+        The twin listens on ``sec_port``, by default 2000 above ``port``, or any free one. Raises
+        ``ListenError``; an announcement that fails is tried again.
+        """
+        if self._services:
+            raise RuntimeError("the worker is started already")
+        sec_port = sec_port_of(check_listen_port(port), sec_port)
+        try:
+            self._listen("", port, host, None)
+            if self._sec is not None:
+                self._listen(PREFIX, sec_port, host, self._sec)
+        except BaseException:
+            self._stop_services()
+            raise
+        for prefix, service in self._services.items():
+            for name in self._names:
+                self._link.start_announcing(prefix + name, service.port, interval=self._interval_s)
+        return self
+
+    def _listen(self, prefix: str, port: int, host: str | None, sec: Sec | None) -> None:
+        server = PeerRPCServer(
+            self._link,
+            timeout=self._timeout_s,
+            threads=self._threads,
+            ssl=None if sec is None else sec.ssl,
+        )
+        service = server.transport("server")
+        acl = None if sec is None else sec.acl
+        service.on("request", Dispatcher(self._actions, acl, self._access_log, awaits=False).handle)
+        self._services[prefix] = service
+        self._servers.append(server)
+        service.listen(port, host)
+
+    def stop(self, *, drain: float = limits.DRAIN_S) -> None:
+        """Withdraw the announcements and accept no more; calls in hand have ``drain`` seconds to end."""
+        self._link.detach(self)
+        for prefix, service in self._services.items():
+            for name in self._names:
+                self._link.stop_announcing(prefix + name, service.port)
+        self._stop_services(drain)
+        self._access_log.close()
+
+    def _stop_services(self, drain_s: float = limits.DRAIN_S) -> None:
+        while self._services:
+            self._services.popitem()[1].stop(drain=drain_s)
+        while self._servers:
+            self._servers.pop().stop()
+
+
+class ActionClient:
+    """Calls actions of workers. ``client`` calls all names but those that begin with ``sec:``, which ``sec``
+    calls: a client with a TLS context and a certificate.
+
+        client = ActionClient(PeerRPCClient(link), sec=PeerRPCClient(link, ssl=context))
+        client.request("rest:util:net", "getIpInfo", ["8.8.8.8"])
+    """
+
+    def __init__(self, client: PeerRPCClient, *, sec: PeerRPCClient | None = None):
+        self._client = client
+        self._sec = sec
+
+    def request(
+        self,
+        name: str,
+        action: str,
+        args: Sequence[Any] = (),
+        *,
+        timeout: float = limits.ACTION_TIMEOUT_S,
+        retry: int = 1,
+        idempotent: bool = False,
+        type: Any = None,
+    ) -> Any:
+        """Call an action of one of the workers that announce ``name``; returns its result.
+
+        As ``PeerRPCClient.request``. A worker's own ``RemoteError`` has a code such as ``ERR_API_AUTH`` or
+        ``ERR_API_ACTION_NOTFOUND``.
+        """
+        client, payload = self._check(name, action, args)
+        return client.request(name, payload, timeout=timeout, retry=retry, idempotent=idempotent, type=type)
+
+    def map(
+        self,
+        name: str,
+        action: str,
+        args: Sequence[Any] = (),
+        *,
+        limit: int | None = None,
+        timeout: float = limits.ACTION_TIMEOUT_S,
+    ) -> list[MapResult]:
+        """Call an action of all workers that announce ``name``, as ``PeerRPCClient.map``."""
+        client, payload = self._check(name, action, args)
+        return client.map(name, payload, limit=limit, timeout=timeout)
+
+    def map_stream(
+        self,
+        name: str,
+        action: str,
+        args: Sequence[Any] = (),
+        *,
+        limit: int | None = None,
+        timeout: float = limits.ACTION_TIMEOUT_S,
+    ) -> Iterator[MapResult]:
+        """As ``map``, but gives each result when it comes."""
+        client, payload = self._check(name, action, args)
+        return client.map_stream(name, payload, limit=limit, timeout=timeout)
+
+    def _check(self, name: str, action: str, args: Sequence[Any]) -> tuple[PeerRPCClient, dict[str, Any]]:
+        payload = check_request(name, action, args)
+        if not name.startswith(PREFIX):
+            return self._client, payload
+        if self._sec is None:
+            raise ArgumentError("sec", f"a client with a TLS context is needed to call {name!r}")
+        return self._sec, payload

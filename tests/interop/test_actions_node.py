@@ -1,0 +1,72 @@
+"""Actions between Node peers and ours: what bfx-facs-grc sends and how its callers are answered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from grenache_py import Actions
+from grenache_py.sec import load_client_context, load_sec
+from tests.harness import need_node
+from tests.unit.tls_files import make_ca
+
+NAME = "rest:util:net"
+
+
+@pytest.fixture
+def sec(tmp_path):
+    """The folder of a secured worker; the ACL has the fingerprint as Node writes it."""
+    pem = make_ca(tmp_path)
+    script = "console.log(new crypto.X509Certificate(fs.readFileSync(process.argv[1])).fingerprint)"
+    asked = [need_node(), "-e", script, str(pem.client_cert)]
+    fingerprint = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    (tmp_path / "acl.json").write_text(json.dumps({fingerprint: {"getIpInfo": True}}))
+    return tmp_path
+
+
+def call(action, *args):
+    return {"action": action, "args": list(args)}
+
+
+def test_node_clients_call_our_worker_and_its_twin(flavour, node_grapes, node_script, sec):
+    actions = Actions()
+
+    @actions.export
+    def getIpInfo(space, ip):  # noqa: N802
+        return [ip, space.svp]
+
+    @actions.export
+    def crash(space):
+        raise ValueError("so wrong")
+
+    link = flavour.link(node_grapes[1].url)
+    flavour.make("Worker", link, NAME, actions, sec=load_sec(sec)).start()
+    secure = {"key": "client-key.pem", "cert": "client-crt.pem", "ca": "ca-crt.pem"}
+    secure = {what: str(sec / name) for what, name in secure.items()}
+    for name, conf, crashed in (
+        (NAME, {}, "ERR_API_ACTION: ValueError: so wrong"),
+        (f"sec:{NAME}", {"secure": secure}, "ERR_API_AUTH"),
+    ):
+        process, _ = node_script("rpc_client.js", {"grape": node_grapes[0].url, **conf})
+        for payload, answer in (
+            (call("getIpInfo", "8.8.8.8"), [None, ["8.8.8.8", name.split(":")]]),
+            (call("crash"), [crashed, None]),
+        ):
+            process.send_json({"call": "request", "args": [name, payload, {"timeout": 5000}]})
+            said = process.next_json()
+            assert [said["err"], said["res"]] == answer
+
+
+def test_our_client_sends_what_node_workers_expect(flavour, node_grapes, node_script, sec):
+    secure = {"key": "server-key.pem", "cert": "server-crt.pem", "ca": "ca-crt.pem"}
+    secure = {what: str(sec / name) for what, name in secure.items()}
+    for name, conf in ((NAME, {}), (f"sec:{NAME}", {"secure": {**secure, "requestCert": True}})):
+        node_script("rpc_server.js", {"grape": node_grapes[0].url, "name": name, **conf})
+    link = flavour.link(node_grapes[1].url)
+    secured = flavour.client(link, ssl=load_client_context(sec))
+    client = flavour.make("ActionClient", flavour.client(link), sec=secured)
+    for name in (NAME, f"sec:{NAME}"):
+        said = client.request(name, "getIpInfo", ["8.8.8.8", None])
+        assert (said["key"], said["payload"]) == (name, call("getIpInfo", "8.8.8.8", None))
