@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .link import Link as Link
     from .peer import PeerRPCClient as PeerRPCClient
     from .peer import PeerRPCServer as PeerRPCServer
-    from .peer import Service as Service
+    from .service import Service as Service
     from .transports.rpc_server import Handler as Handler
     from .worker import ActionClient as ActionClient
     from .worker import Worker as Worker
@@ -37,7 +37,7 @@ _HOMES = {
     "MapResult": "discovery",
     "PeerRPCClient": "peer",
     "PeerRPCServer": "peer",
-    "Service": "peer",
+    "Service": "service",
     "Worker": "worker",
 }
 

@@ -130,14 +130,16 @@ def check_policy(policy: str) -> str:
 EVENTS = ("request", "request-error", "stream", "websocket")
 
 
-def check_event(event: str, taken: Container[str], streams: bool = False) -> str:
-    """An event of a service that has no listener yet; ``streams``: its server has ``disable_buffered``."""
+def check_event(event: str, taken: Container[str], streams: bool = False, websockets: bool = False) -> str:
+    """An event of a service that has no listener yet; ``streams``: its server has ``disable_buffered``;
+    ``websockets``: it takes them on the same port.
+    """
     if event not in EVENTS:
         raise ArgumentError("event", f"must be one of {', '.join(EVENTS)}, not {event!r}")
     if event == "stream" and not streams:
         raise ArgumentError("event", "stream needs a server with disable_buffered")
-    if event == "websocket" and streams:
-        raise ArgumentError("event", "a server with disable_buffered has no websocket")
+    if event == "websocket" and (streams or not websockets):
+        raise ArgumentError("event", "websocket needs grenache_py.aio over HTTP, without disable_buffered")
     if event == "request" and streams:
         raise ArgumentError("event", "a server with disable_buffered has stream in place of request")
     if event in taken:

@@ -5,7 +5,8 @@ destination, the pauses between announcements, and one peer's part in a broadcas
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,21 @@ class Chooser:
             shortest = min(known.get(place, 0.0) for place in destinations)
             destinations = [place for place in destinations if known.get(place, 0.0) == shortest]
         return self._pick(destinations)
+
+    @contextmanager
+    def timed(self, destination: str, clock: Callable[[], float]) -> Iterator[None]:
+        """Learn from the call to ``destination`` that is made within."""
+        began = clock()
+        self.started(destination)
+        failed = True
+        try:
+            yield
+            failed = False
+        except RemoteError:
+            failed = False  # it did answer
+            raise
+        finally:
+            self.ended(destination, clock() - began, failed)
 
     def started(self, destination: str) -> None:
         """A call to ``destination`` begins."""

@@ -85,8 +85,14 @@ are, with or without colons, in either case (Node's ``cert.fingerprint256`` too)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
-def check_authorize(authorize: Authorize, context: ssl.SSLContext | None) -> Callable[[Certificate], object]:
-    """What ``authorize`` means, as a function. Raises ``ArgumentError``."""
+def check_authorize(
+    authorize: Authorize | None, context: ssl.SSLContext | None
+) -> Callable[[Certificate], object] | None:
+    """What ``authorize`` means, as a function; ``None``, everybody, stays ``None``. Raises
+    ``ArgumentError``.
+    """
+    if authorize is None:
+        return None
     if context is None or context.verify_mode == ssl.CERT_NONE:
         raise ArgumentError("authorize", "needs ssl with a context that asks clients for a certificate")
     if callable(authorize):

@@ -12,8 +12,9 @@ from .checks import check_count, check_listen_port, check_seconds
 from .discovery import MapResult
 from .errors import ArgumentError
 from .link import Link
-from .peer import PeerRPCClient, PeerRPCServer, Service
+from .peer import PeerRPCClient, PeerRPCServer
 from .sec import PREFIX, Sec
+from .service import Service
 from .tls import FilePath
 
 

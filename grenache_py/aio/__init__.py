@@ -9,7 +9,8 @@ from ..discovery import MapResult
 from ..grape_api import Item
 from ..transports.rpc_server import Handler
 from .link import Link
-from .peer import PeerRPCClient, PeerRPCServer, Service
+from .peer import PeerRPCClient, PeerRPCServer
+from .service import Service
 
 if TYPE_CHECKING:
     from ..actions import Actions as Actions

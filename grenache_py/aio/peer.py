@@ -1,59 +1,30 @@
-"""``PeerRPCClient`` and ``PeerRPCServer`` with asyncio. Mirrors grenache-nodejs-base 1.1.0
-(lib/PeerRPCClient.js).
-"""
+"""``PeerRPCClient`` and ``PeerRPCServer`` over HTTP, with asyncio. Mirrors grenache-nodejs-http 1.0.2."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import logging
-import random
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, TypeVar, overload
-
-import msgspec
+from typing import Any
 
 from .. import limits
-from ..checks import (
-    check_count,
-    check_destination,
-    check_event,
-    check_listen_port,
-    check_name,
-    check_seconds,
-    check_transport,
-)
-from ..codec import encode_json
-from ..discovery import Attempts, Chooser, MapResult
-from ..errors import (
-    BadRequestError,
-    ConnectError,
-    ConnectionLost,
-    PeerError,
-    RemoteError,
-)
-from ..tls import Authorize, Certificate, check_authorize, check_context
-from ..transports.aio_http import HttpClient
-from ..transports.http1 import Exchange
-from ..transports.rpc_server import Handler, RpcServer
-from ..transports.stream_server import StreamServer, finish
+from ..checks import check_count, check_destination, check_event, check_seconds
+from ..deadlines import ends_at, left_s
+from ..errors import ConnectError
+from ..tls import Authorize, check_authorize, check_context
+from ..transports.aio_http import HttpTransport
+from ..transports.rpc_http import http_rpc_server
+from ..transports.rpc_server import MakeServer
+from ..transports.stream_server import StreamServer
 from ..transports.streams import Stream, StreamClient
-from ..wire import Request, decode_reply, encode_request, encode_stream_head, typed
+from ..wire import encode_stream_head
+from .client import Client
 from .link import Link
-
-if TYPE_CHECKING:
-    from ..transports.ws_server import WsServer
-
-log = logging.getLogger(__name__)
-
-Listener = TypeVar("Listener", bound=Callable[..., Any])
+from .service import Service, Serving
 
 
-class PeerRPCClient:
+class PeerRPCClient(Client):
     """Calls the peers that announce a name.
 
     Use it as an async context manager or call ``stop``; stopping its Link does so too. ``timeout`` is
@@ -81,150 +52,13 @@ class PeerRPCClient:
         choice: str = "random",
         deadlines: bool = False,
     ):
-        self._link = link
-        self._deadlines = deadlines
-        self._chooser = Chooser(choice, random.choice, random.random)
-        self._http = HttpClient(ssl=check_context(ssl))
-        self._scheme = "http" if ssl is None else "https"
-        self._streams = StreamClient(ssl)
-        link.attach(self)
-
-    async def __aenter__(self) -> PeerRPCClient:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
+        self._streams = StreamClient(check_context(ssl))
+        super().__init__(link, HttpTransport(ssl, deadlines), choice)
 
     async def stop(self) -> None:
         """Close the connections; calls under way fail. Doing it again changes nothing."""
-        self._link.detach(self)
-        await self._http.close()
+        await super().stop()
         await self._streams.close()
-
-    async def request(
-        self,
-        key: str,
-        payload: Any,
-        *,
-        timeout: float = limits.REQUEST_TIMEOUT_S,
-        retry: int = 1,
-        idempotent: bool = False,
-        compress: bool = False,
-        headers: Mapping[str, Any] | None = None,
-        type: Any = None,
-    ) -> Any:
-        """Call one of the peers that announce ``key``; returns the result.
-
-        A peer that cannot be connected to, or is too busy to begin, is followed by another one, as long as
-        there is one that was not asked. ``idempotent``, doing it twice does no harm: so is a peer that breaks
-        off before it has answered.
-
-        ``retry`` is how many attempts are made in all at peers that fail otherwise (as with Node); the time
-        is divided among those that are left. Any failure but a ``RemoteError`` leads to the next attempt,
-        also one after which the first peer may have done the work.
-        """
-        ends = _ends(timeout)
-        attempts = Attempts(retry, idempotent)
-        while True:
-            destination = self._chooser.choose(await self._lookup(key, ends), attempts.tried)
-            try:
-                left_s = _left_s(ends) / attempts.left
-                result = await self._timed_call(destination, key, payload, left_s, compress, headers)
-                return typed(result, type, destination)
-            except PeerError as error:
-                others = self._link.known(key) or ()
-                if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
-                    raise
-
-    async def _timed_call(self, destination: str, key: str, *call: Any) -> Any:
-        if self._chooser.policy == "random":
-            return await self._call(destination, key, *call)  # nothing to be remembered
-        started = time.monotonic()
-        self._chooser.started(destination)
-        failed = True
-        try:
-            result = await self._call(destination, key, *call)
-            failed = False
-            return result
-        except RemoteError:
-            failed = False  # it did answer
-            raise
-        finally:
-            self._chooser.ended(destination, time.monotonic() - started, failed)
-
-    async def request_to(
-        self,
-        destination: str,
-        key: str,
-        payload: Any,
-        *,
-        timeout: float = limits.REQUEST_TIMEOUT_S,
-        compress: bool = False,
-        headers: Mapping[str, Any] | None = None,
-        type: Any = None,
-    ) -> Any:
-        """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
-        check_destination(destination)
-        result = await self._call(destination, key, payload, check_seconds(timeout), compress, headers)
-        return typed(result, type, destination)
-
-    async def map(
-        self,
-        key: str,
-        payload: Any,
-        *,
-        limit: int | None = None,
-        timeout: float = limits.REQUEST_TIMEOUT_S,
-        compress: bool = False,
-        headers: Mapping[str, Any] | None = None,
-    ) -> list[MapResult]:
-        """Call all peers that announce ``key`` at once, or ``limit`` of them chosen at random.
-
-        Returns one ``MapResult`` for each peer called, in the order in which they came. A peer that fails is
-        reported in its own result and changes nothing for the others (in Node the first error fails all).
-        Raises only what concerns the call as a whole: ``LookupEmptyError`` when there are no peers.
-        """
-        results = self.map_stream(
-            key, payload, limit=limit, timeout=timeout, compress=compress, headers=headers
-        )
-        return [result async for result in results]
-
-    async def map_stream(
-        self,
-        key: str,
-        payload: Any,
-        *,
-        limit: int | None = None,
-        timeout: float = limits.REQUEST_TIMEOUT_S,
-        compress: bool = False,
-        headers: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[MapResult]:
-        """As ``map``, but gives each result when it comes. Calls under way end with the iteration."""
-        ends = _ends(timeout)
-        if limit is not None:
-            check_count(limit, "limit")
-        # Encoded once for all.
-        encoded = msgspec.Raw(encode_json(payload))
-        destinations = await self._lookup(key, ends)
-        chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
-        left_s = _left_s(ends)
-
-        async def one(destination: str) -> MapResult:
-            started = time.monotonic()
-            result, failure = None, None
-            try:
-                result = await self._call(destination, key, encoded, left_s, compress, headers)
-            except PeerError as error:
-                failure = error
-            return MapResult(destination, result, failure, time.monotonic() - started)
-
-        tasks = [asyncio.ensure_future(one(destination)) for destination in chosen]
-        try:
-            for next_one in asyncio.as_completed(tasks):
-                yield await next_one
-        finally:
-            for task in tasks:
-                task.cancel()
 
     async def stream(
         self,
@@ -239,9 +73,9 @@ class PeerRPCClient:
         those that one read or write may wait for the peer; a stream as a whole has no limit. ``headers`` such
         as ``{"_a": action, "_ar": arguments}`` tell the peer what it is about.
         """
-        ends = _ends(timeout)
-        destination = self._chooser.choose(await self._lookup(key, ends))
-        return await self._open_stream(destination, key, _left_s(ends), timeout, headers)
+        ends = ends_at(timeout)
+        destination = self._chooser.choose(await self._destinations(key, ends))
+        return await self._open_stream(destination, key, left_s(ends), timeout, headers)
 
     async def stream_to(
         self,
@@ -270,32 +104,8 @@ class PeerRPCClient:
             self._link.forget(key, destination)
             raise
 
-    async def _lookup(self, key: str, ends: float) -> list[str]:
-        # Straight from memory in the usual case.
-        known = self._link.known(check_name(key, "key"))
-        return known or await self._link.lookup(key, timeout=_left_s(ends))
 
-    async def _call(
-        self,
-        destination: str,
-        key: str,
-        payload: Any,
-        timeout_s: float,
-        compress: bool,
-        headers: Mapping[str, Any] | None,
-    ) -> Any:
-        rid = str(uuid.uuid4())
-        deadline_s = timeout_s if self._deadlines else None
-        head, body = encode_request(rid, key, payload, compress, headers, deadline_s)
-        try:
-            reply = await self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
-        except (ConnectError, ConnectionLost):
-            self._link.forget(key, destination)
-            raise
-        return decode_reply(reply, rid, destination, compress)
-
-
-class PeerRPCServer:
+class PeerRPCServer(Serving[Service]):
     """Serves requests. Mirrors grenache-nodejs-base (lib/PeerRPCServer.js).
 
     ``timeout``: seconds until a request without a reply is answered ``ERR_TIMEOUT``; ``max_body``: bytes of
@@ -319,188 +129,16 @@ class PeerRPCServer:
         authorize: Authorize | None = None,
         disable_buffered: bool = False,
     ):
-        self._link = link
-        self._timeout_s = check_seconds(timeout)
-        self._max_body = check_count(max_body, "max_body")
-        self._ssl = check_context(ssl)
-        self._authorize = None if authorize is None else check_authorize(authorize, ssl)
-        self._disable_buffered = disable_buffered
-        self._services: list[Service] = []
-        link.attach(self)
-
-    async def __aenter__(self) -> PeerRPCServer:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
-
-    def transport(self, name: str = "server") -> Service:
-        """A new service, not listening yet. ``name`` is ``"server"``, the only kind there is."""
-        check_transport(name)
-        service = Service(self._timeout_s, self._max_body, self._ssl, self._authorize, self._disable_buffered)
-        self._services.append(service)
-        return service
-
-    async def stop(self) -> None:
-        """Stop all services."""
-        self._link.detach(self)
-        while self._services:
-            await self._services.pop().stop()
-
-
-class Service:
-    """One listening port whose requests go to a handler; made by ``PeerRPCServer.transport``.
-
-    Events: ``request`` calls ``handler(rid, key, payload, handler)``, ``request-error`` calls
-    ``listener(error)`` with a ``BadRequestError`` for a body that is no request (which was already
-    answered). With ``disable_buffered``, in place of ``request``: ``stream`` calls
-    ``listener(rid, key, stream, handler)``. With a listener for ``websocket``, who asks on the same port for
-    a WebSocket gets one, and ``listener(channel, visitor)`` what comes on it, see ``transports.ws``.
-    """
-
-    def __init__(
-        self,
-        timeout_s: float,
-        max_body: int,
-        ssl: SSLContext | None = None,
-        authorize: Callable[[Certificate], object] | None = None,
-        disable_buffered: bool = False,
-    ):
-        self._disable_buffered = disable_buffered
-        self._max_body = max_body
-        self._authorize = authorize
-        self._websockets: WsServer | None = None
-        self._listeners: dict[str, Callable[..., Any]] = {}
-        self._tasks: dict[Handler, asyncio.Task[None]] = {}
-        self._server: RpcServer | StreamServer
-        if disable_buffered:
-            self._server = StreamServer(self._handle_stream, self._bad_request, ssl=ssl, authorize=authorize)
-            return
-        self._server = RpcServer(
-            self._handle,
-            self._bad_request,
-            self._expired,
-            timeout_s=timeout_s,
-            max_body=max_body,
+        check_context(ssl)
+        authorized = check_authorize(authorize, ssl)
+        make: MakeServer = partial(
+            http_rpc_server,
+            timeout_s=check_seconds(timeout),
+            max_body=check_count(max_body, "max_body"),
             ssl=ssl,
-            authorize=authorize,
-            upgrade=self._upgrade,
+            authorize=authorized,
         )
-
-    @property
-    def port(self) -> int:
-        """The port that listens; raises RuntimeError before ``listen``."""
-        return self._server.port
-
-    @overload
-    def on(self, event: str, listener: None = None) -> Callable[[Listener], Listener]: ...
-
-    @overload
-    def on(self, event: str, listener: Listener) -> Listener: ...
-
-    def on(self, event: str, listener: Any = None) -> Any:
-        """Set the listener of an event; without ``listener`` this is a decorator.
-
-        The one of ``request`` may be a coroutine function, which runs as a task, or a plain function, which
-        must not block. It answers by ``handler.reply(error, result)``, then or later. When it raises, the
-        caller is answered with the error's class and message.
-
-        The one of ``stream`` is a coroutine function. It reads and writes the ``Stream``, or answers by
-        ``handler.reply``; ``handler.action``, ``args`` and ``headers`` say what it is about. The stream ends
-        when it returns, and is cut when it raises after it has written. An event has one listener.
-        """
-        check_event(event, self._listeners, self._disable_buffered)
-        if listener is None:
-            return partial(self.on, event)
-        self._listeners[event] = listener
-        if event == "websocket":
-            from ..transports.ws_server import WsServer  # only who wants them needs picows
-
-            self._websockets = WsServer(listener, max_message=self._max_body, authorize=self._authorize)
-        return listener
-
-    async def listen(self, port: int = 0, host: str | None = None) -> Service:
-        """Listen on ``port`` (0: any free one) of ``host`` (``None``: all of them). Raises
-        ``ListenError``.
-        """
-        await self._server.listen(check_listen_port(port), host)
-        return self
-
-    async def stop(self, *, drain: float = limits.DRAIN_S) -> None:
-        """Accept no more; requests in hand have ``drain`` seconds to be answered, then they are dropped."""
-        await self._server.close(drain)
-        if self._websockets is not None:
-            await self._websockets.close()
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    def _upgrade(self, exchange: Exchange) -> asyncio.BaseProtocol | None:
-        wanted = exchange.headers.get("upgrade", "").lower() == "websocket"
-        return self._websockets.adopt() if self._websockets is not None and wanted else None
-
-    def _handle(self, request: Request, handler: Handler) -> None:
-        listener = self._listeners.get("request")
-        if listener is None:
-            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
-            return
-        try:
-            outcome = listener(request.rid, request.key, request.payload, handler)
-        except Exception as error:
-            handler.fail(error)
-            return
-        if inspect.isawaitable(outcome):
-            task = asyncio.ensure_future(self._finish(outcome, handler))
-            self._tasks[handler] = task
-            task.add_done_callback(lambda _: self._tasks.pop(handler))
-
-    async def _finish(self, outcome: Awaitable[Any], handler: Handler) -> None:
-        try:
-            await outcome
-        except Exception as error:
-            handler.fail(error)
-
-    def _handle_stream(self, request: Request, stream: Stream, handler: Handler) -> None:
-        listener = self._listeners.get("stream")
-        if listener is None:
-            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
-            return
-        task = asyncio.ensure_future(self._run_stream(listener, request, stream, handler))
-        self._tasks[handler] = task
-        task.add_done_callback(lambda _: self._tasks.pop(handler))
-
-    @staticmethod
-    async def _run_stream(
-        listener: Callable[..., Any], request: Request, stream: Stream, handler: Handler
-    ) -> None:
-        try:
-            await listener(request.rid, request.key, stream, handler)
-        except Exception as error:
-            await finish(stream, handler, error)
-        else:
-            await finish(stream, handler)
-
-    def _expired(self, handler: Handler) -> None:
-        task = self._tasks.get(handler)
-        if task is not None:
-            task.cancel()
-
-    def _bad_request(self, error: BadRequestError) -> None:
-        listener = self._listeners.get("request-error")
-        if listener is None:
-            log.info("not a request: %s", error)
-            return
-        try:
-            listener(error)
-        except Exception:
-            log.exception("the listener of request-error raised")
-
-
-def _ends(timeout: float) -> float:
-    return time.monotonic() + check_seconds(timeout)
-
-
-def _left_s(ends: float) -> float:
-    return max(ends - time.monotonic(), 0.001)
+        if disable_buffered:
+            make = partial(StreamServer, ssl=ssl, authorize=authorized)
+        check = partial(check_event, streams=disable_buffered, websockets=True)
+        super().__init__(link, partial(Service, make, check))

@@ -16,7 +16,8 @@ from ..errors import ArgumentError
 from ..sec import PREFIX, Sec
 from ..tls import FilePath
 from .link import Link
-from .peer import PeerRPCClient, PeerRPCServer, Service
+from .peer import PeerRPCClient, PeerRPCServer
+from .service import Service
 
 
 class Worker:

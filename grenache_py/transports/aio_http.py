@@ -9,6 +9,7 @@ than its bytes.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from ssl import SSLContext, create_default_context
@@ -27,7 +28,7 @@ from ..errors import (
     reason,
 )
 from ..tls import Resuming
-from ..wire import CLIENT_HEADERS, HttpReply
+from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 # A body up to this size leaves in one piece with its head; copying a larger one costs more than a write.
@@ -190,6 +191,35 @@ class HttpClient:
             self.make_room()
             if self._all_gone is not None and not self._open:
                 self._all_gone.set()
+
+
+class HttpTransport:
+    """Calls over HTTP, or HTTPS with ``ssl``; with ``deadlines`` each says how long it will wait."""
+
+    def __init__(self, ssl: SSLContext | None, deadlines: bool):
+        self._http = HttpClient(ssl=ssl)
+        self._scheme = "http" if ssl is None else "https"
+        self._deadlines = deadlines
+
+    async def call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
+        """Call a peer; see ``aio.client.Transport``."""
+        rid = str(uuid.uuid4())
+        deadline_s = timeout_s if self._deadlines else None
+        head, body = encode_request(rid, key, payload, compress, headers, deadline_s)
+        reply = await self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
+        return decode_reply(reply, rid, destination, compress)
+
+    async def close(self) -> None:
+        """Close all connections; calls under way fail."""
+        await self._http.close()
 
 
 class _Target:

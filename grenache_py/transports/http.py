@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import Any
@@ -33,7 +34,7 @@ from ..errors import (
     reason,
 )
 from ..tls import Resuming
-from ..wire import CLIENT_HEADERS, HttpReply
+from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 _READ_BYTES = 64 * 1024
@@ -153,6 +154,35 @@ class HttpClient:
             raise ConnectTimeout(place, "no connection within the time limit") from error
         except (HTTPError, OSError, UnicodeError) as error:
             raise ConnectError(place, f"no connection: {reason(error.__cause__ or error)}") from error
+
+
+class HttpTransport:
+    """Calls over HTTP, or HTTPS with ``ssl``; with ``deadlines`` each says how long it will wait."""
+
+    def __init__(self, ssl: SSLContext | None, deadlines: bool):
+        self._http = HttpClient(ssl=ssl)
+        self._scheme = "http" if ssl is None else "https"
+        self._deadlines = deadlines
+
+    def call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
+        """Call a peer; see ``client.Transport``."""
+        rid = str(uuid.uuid4())
+        deadline_s = timeout_s if self._deadlines else None
+        head, body = encode_request(rid, key, payload, compress, headers, deadline_s)
+        reply = self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
+        return decode_reply(reply, rid, destination, compress)
+
+    def close(self) -> None:
+        """Close idle connections; calls under way end within their limits."""
+        self._http.close()
 
 
 _clients: WeakSet[HttpClient] = WeakSet()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from ..errors import ClosedError
 
 Result = TypeVar("Result")
 
@@ -73,6 +75,61 @@ class LoopThread:
                 self.loop.run_until_complete(asyncio.wait(tasks, timeout=_END_S))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
+
+
+class LoopUser:
+    """The shared loop in the hands of one object, from ``begin`` or the first ``borrow`` until ``end``.
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: LoopThread | None = None
+        self._ended = False
+
+    @property
+    def thread(self) -> LoopThread | None:
+        """The loop, while it is borrowed."""
+        return self._thread
+
+    def borrow(self) -> LoopThread:
+        """The loop, borrowed if need be. Raises ``ClosedError`` after ``end``."""
+        with self._lock:
+            if self._ended:
+                raise ClosedError("stopped before the call")
+            if self._thread is None:
+                self._thread = LoopThread.borrow()
+            return self._thread
+
+    def begin(self, first: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Borrow the loop and run ``first()`` on it; what that raises comes out, and nothing is borrowed."""
+        thread = LoopThread.borrow()
+        try:
+            thread.run(first())
+        except BaseException:
+            LoopThread.give_back()
+            raise
+        with self._lock:
+            self._thread = thread
+            self._ended = False
+
+    def end(
+        self, last: Callable[[], Coroutine[Any, Any, object]], settle: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Run ``last()`` there, then ``settle()`` here, and give the loop back; returns whether it was
+        borrowed at all.
+        """
+        with self._lock:
+            self._ended = True
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return False
+        try:
+            thread.run(last())
+            settle()
+        finally:
+            LoopThread.give_back()
+        return True
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

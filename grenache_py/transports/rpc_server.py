@@ -1,5 +1,5 @@
-"""The RPC server over HTTP, one for both flavours: it runs on an asyncio loop and hands requests to a
-function.
+"""The RPC server, one for both flavours and every transport: it runs on an asyncio loop and hands requests to
+a function.
 
 Mirrors grenache-nodejs-http 1.0.2 (lib/TransportRPCServer.js). Ours: every request is answered. Node leaves
 a bad body without a reply, dies of a handler that throws or replies twice, and waits for a reply without
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import limits
 from ..errors import BadRequestError, ListenError
@@ -29,9 +29,75 @@ from ..wire import (
     encode_reply,
     error_text,
 )
-from .http1 import Exchange, HttpServer, Upgrade
+
+if TYPE_CHECKING:
+    from .streams import Stream
+    from .ws_server import OnChannel
 
 log = logging.getLogger(__name__)
+
+
+class Exchange(Protocol):
+    """One request, and the means to answer it once; what travels, and how, is its transport's business."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def peer(self) -> tuple[str, int]: ...
+
+    @property
+    def replied(self) -> bool: ...
+
+    def peer_certificate(self) -> dict[str, Any] | None: ...
+
+    def peer_certificate_der(self) -> bytes | None: ...
+
+    def reply(self, status: int, body: bytes) -> None: ...
+
+
+class ExchangeServer(Protocol):
+    """Listens, and hands over each request as an exchange."""
+
+    @property
+    def port(self) -> int: ...
+
+    async def listen(self, port: int, host: str | None, ssl: SSLContext | None) -> None: ...
+
+    async def close(self, drain_s: float) -> None: ...
+
+
+class Receiver(NamedTuple):
+    """Where a server takes what comes; all of it is called on the loop and must not block."""
+
+    request: Callable[[Request, Handler], None]
+    #: of a server of streams, in place of ``request``
+    stream: Callable[[Request, Stream, Handler], None]
+    #: for what is no request, which was already answered
+    bad_request: Callable[[BadRequestError], None]
+    #: a request was answered in its handler's place, since its time was over
+    expired: Callable[[Handler], None] = lambda handler: None
+    #: who takes the WebSockets that are asked for on the same port, if anybody
+    websockets: Callable[[], OnChannel | None] = lambda: None
+
+
+class Server(Protocol):
+    """What a ``Service`` needs of its transport."""
+
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def port(self) -> int: ...
+
+    async def listen(self, port: int, host: str | None) -> None: ...
+
+    async def close(self, drain_s: float) -> None: ...
+
+
+MakeServer = Callable[[Receiver], Server]
 
 
 class ReplyingServer(Protocol):
@@ -155,42 +221,33 @@ def describe(error: BaseException) -> str:
 
 
 class RpcServer:
-    """Listens, decodes, and calls ``on_request(request, handler)`` or ``on_bad_request(error)`` on the loop.
+    """Listens, decodes, and hands requests to ``receiver``; every request passes through ``_receive``, every
+    reply through ``deliver``.
 
-    A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504, and
-    ``on_expired(handler)`` is called; beyond ``limits.REQUESTS_IN_FLIGHT_MAX`` unanswered ones, further
-    requests are answered ``ERR_SERVER_BUSY`` with status 503. With ``ssl`` it speaks TLS; ``authorize``
-    says who may request anything at all, others are answered ``ERR_FORBIDDEN`` with status 403. ``upgrade``:
-    as with ``HttpServer``.
+    ``exchanges(receive)`` is the transport below, which calls ``receive(exchange)`` for each request.
+
+    A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504; beyond
+    ``limits.REQUESTS_IN_FLIGHT_MAX`` unanswered ones, further requests are answered ``ERR_SERVER_BUSY`` with
+    status 503. With ``ssl`` it speaks TLS; ``authorize`` says who may request anything at all, others are
+    answered ``ERR_FORBIDDEN`` with status 403.
     """
 
     def __init__(
         self,
-        on_request: Callable[[Request, Handler], None],
-        on_bad_request: Callable[[BadRequestError], None],
-        on_expired: Callable[[Handler], None] = lambda handler: None,
+        receiver: Receiver,
+        exchanges: Callable[[Callable[[Exchange], None]], ExchangeServer],
         *,
         timeout_s: float,
         max_body: int,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
-        upgrade: Upgrade | None = None,
     ):
-        self._ssl = ssl
-        self._authorize = authorize
-        self._on_request = on_request
-        self._on_bad_request = on_bad_request
-        self._on_expired = on_expired
+        self._receiver = receiver
+        self._exchanges = exchanges(self._receive)
         self._timeout_s = timeout_s
         self._max_body = max_body
-        too_large = BadRequestError("ERR_REQUEST_PAYLOAD_SIZE", 413, "the body is too large")
-        self._http = HttpServer(
-            self._receive,
-            max_body=max_body,
-            on_too_large=(413, encode_bad_request_reply(too_large)),
-            on_handler_error=(500, b'[null, "ERR_SERVER", null]'),
-            upgrade=upgrade,
-        )
+        self._ssl = ssl
+        self._authorize = authorize
         # Unanswered requests and when they expire; the time limit is the same for all, so the first one is
         # next.
         self._unanswered: dict[Handler, float] = {}
@@ -203,7 +260,7 @@ class RpcServer:
     @property
     def port(self) -> int:
         """The port that listens; raises RuntimeError before ``listen``."""
-        return self._http.port
+        return self._exchanges.port
 
     async def listen(self, port: int, host: str | None) -> None:
         """Listen on ``port`` (0: any free one) of ``host`` (``None``: all of them). Raises
@@ -212,16 +269,13 @@ class RpcServer:
         self.loop = asyncio.get_running_loop()
         self.thread_id = threading.get_ident()
         try:
-            if self._ssl is None:
-                await self._http.listen(port, host)
-            else:
-                await self._http.listen(port, host, self._ssl)
+            await self._exchanges.listen(port, host, self._ssl)
         except OSError as error:
             raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
 
     async def close(self, drain_s: float) -> None:
         """Accept no more; requests in hand have ``drain_s`` seconds to be answered, then are dropped."""
-        await self._http.close(drain_s)
+        await self._exchanges.close(drain_s)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -237,7 +291,7 @@ class RpcServer:
             request = decode_request(exchange.headers, exchange.body, self._max_body)
         except BadRequestError as error:
             exchange.reply(error.status, encode_bad_request_reply(error))
-            self._on_bad_request(error)
+            self._receiver.bad_request(error)
             return
         handler = Handler(self, exchange, request)
         if len(self._unanswered) >= limits.REQUESTS_IN_FLIGHT_MAX:
@@ -248,7 +302,7 @@ class RpcServer:
             self._timer = self.loop.call_later(self._timeout_s, self._expire)
         if DEADLINE_HEADER in exchange.headers:
             self._limit(handler, exchange.headers)
-        self._on_request(request, handler)
+        self._receiver.request(request, handler)
 
     def _limit(self, handler: Handler, headers: Mapping[str, str]) -> None:
         seconds = decode_deadline(headers)
@@ -279,4 +333,4 @@ class RpcServer:
 
     def _give_up(self, handler: Handler) -> None:
         handler.refuse(504, "ERR_TIMEOUT")
-        self._on_expired(handler)
+        self._receiver.expired(handler)

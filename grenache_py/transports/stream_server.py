@@ -18,10 +18,10 @@ import httptools
 from .. import limits
 from ..errors import BadRequestError, GrenacheError, ListenError
 from ..tls import Certificate
-from ..wire import Request, decode_stream_head, encode_bad_request_reply
+from ..wire import decode_stream_head, encode_bad_request_reply
 from .http1 import HEAD_BYTES_MAX, HEADERS_MAX, LINGER_S, bind
 from .http1_head import ReplyHeads
-from .rpc_server import Handler, is_authorized
+from .rpc_server import Handler, Receiver, is_authorized
 from .streams import Stream, StreamProtocol
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class StreamExchange(StreamProtocol):
 
 
 class StreamServer:
-    """Listens, and calls ``on_stream(request, stream, handler)`` on the loop for each request.
+    """Listens, and hands streams to ``receiver``.
 
     ``request`` has the rid and the key of the header ``_gr``, and no payload. ``authorize`` and ``ssl`` are
     as for ``RpcServer``; at most ``limits.STREAMS_MAX`` connections are served at a time.
@@ -216,14 +216,12 @@ class StreamServer:
 
     def __init__(
         self,
-        on_stream: Callable[[Request, Stream, Handler], None],
-        on_bad_request: Callable[[BadRequestError], None],
+        receiver: Receiver,
         *,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
     ):
-        self._on_stream = on_stream
-        self._on_bad_request = on_bad_request
+        self._receiver = receiver
         self._ssl = ssl
         self._authorize = authorize
         self._server: asyncio.Server | None = None
@@ -288,13 +286,13 @@ class StreamServer:
             request = decode_stream_head(exchange.headers)
         except BadRequestError as error:
             exchange.reply(error.status, encode_bad_request_reply(error))
-            self._on_bad_request(error)
+            self._receiver.bad_request(error)
             return
         handler = Handler(self, exchange, request)
         if self._authorize is not None and not is_authorized(self._authorize, exchange):
             exchange.reply(403, b'[null, "ERR_FORBIDDEN", null]')
             return
-        self._on_stream(request, Stream(exchange, lambda: exchange.headers), handler)
+        self._receiver.stream(request, Stream(exchange, lambda: exchange.headers), handler)
 
     def deliver(self, handler: Handler, exchange: StreamExchange, status: int, body: bytes) -> None:
         """Send a reply in place of a stream; on the loop."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 from ..errors import ClosedError
 from . import streams
+from .loop import LoopUser
 
 Result = TypeVar("Result")
 
@@ -65,6 +68,33 @@ class Stream:
 
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return run(coroutine, self._loop)
+
+
+class StreamClient:
+    """As ``streams.StreamClient``, on the shared loop; works on in a process that was forked."""
+
+    def __init__(self, ssl: SSLContext | None = None):
+        self._ssl = ssl
+        self._begin()
+
+    def _begin(self) -> None:
+        self._streams = streams.StreamClient(self._ssl)
+        self._loop = LoopUser()
+        self._pid = os.getpid()
+
+    def open(self, destination: str, headers: Mapping[str, str], timeout_s: float, idle_s: float) -> Stream:
+        """As there."""
+        if self._pid != os.getpid():
+            self._begin()
+        thread = self._loop.borrow()
+        stream = thread.run(self._streams.open(destination, headers, timeout_s, idle_s))
+        return Stream(stream, thread.loop)
+
+    def close(self) -> None:
+        """Cut the streams that are open."""
+        if self._pid != os.getpid():
+            self._begin()
+        self._loop.end(self._streams.close)
 
 
 def run(coroutine: Coroutine[Any, Any, Result], loop: asyncio.AbstractEventLoop) -> Result:

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl as tls
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from typing import Any
@@ -19,6 +19,7 @@ from picows import WSError, ws_connect
 
 from .. import limits
 from ..errors import (
+    ArgumentError,
     ClosedError,
     ConnectError,
     ConnectionLost,
@@ -29,7 +30,7 @@ from ..errors import (
     reason,
 )
 from .ws import Channel, all_gone, picows_options
-from .ws_frames import NORMAL, TOO_BIG, decode_answer, result_of
+from .ws_frames import NORMAL, TOO_BIG, decode_answer, encode_call, result_of
 
 _TICK_S = 0.01
 
@@ -155,13 +156,11 @@ class WsClient:
 
     def __init__(
         self,
-        forget: Callable[[str, str], None],
         *,
         ssl: tls.SSLContext | None = None,
         max_reply_bytes: int = limits.BODY_BYTES_MAX,
         ping_s: float = limits.WS_PING_S,
     ):
-        self._forget_peer = forget
         self._ssl = ssl
         self._max_reply_bytes = max_reply_bytes
         self._ping_s = ping_s
@@ -174,27 +173,27 @@ class WsClient:
         self._rid_prefix = str(uuid.uuid4())[:24]
         self._rid_numbers = count()
 
-    def new_rid(self) -> str:
-        """An id for a call, unlike all others of this client."""
-        return f"{self._rid_prefix}{next(self._rid_numbers):012x}"
-
-    async def call(self, destination: str, key: str, rid: str, request: bytes, timeout_s: float) -> Any:
-        """Send a request and return its result. Calls ``forget(key, destination)`` where there is no peer.
-
-        Raises ``RemoteError`` as the reply says; ``ConnectError``, ``ConnectionLost``, ``RequestTimeout`` or
-        ``ReplySizeError`` within ``timeout_s`` seconds; ``ClosedError`` after ``close``.
-        """
+    async def call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a peer; see ``aio.client.Transport``. ``compress`` and ``headers`` do not exist here."""
+        if compress or headers:
+            raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
+        rid = f"{self._rid_prefix}{next(self._rid_numbers):012x}"
+        request = encode_call(rid, key, payload)
         if self._closed:
             raise ClosedError("stopped before the call")
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout_s
         line = self._best(destination)
         if line is None or line.channel.full:
-            try:
-                line = await self._another(destination, line, ends)
-            except ConnectError:
-                self._forget_peer(key, destination)
-                raise
+            line = await self._another(destination, line, ends)
         waiting: asyncio.Future[list[Any]] = loop.create_future()
         line.calls[rid] = (waiting, ends, timeout_s)
         line.channel.send(request, alone=len(line.calls) == 1)
@@ -202,9 +201,6 @@ class WsClient:
             self._ticking = loop.call_later(_TICK_S, self._tick)
         try:
             answer = await waiting
-        except ConnectionLost:
-            self._forget_peer(key, destination)
-            raise
         except BaseException:
             line.calls.pop(rid, None)
             raise

@@ -1,8 +1,8 @@
-"""WebSocket servers: one that hands over connections, and the RPC server on it.
+"""The WebSocket server, which hands over connections.
 
-Mirrors grenache-nodejs-ws 1.0.0 (lib/TransportRPCServer.js) and the server of ws 7.5.10: any path is taken,
-no extension, the first offered subprotocol is echoed. Ours: who is not welcome is told so by a close code
-after the handshake, since an HTTP status would end the process of a Node client.
+Mirrors the server of ws 7.5.10: any path is taken, no extension, the first offered subprotocol is echoed.
+Ours: who is not welcome is told so by a close code after the handshake, since an HTTP status would end the
+process of a Node client.
 """
 
 from __future__ import annotations
@@ -26,19 +26,15 @@ from picows import (
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from .. import limits
-from ..errors import BadRequestError
 from ..tls import Certificate
-from ..wire import Request, decode_request, encode_bad_request_reply, encode_reply
-from .http1 import HttpServer, bind
-from .rpc_server import Handler, RpcServer, is_authorized
+from .http1 import bind
+from .rpc_server import is_authorized
 from .ws import Channel, all_gone, picows_log, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
 log = logging.getLogger(__name__)
 
 _READ_BUFFER_BYTES = 16 * 1024  # picows' own default; it grows
-# What says over HTTP how a body is to be read; a message says it all itself.
-_NOT_OVER_WEBSOCKET = frozenset({"_gr", "grc-compress"})
 
 
 class Visitor:
@@ -73,6 +69,7 @@ class Visitor:
 
 
 VerifyClient = Callable[[Visitor], bool]
+OnChannel = Callable[[Channel, Visitor], None]
 
 
 class WsServer:
@@ -85,7 +82,7 @@ class WsServer:
 
     def __init__(
         self,
-        on_channel: Callable[[Channel, Visitor], None],
+        on_channel: OnChannel,
         *,
         max_message: int,
         authorize: Callable[[Certificate], object] | None = None,
@@ -217,159 +214,3 @@ class WsServer:
 def _refusal(status: HTTPStatus) -> WSUpgradeResponseWithListener:
     response = WSUpgradeResponse.create_error_response(status, status.phrase.encode())
     return WSUpgradeResponseWithListener(response, None)
-
-
-# --- RPC
-
-
-class _Exchange:
-    """One message, in the place of an ``http1.Exchange``."""
-
-    __slots__ = ("_caller", "body", "replied")
-
-    def __init__(self, caller: _Caller, body: bytes):
-        self._caller = caller
-        self.body = body
-        self.replied = False
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._caller.headers
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        return self._caller.visitor.peer
-
-    def peer_certificate(self) -> dict[str, Any] | None:
-        return self._caller.visitor.peer_certificate()
-
-    def peer_certificate_der(self) -> bytes | None:
-        return self._caller.visitor.peer_certificate_der()
-
-    def reply(self, status: int, body: bytes) -> None:
-        """Send the reply; a message has no place for a status."""
-        self.replied = True
-        self._caller.reply(body)
-
-
-class _Caller:
-    """One connection, and how many of its requests are unanswered."""
-
-    def __init__(self, server: _ExchangeServer, channel: Channel, visitor: Visitor):
-        self.channel = channel
-        self.visitor = visitor
-        self.headers = {
-            name: value for name, value in visitor.headers.items() if name not in _NOT_OVER_WEBSOCKET
-        }
-        self.unanswered = 0
-        self._server = server
-        self._held = False
-        channel.on_message = self._receive
-        channel.on_flow = self._balance
-
-    def _receive(self, opcode: int, content: bytes) -> None:
-        self.unanswered += 1
-        if self.unanswered >= limits.WS_REQUESTS_PER_CONNECTION:
-            self._balance()
-        self._server.receive(_Exchange(self, content))
-
-    def reply(self, body: bytes) -> None:
-        self.unanswered -= 1
-        self.channel.send(body, alone=not self.unanswered and not self.channel.more)
-        if self._held:
-            self._balance()
-        if self._server.draining:
-            self._server.answered()
-
-    def _balance(self) -> None:
-        """Read no more from who has many requests in hand here, or does not read the replies."""
-        too_much = self.unanswered >= limits.WS_REQUESTS_PER_CONNECTION or self.channel.full
-        if too_much and not self._held:
-            self._held = True
-            self.channel.hold()
-        elif self._held and not too_much:
-            self._held = False
-            self.channel.release()
-
-
-class _ExchangeServer:
-    """Messages as exchanges: what ``http1.HttpServer`` is to ``RpcServer``, over WebSocket."""
-
-    def __init__(self, handler: Callable[[Any], None], **options: Any):
-        self._handler = handler
-        self._ws = WsServer(self._greet, **options)
-        self._callers: set[_Caller] = set()
-        self._idle = asyncio.Event()
-        self.draining = False
-
-    @property
-    def port(self) -> int:
-        return self._ws.port
-
-    async def listen(self, port: int, host: str | None, ssl: SSLContext | None = None) -> None:
-        await self._ws.listen(port, host, ssl)
-        self.draining = False
-
-    async def close(self, drain_s: float) -> None:
-        self._ws.stop_accepting()
-        self.draining = True
-        self._idle = asyncio.Event()
-        self.answered()
-        try:
-            await asyncio.wait_for(self._idle.wait(), drain_s)
-        except asyncio.TimeoutError:
-            pass
-        await self._ws.close()
-
-    def answered(self) -> None:
-        """While it drains: look whether all requests are answered."""
-        if not any(caller.unanswered for caller in self._callers):
-            self._idle.set()
-
-    def receive(self, exchange: _Exchange) -> None:
-        if self.draining:
-            exchange.reply(503, _refused(exchange.body, "ERR_SERVER_BUSY"))
-        else:
-            self._handler(exchange)
-
-    def _greet(self, channel: Channel, visitor: Visitor) -> None:
-        caller = _Caller(self, channel, visitor)
-        self._callers.add(caller)
-
-        def left(reason: str) -> None:
-            self._callers.discard(caller)
-            if self.draining:
-                self.answered()
-
-        channel.on_end = left
-
-
-def _refused(body: bytes, code: str) -> bytes:
-    try:
-        return encode_reply(decode_request({}, body).rid, code, None)
-    except BadRequestError as error:
-        return encode_bad_request_reply(error)
-
-
-class WsRpcServer(RpcServer):
-    """``RpcServer`` whose requests and replies are WebSocket messages; ``listen`` and ``close`` as there."""
-
-    def __init__(
-        self,
-        on_request: Callable[[Request, Handler], None],
-        on_bad_request: Callable[[BadRequestError], None],
-        on_expired: Callable[[Handler], None] = lambda handler: None,
-        *,
-        timeout_s: float,
-        max_body: int,
-        ssl: SSLContext | None = None,
-        authorize: Callable[[Certificate], object] | None = None,
-        verify_client: VerifyClient | None = None,
-    ):
-        super().__init__(
-            on_request, on_bad_request, on_expired, timeout_s=timeout_s, max_body=max_body, ssl=ssl
-        )
-        exchanges = _ExchangeServer(
-            self._receive, max_message=max_body, authorize=authorize, verify_client=verify_client
-        )
-        self._http = cast("HttpServer", exchanges)

@@ -33,13 +33,10 @@ ONLY_SYNC = {
 
 
 def public(cls: type) -> dict[str, object]:
+    """Its own and inherited members, under the names of the synchronous flavour."""
     renamed = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
-    kept = ["__init__", *renamed, *renamed.values()]
-    return {
-        renamed.get(name, name): member
-        for name, member in vars(cls).items()
-        if name in kept or not name.startswith("_")
-    }
+    names = [name for name in dir(cls) if not name.startswith("_") or name in (*renamed, *renamed.values())]
+    return {renamed.get(name, name): getattr(cls, name) for name in [*names, "__init__"]}
 
 
 def parameters(cls_name: str, name: str, member: object) -> list[tuple[str, str, object, object]]:
@@ -69,7 +66,7 @@ def test_everything_public_has_a_docstring():
         for cls_name in CLASSES:
             cls = getattr(flavour, cls_name)
             assert inspect.getdoc(cls), cls
-            for name, member in vars(cls).items():
+            for name, member in public(cls).items():
                 if not name.startswith("_") and (callable(member) or isinstance(member, property)):
                     assert inspect.getdoc(member), (flavour.__name__, cls_name, name)
 

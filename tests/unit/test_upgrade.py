@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from grenache_py.aio import Link
-from grenache_py.aio.peer import PeerRPCServer, Service
+from grenache_py.aio import Link, PeerRPCServer, Service
 from grenache_py.errors import ArgumentError, ConnectError
 from grenache_py.link import Link as SyncLink
 from grenache_py.peer import PeerRPCServer as SyncPeerRPCServer

@@ -1,0 +1,199 @@
+"""The client of either transport, with asyncio. Mirrors grenache-nodejs-base 1.1.0 (lib/PeerRPCClient.js)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from .. import limits
+from ..checks import check_count, check_destination, check_name, check_seconds
+from ..codec import encode_json
+from ..deadlines import ends_at, left_s
+from ..discovery import Attempts, Chooser, MapResult
+from ..errors import ConnectError, ConnectionLost, PeerError
+from ..wire import typed
+from .link import Link
+
+Self = TypeVar("Self", bound="Client")
+
+
+class Transport(Protocol):
+    """How calls travel; used on one loop."""
+
+    def call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Awaitable[Any]:
+        """Call the peer at ``destination`` once; returns the result. Raises ``PeerError`` within
+        ``timeout_s`` seconds, ``ArgumentError``, and ``ClosedError`` after ``close``.
+        """
+
+    async def close(self) -> None:
+        """End all connections; calls under way fail. Doing it again changes nothing."""
+
+
+class Client:
+    """Calls the peers that announce a name, by the ``transport`` it is given."""
+
+    def __init__(self, link: Link, transport: Transport, choice: str):
+        self._link = link
+        self._transport = transport
+        self._chooser = Chooser(choice, random.choice, random.random)
+        # By ``random`` there is nothing to be remembered.
+        self._attempt = self._call if choice == "random" else self._timed_call
+        link.attach(self)
+
+    async def __aenter__(self: Self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Close the connections; calls under way fail. Doing it again changes nothing."""
+        self._link.detach(self)
+        await self._transport.close()
+
+    async def request(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        retry: int = 1,
+        idempotent: bool = False,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        type: Any = None,
+    ) -> Any:
+        """Call one of the peers that announce ``key``; returns the result.
+
+        A peer that cannot be connected to, or is too busy to begin, is followed by another one, as long as
+        there is one that was not asked. ``idempotent``, doing it twice does no harm: so is a peer that breaks
+        off before it has answered.
+
+        ``retry`` is how many attempts are made in all at peers that fail otherwise (as with Node); the time
+        is divided among those that are left. Any failure but a ``RemoteError`` leads to the next attempt,
+        also one after which the first peer may have done the work.
+        """
+        ends = ends_at(timeout)
+        attempts = Attempts(retry, idempotent)
+        while True:
+            destination = self._chooser.choose(await self._destinations(key, ends), attempts.tried)
+            try:
+                limit_s = left_s(ends) / attempts.left
+                result = await self._attempt(destination, key, payload, limit_s, compress, headers)
+                return typed(result, type, destination)
+            except PeerError as error:
+                others = self._link.known(key) or ()
+                if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
+                    raise
+
+    async def request_to(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        type: Any = None,
+    ) -> Any:
+        """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
+        check_destination(destination)
+        result = await self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        return typed(result, type, destination)
+
+    async def map(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> list[MapResult]:
+        """Call all peers that announce ``key`` at once, or ``limit`` of them chosen at random.
+
+        Returns one ``MapResult`` for each peer called, in the order in which they came. A peer that fails is
+        reported in its own result and changes nothing for the others (in Node the first error fails all).
+        Raises only what concerns the call as a whole: ``LookupEmptyError`` when there are no peers.
+        """
+        results = self.map_stream(
+            key, payload, limit=limit, timeout=timeout, compress=compress, headers=headers
+        )
+        return [result async for result in results]
+
+    async def map_stream(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[MapResult]:
+        """As ``map``, but gives each result when it comes. Calls under way end with the iteration."""
+        ends = ends_at(timeout)
+        if limit is not None:
+            check_count(limit, "limit")
+        # Encoded once for all.
+        encoded = msgspec.Raw(encode_json(payload))
+        destinations = await self._destinations(key, ends)
+        chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
+        limit_s = left_s(ends)
+
+        async def one(destination: str) -> MapResult:
+            started = time.monotonic()
+            result, failure = None, None
+            try:
+                result = await self._call(destination, key, encoded, limit_s, compress, headers)
+            except PeerError as error:
+                failure = error
+            return MapResult(destination, result, failure, time.monotonic() - started)
+
+        tasks = [asyncio.ensure_future(one(destination)) for destination in chosen]
+        try:
+            for next_one in asyncio.as_completed(tasks):
+                yield await next_one
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _timed_call(self, destination: str, *call: Any) -> Any:
+        with self._chooser.timed(destination, time.monotonic):
+            return await self._call(destination, *call)
+
+    async def _call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
+        """Every call to one peer, whatever it is part of and by whichever transport, goes through here."""
+        try:
+            return await self._transport.call(destination, key, payload, timeout_s, compress, headers)
+        except (ConnectError, ConnectionLost):
+            self._link.forget(key, destination)
+            raise
+
+    async def _destinations(self, key: str, ends: float) -> list[str]:
+        # Straight from memory in the usual case.
+        known = self._link.known(check_name(key, "key"))
+        return known or await self._link.lookup(key, timeout=left_s(ends))

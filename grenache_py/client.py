@@ -1,0 +1,209 @@
+"""The client of either transport. Mirrors grenache-nodejs-base 1.1.0 (lib/PeerRPCClient.js)."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from . import limits
+from .checks import check_count, check_destination, check_name, check_seconds
+from .codec import encode_json
+from .deadlines import ends_at, left_s
+from .discovery import Attempts, Chooser, MapResult
+from .errors import ClosedError, ConnectError, ConnectionLost, PeerError
+from .link import Link
+from .wire import typed
+
+Self = TypeVar("Self", bound="Client")
+
+
+class Transport(Protocol):
+    """How calls travel. Thread-safe."""
+
+    def call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
+        """Call the peer at ``destination`` once; returns the result. Raises ``PeerError`` within
+        ``timeout_s`` seconds, ``ArgumentError``, and ``ClosedError`` after ``close``.
+        """
+
+    def close(self) -> None:
+        """Take no further calls; doing it again changes nothing."""
+
+
+class Client:
+    """Calls the peers that announce a name, by the ``transport`` it is given."""
+
+    def __init__(self, link: Link, transport: Transport, choice: str):
+        self._link = link
+        self._transport = transport
+        self._chooser = Chooser(choice, random.choice, random.random)
+        # By ``random`` there is nothing to be remembered.
+        self._attempt = self._call if choice == "random" else self._timed_call
+        self._begin()
+        link.attach(self)
+
+    def _begin(self) -> None:
+        # Threads for ``map``, started as they are needed; they do not survive a fork.
+        self._pool = ThreadPoolExecutor(limits.DESTINATIONS_MAX, "grenache-map")
+        self._pid = os.getpid()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pid != os.getpid():
+            self._begin()
+        return self._pool
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Refuse further calls and close idle connections; calls under way end within their limits."""
+        self._link.detach(self)
+        self._transport.close()
+        self._threads().shutdown(wait=False, cancel_futures=True)
+
+    def request(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        retry: int = 1,
+        idempotent: bool = False,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        type: Any = None,
+    ) -> Any:
+        """Call one of the peers that announce ``key``; returns the result.
+
+        A peer that cannot be connected to, or is too busy to begin, is followed by another one, as long as
+        there is one that was not asked. ``idempotent``, doing it twice does no harm: so is a peer that breaks
+        off before it has answered.
+
+        ``retry`` is how many attempts are made in all at peers that fail otherwise (as with Node); the time
+        is divided among those that are left. Any failure but a ``RemoteError`` leads to the next attempt,
+        also one after which the first peer may have done the work.
+        """
+        ends = ends_at(timeout)
+        attempts = Attempts(retry, idempotent)
+        while True:
+            destination = self._chooser.choose(self._destinations(key, ends), attempts.tried)
+            try:
+                limit_s = left_s(ends) / attempts.left
+                result = self._attempt(destination, key, payload, limit_s, compress, headers)
+                return typed(result, type, destination)
+            except PeerError as error:
+                others = self._link.known(key) or ()
+                if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
+                    raise
+
+    def request_to(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        *,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        type: Any = None,
+    ) -> Any:
+        """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
+        check_destination(destination)
+        result = self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        return typed(result, type, destination)
+
+    def map(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> list[MapResult]:
+        """Call all peers that announce ``key`` at once, or ``limit`` of them chosen at random.
+
+        Returns one ``MapResult`` for each peer called, in the order in which they came. A peer that fails is
+        reported in its own result and changes nothing for the others (in Node the first error fails all).
+        Raises only what concerns the call as a whole: ``LookupEmptyError`` when there are no peers.
+        """
+        results = self.map_stream(
+            key, payload, limit=limit, timeout=timeout, compress=compress, headers=headers
+        )
+        return list(results)
+
+    def map_stream(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        limit: int | None = None,
+        timeout: float = limits.REQUEST_TIMEOUT_S,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Iterator[MapResult]:
+        """As ``map``, but gives each result when it comes."""
+        ends = ends_at(timeout)
+        if limit is not None:
+            check_count(limit, "limit")
+        # Encoded once for all.
+        encoded = msgspec.Raw(encode_json(payload))
+        destinations = self._destinations(key, ends)
+        chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
+
+        def one(destination: str) -> MapResult:
+            started = time.monotonic()
+            result, failure = None, None
+            try:
+                result = self._call(destination, key, encoded, left_s(ends), compress, headers)
+            except PeerError as error:
+                failure = error
+            return MapResult(destination, result, failure, time.monotonic() - started)
+
+        try:
+            for future in as_completed([self._threads().submit(one, destination) for destination in chosen]):
+                yield future.result()
+        except (CancelledError, RuntimeError) as error:  # the pool was shut down
+            raise ClosedError("stopped during the call") from error
+
+    def _timed_call(self, destination: str, *call: Any) -> Any:
+        with self._chooser.timed(destination, time.monotonic):
+            return self._call(destination, *call)
+
+    def _call(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
+        """Every call to one peer, whatever it is part of and by whichever transport, goes through here."""
+        try:
+            return self._transport.call(destination, key, payload, timeout_s, compress, headers)
+        except (ConnectError, ConnectionLost):
+            self._link.forget(key, destination)
+            raise
+
+    def _destinations(self, key: str, ends: float) -> list[str]:
+        # Straight from memory in the usual case.
+        known = self._link.known(check_name(key, "key"))
+        return known or self._link.lookup(key, timeout=left_s(ends))

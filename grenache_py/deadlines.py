@@ -1,0 +1,17 @@
+"""Time limits of calls, as points on the clock of ``time.monotonic``."""
+
+from __future__ import annotations
+
+import time
+
+from .checks import check_seconds
+
+
+def ends_at(timeout: float) -> float:
+    """When a call that begins now has to end. Raises ``ArgumentError``."""
+    return time.monotonic() + check_seconds(timeout)
+
+
+def left_s(ends: float) -> float:
+    """The seconds that are left until then; always a little."""
+    return max(ends - time.monotonic(), 0.001)

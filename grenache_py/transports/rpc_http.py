@@ -1,0 +1,84 @@
+"""RPC servers over HTTP. Mirrors grenache-nodejs-http 1.0.2 (lib/TransportRPCServer.js)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import TYPE_CHECKING
+
+from ..errors import BadRequestError
+from ..tls import Certificate
+from ..wire import encode_bad_request_reply
+from . import http1
+from .rpc_server import Exchange, Receiver, RpcServer
+
+if TYPE_CHECKING:
+    from .ws_server import OnChannel, WsServer
+
+_TOO_LARGE = BadRequestError("ERR_REQUEST_PAYLOAD_SIZE", 413, "the body is too large")
+
+
+def http_rpc_server(
+    receiver: Receiver,
+    *,
+    timeout_s: float,
+    max_body: int,
+    ssl: SSLContext | None = None,
+    authorize: Callable[[Certificate], object] | None = None,
+) -> RpcServer:
+    """An ``RpcServer`` whose requests and replies are the bodies of HTTP messages. Who asks for a WebSocket
+    gets one, where ``receiver`` has somebody for it.
+    """
+
+    def exchanges(receive: Callable[[Exchange], None]) -> _HttpExchanges:
+        return _HttpExchanges(receive, receiver.websockets, max_body, authorize)
+
+    return RpcServer(
+        receiver, exchanges, timeout_s=timeout_s, max_body=max_body, ssl=ssl, authorize=authorize
+    )
+
+
+class _HttpExchanges:
+    """HTTP messages as exchanges, and WebSockets on the same port."""
+
+    def __init__(
+        self,
+        receive: Callable[[Exchange], None],
+        websockets: Callable[[], OnChannel | None],
+        max_body: int,
+        authorize: Callable[[Certificate], object] | None,
+    ):
+        self._http = http1.HttpServer(
+            receive,
+            max_body=max_body,
+            on_too_large=(413, encode_bad_request_reply(_TOO_LARGE)),
+            on_handler_error=(500, b'[null, "ERR_SERVER", null]'),
+            upgrade=self._upgrade,
+        )
+        self._listener = websockets
+        self._max_body = max_body
+        self._authorize = authorize
+        self._websockets: WsServer | None = None
+
+    @property
+    def port(self) -> int:
+        return self._http.port
+
+    async def listen(self, port: int, host: str | None, ssl: SSLContext | None) -> None:
+        await self._http.listen(port, host, ssl)
+
+    async def close(self, drain_s: float) -> None:
+        await self._http.close(drain_s)
+        if self._websockets is not None:
+            await self._websockets.close()
+
+    def _upgrade(self, exchange: http1.Exchange) -> asyncio.BaseProtocol | None:
+        listener = self._listener()
+        if listener is None or exchange.headers.get("upgrade", "").lower() != "websocket":
+            return None
+        if self._websockets is None:
+            from .ws_server import WsServer  # only who wants them needs picows
+
+            self._websockets = WsServer(listener, max_message=self._max_body, authorize=self._authorize)
+        return self._websockets.adopt()

@@ -1,0 +1,176 @@
+"""RPC servers over WebSocket. Mirrors grenache-nodejs-ws 1.0.0 (lib/TransportRPCServer.js)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from ssl import SSLContext
+from typing import Any
+
+from .. import limits
+from ..errors import BadRequestError
+from ..tls import Certificate
+from ..wire import decode_request, encode_bad_request_reply, encode_reply
+from .rpc_server import Exchange, Receiver, RpcServer
+from .ws import Channel
+from .ws_server import VerifyClient, Visitor, WsServer
+
+# What says over HTTP how a body is to be read; a message says it all itself.
+_NOT_OVER_WEBSOCKET = frozenset({"_gr", "grc-compress"})
+
+
+def ws_rpc_server(
+    receiver: Receiver,
+    *,
+    timeout_s: float,
+    max_body: int,
+    ssl: SSLContext | None = None,
+    authorize: Callable[[Certificate], object] | None = None,
+    verify_client: VerifyClient | None = None,
+) -> RpcServer:
+    """An ``RpcServer`` whose requests and replies are WebSocket messages; ``authorize`` and
+    ``verify_client`` decide over connections, see ``WsServer``.
+    """
+
+    def exchanges(receive: Callable[[Exchange], None]) -> _MessageServer:
+        return _MessageServer(receive, max_message=max_body, authorize=authorize, verify_client=verify_client)
+
+    return RpcServer(receiver, exchanges, timeout_s=timeout_s, max_body=max_body, ssl=ssl)
+
+
+class _Message:
+    """One message, as an ``Exchange``."""
+
+    __slots__ = ("_caller", "body", "replied")
+
+    def __init__(self, caller: _Caller, body: bytes):
+        self._caller = caller
+        self.body = body
+        self.replied = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._caller.headers
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        return self._caller.visitor.peer
+
+    def peer_certificate(self) -> dict[str, Any] | None:
+        return self._caller.visitor.peer_certificate()
+
+    def peer_certificate_der(self) -> bytes | None:
+        return self._caller.visitor.peer_certificate_der()
+
+    def reply(self, status: int, body: bytes) -> None:
+        """Send the reply; a message has no place for a status."""
+        self.replied = True
+        self._caller.reply(body)
+
+
+class _Caller:
+    """One connection, and how many of its requests are unanswered."""
+
+    def __init__(self, server: _MessageServer, channel: Channel, visitor: Visitor):
+        self.channel = channel
+        self.visitor = visitor
+        self.headers = {
+            name: value for name, value in visitor.headers.items() if name not in _NOT_OVER_WEBSOCKET
+        }
+        self.unanswered = 0
+        self._server = server
+        self._held = False
+        channel.on_message = self._receive
+        channel.on_flow = self._balance
+
+    def _receive(self, opcode: int, content: bytes) -> None:
+        self.unanswered += 1
+        if self.unanswered >= limits.WS_REQUESTS_PER_CONNECTION:
+            self._balance()
+        self._server.receive(_Message(self, content))
+
+    def reply(self, body: bytes) -> None:
+        self.unanswered -= 1
+        self.channel.send(body, alone=not self.unanswered and not self.channel.more)
+        if self._held:
+            self._balance()
+        if self._server.draining:
+            self._server.answered()
+
+    def _balance(self) -> None:
+        """Read no more from who has many requests in hand here, or does not read the replies."""
+        too_much = self.unanswered >= limits.WS_REQUESTS_PER_CONNECTION or self.channel.full
+        if too_much and not self._held:
+            self._held = True
+            self.channel.hold()
+        elif self._held and not too_much:
+            self._held = False
+            self.channel.release()
+
+
+class _MessageServer:
+    """What ``http1.HttpServer`` is to ``RpcServer``, over WebSocket."""
+
+    def __init__(
+        self,
+        receive: Callable[[Exchange], None],
+        *,
+        max_message: int,
+        authorize: Callable[[Certificate], object] | None,
+        verify_client: VerifyClient | None,
+    ):
+        self._receive = receive
+        self._ws = WsServer(
+            self._greet, max_message=max_message, authorize=authorize, verify_client=verify_client
+        )
+        self._callers: set[_Caller] = set()
+        self._idle = asyncio.Event()
+        self.draining = False
+
+    @property
+    def port(self) -> int:
+        return self._ws.port
+
+    async def listen(self, port: int, host: str | None, ssl: SSLContext | None = None) -> None:
+        await self._ws.listen(port, host, ssl)
+        self.draining = False
+
+    async def close(self, drain_s: float) -> None:
+        self._ws.stop_accepting()
+        self.draining = True
+        self._idle = asyncio.Event()
+        self.answered()
+        try:
+            await asyncio.wait_for(self._idle.wait(), drain_s)
+        except asyncio.TimeoutError:
+            pass
+        await self._ws.close()
+
+    def answered(self) -> None:
+        """While it drains: look whether all requests are answered."""
+        if not any(caller.unanswered for caller in self._callers):
+            self._idle.set()
+
+    def receive(self, exchange: _Message) -> None:
+        if self.draining:
+            exchange.reply(503, _refused(exchange.body, "ERR_SERVER_BUSY"))
+        else:
+            self._receive(exchange)
+
+    def _greet(self, channel: Channel, visitor: Visitor) -> None:
+        caller = _Caller(self, channel, visitor)
+        self._callers.add(caller)
+
+        def left(reason: str) -> None:
+            self._callers.discard(caller)
+            if self.draining:
+                self.answered()
+
+        channel.on_end = left
+
+
+def _refused(body: bytes, code: str) -> bytes:
+    try:
+        return encode_reply(decode_request({}, body).rid, code, None)
+    except BadRequestError as error:
+        return encode_bad_request_reply(error)
