@@ -51,7 +51,16 @@ async def run_peer(conf: dict[str, Any]) -> None:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with Link(conf["grape"]) as link:
-        worker = Worker(link, conf["name"], [instrument], host="127.0.0.1", journals=journals)
+        signs = conf["signs"]
+        worker = Worker(
+            link,
+            conf["name"],
+            [instrument],
+            host="127.0.0.1",
+            journals=journals,
+            unsigned=not signs,
+            signs=signs,
+        )
         async with worker:
             if conf["role"] == "maker":
                 await worker.submit(market, NewOrder("sell", "100", str(10**15), "owner"))
@@ -108,14 +117,15 @@ def sides(stack: ExitStack, grapes: list[str]) -> dict[str, Side]:
     folder = Path(tempfile.mkdtemp(prefix="exchange-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
 
-    def confs(suffix: str, journal: bool = False) -> list[dict[str, Any]]:
+    def confs(suffix: str, *, journal: bool = False, signs: bool = False) -> list[dict[str, Any]]:
         return [
             {
                 "role": role,
                 "name": name + suffix,
                 "market": MARKET + suffix,
                 "grape": grapes[n % 2],
-                "journal": str(folder / name) if journal else None,
+                "journal": str(folder / (name + suffix)) if journal else None,
+                "signs": signs,
             }
             for n, (name, role) in enumerate(zip(names, roles, strict=True))
         ]
@@ -124,6 +134,8 @@ def sides(stack: ExitStack, grapes: list[str]) -> dict[str, Side]:
         "node": Side("node", theirs, confs("n"), stack),
         "in memory": Side("in memory", ours, confs("m"), stack),
         "journaled": Side("journaled", ours, confs("j", journal=True), stack),
+        "signed": Side("signed", ours, confs("s", signs=True), stack),
+        "signed, journaled": Side("signed, journaled", ours, confs("sj", signs=True, journal=True), stack),
     }
 
 
@@ -170,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
 
     rows = []
     print(f"{'':34}{'ours':>10}{'Node':>10}{'ratio':>8}   p50 / p99 ms, ours and Node's")
-    for name in ("in memory", "journaled"):
+    for name in ("in memory", "journaled", "signed", "signed, journaled"):
         for in_flight in IN_FLIGHT:
             ours, theirs = (statistics.median(rates[side, in_flight]) for side in (name, "node"))
             times = [

@@ -80,6 +80,18 @@ and room for clocks that nobody has set of late."""
 NAME_HELD_S = max(HEARTBEATS_MISSED * HEARTBEAT_S, LEASE_S)
 """For how long a silent peer's name is kept from other keys: until it has left the roster, and nothing is
 reserved under its name."""
+LINES = 256
+"""Connections to other peers that are kept open; further peers are reached over HTTP."""
+LINE_REQUESTS = 1_000
+"""Unanswered requests of one peer's connection; until some are answered, no more are read."""
+LINE_IDLE_S = 60.0
+"""For how long a connection is kept over which nothing but heartbeats goes."""
+LINE_RETRY_S = 10.0
+"""Pause before a connection that could not be opened is tried again; HTTP does meanwhile."""
+LINE_TICK_S = 0.02
+"""How late a time limit over a connection may be noticed."""
+MESSAGE_BYTES = 1024 * 1024
+"""Longest answer that is taken: several times that with the trades of 256 orders and the longest names."""
 DISCOVERY_S = 2.0
 """Longest pause between look-ups of a market's shared name."""
 DISCOVERY_WANTED_S = 0.1

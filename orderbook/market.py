@@ -60,6 +60,7 @@ class Market:
         new_id: Gives ids that are unique in the network and over restarts.
         random: For jitter and the ``random`` policy.
         policy: Chooses among offers of equal price.
+        websocket: Whether other peers are told that we take requests over a WebSocket too.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Market:
         new_id: Callable[[], str],
         random: Random,
         policy: Policy = POLICIES["full-first"],
+        websocket: bool = False,
     ):
+        self.websocket = websocket
         self.peer = check_name(peer, "peer")
         self.instrument = instrument
         self.clock = clock

@@ -8,7 +8,7 @@ that later versions can add some. Nothing here does IO.
     AnnounceOpenOrder   {order, round, instrument}                   Offer, {"contended": true} or null
     CrossPeerMatch      {match_id, lock_id, fills, side, order_id}   MatchAnswer
     ReleaseLock         {lock_id}                                    {"released": bool}
-    Heartbeat           {sequence, best_bid, best_ask, instrument}   Heartbeat
+    Heartbeat           {sequence, best_bid, best_ask, …}            Heartbeat
     Goodbye             {}                                           null
 
 Answers name who gives them in ``from``, so that a destination that has changed hands is noticed. How all of
@@ -21,6 +21,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
+
+from grenache_py.codec import decode_json
 
 from . import limits
 from .errors import ProtocolError
@@ -141,13 +143,17 @@ class ReleaseLock(Struct):
 
 
 class Heartbeat(Struct):
-    """ "I am here, and these are my best open prices." ``sequence`` grows with every one sent."""
+    """ "I am here, and these are my best open prices." ``sequence`` grows with every one sent.
+
+    ``websocket``: requests are taken over a WebSocket on the same port as well, see ``lines``.
+    """
 
     sequence: Count
     best_bid: Decimal | None = None
     best_ask: Decimal | None = None
     instrument: Digest | None = None
     sender: Name | None = field(name="from", default=None)
+    websocket: bool = False
 
 
 class Goodbye(Struct):
@@ -167,6 +173,14 @@ def parse(payload: object, kind: type[Message]) -> Message:
         return msgspec.convert(payload, kind)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ProtocolError(f"{kind.__name__}: {error}") from error
+
+
+def decode(data: bytes) -> Any:
+    """JSON as it came, read as tolerantly as what comes over HTTP. Raises ProtocolError."""
+    try:
+        return decode_json(data)
+    except ValueError as error:
+        raise ProtocolError(f"no JSON: {error}") from error
 
 
 def plain(message: Struct) -> Any:

@@ -320,6 +320,7 @@ class Negotiator:
             best_ask=None if ask is None else market.instrument.price_text(ask),
             instrument=market.instrument.fingerprint,
             sender=market.peer,
+            websocket=market.websocket,
         )
 
     def _compare(self, peer: Peer | None, message: Heartbeat) -> None:
@@ -327,7 +328,7 @@ class Negotiator:
         instrument, book = self.market.instrument, self.market.book
         if peer is None or message.sequence <= peer.sequence:
             return  # unknown yet, or overtaken by a newer one
-        peer.sequence = message.sequence
+        peer.sequence, peer.websocket = message.sequence, message.websocket
         try:
             self.market.check_instrument(message.instrument)
             bid = message.best_bid and instrument.price(message.best_bid, "best_bid")

@@ -21,9 +21,10 @@ class Peer:
         best_bid: Its best open buying price as of then, in ticks, or None.
         best_ask: Its best open selling price as of then, in ticks, or None.
         refused: Why we do not trade with it (it disagrees on the instrument), or None.
+        websocket: Whether it takes requests over a WebSocket too.
     """
 
-    __slots__ = ("best_ask", "best_bid", "destination", "heard", "name", "refused", "sequence")
+    __slots__ = ("best_ask", "best_bid", "destination", "heard", "name", "refused", "sequence", "websocket")
 
     def __init__(self, destination: str):
         self.destination = destination
@@ -33,6 +34,7 @@ class Peer:
         self.best_bid: int | None = None
         self.best_ask: int | None = None
         self.refused: str | None = None
+        self.websocket = False
 
 
 class Roster:

@@ -18,15 +18,19 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
+
 from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
 
 from . import limits
-from .effects import Confirm, Discover, Effect, Settled
+from .effects import Beat, Confirm, Discover, Effect, Settled, Tell
 from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError, UnknownProofError
 from .events import Signed
 from .journal import Journal, MemoryJournal, open_journal
+from .lines import Caller, Lines, Refusal, request_of
 from .market import Market
+from .messages import decode
 from .model import Instrument, Order, check_name
 from .negotiation import Negotiator, NewOrder
 from .outbox import Outbox
@@ -89,6 +93,7 @@ class Worker:
             where it has none a new one, which ends with it.
         allowed: The keys that may trade here, each with the only name that it may use or None; None: any key.
         unsigned: Whether peers that do not sign may trade here too, for learning: anybody can pose as one.
+        signs: Whether this peer signs; where it does not it finds only peers that are ``unsigned``.
 
     Raises:
         IdentityError: The kept key can't be used.
@@ -108,6 +113,7 @@ class Worker:
         identity: Identity | None = None,
         allowed: Allowed | None = None,
         unsigned: bool = False,
+        signs: bool = True,
     ):
         self.name = check_name(name, "name")
         self._link = link
@@ -120,6 +126,7 @@ class Worker:
         self._server = PeerRPCServer(link)
         self._service = self._server.transport("server")
         self._service.on("request", self._serve)
+        self._service.on("websocket", lambda channel, visitor: Caller(channel, self._serve_line))
         if identity is None:
             identity = new_identity() if journals is None else kept_key(journals / KEPT_KEY)
         self._identity = identity
@@ -133,6 +140,7 @@ class Worker:
                     new_id=ids.next,
                     random=Random(secrets.randbits(64)),
                     policy=policy,
+                    websocket=True,
                 ),
                 Gate(
                     name,
@@ -142,6 +150,7 @@ class Worker:
                     new_nonce=new_nonce,
                     allowed=allowed,
                     unsigned=unsigned,
+                    signs=signs,
                 ),
                 link,
                 self._client,
@@ -247,19 +256,29 @@ class Worker:
     # -- other peers -------------------------------------------------------------------------------------
 
     def _serve(self, rid: Any, key: Any, payload: Any, handler: Any) -> None:
-        market = key.split(":")[1] if isinstance(key, str) and key.startswith("orderbook:") else None
         try:
-            self._hosted(market).serve(payload, lambda content: handler.reply(None, content))
+            self._hosted(market_of_key(key)).serve(payload, lambda content: handler.reply(None, content))
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
-            handler.reply(PeerRefusal(error))
+            handler.reply(refusal(error))
+
+    def _serve_line(self, key: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
+        try:
+            hosted = self._hosted(market_of_key(key))
+            hosted.serve(decode(payload), lambda content: reply(msgspec.json.encode(content)))
+        except OrderBookError as error:
+            log.info("a peer's request is refused: %s", error)
+            raise refusal(error) from error
 
 
-class PeerRefusal(Exception):
+def market_of_key(key: object) -> str | None:
+    """The market of a service that peers announce."""
+    return key.split(":")[1] if isinstance(key, str) and key.startswith("orderbook:") else None
+
+
+def refusal(error: OrderBookError) -> Refusal:
     """What a peer is told of an OrderBookError: ``ERR_ORDERBOOK_<CODE>: <text>``."""
-
-    def __init__(self, error: OrderBookError):
-        super().__init__(f"ERR_ORDERBOOK_{error.code.upper()}: {error}")
+    return Refusal(f"ERR_ORDERBOOK_{error.code.upper()}: {error}")
 
 
 class IdSource:
@@ -277,6 +296,15 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
+Asked = tuple[Question, Sealed]
+"""A question to another peer, and the request that went out for it."""
+
+
+def timeout_of(effect: Question) -> float:
+    """For how long the answer is waited for, in seconds."""
+    return limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S
+
+
 class HostedMarket:
     """One market of a worker: its negotiator, its timer, and its calls to other peers."""
 
@@ -289,6 +317,7 @@ class HostedMarket:
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
+        self._lines: Lines[Asked] = Lines(self._answered, self._failed)
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -326,6 +355,7 @@ class HostedMarket:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        await self._lines.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -375,7 +405,7 @@ class HostedMarket:
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, Question):
-            self._spawn(self._ask(effect, self.channel.seal(effect)))
+            self._ask(effect, self.channel.seal(effect))
         elif isinstance(effect, Discover):
             self._discovery_wanted.set()
         elif isinstance(effect, Settled):
@@ -411,28 +441,54 @@ class HostedMarket:
 
     # -- calls -------------------------------------------------------------------------------------------
 
-    async def _ask(self, effect: Question, request: Sealed) -> None:
-        """Send ``request`` and tell the negotiation what came of it."""
-        timeout_s = limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S
+    def _ask(self, effect: Question, request: Sealed) -> None:
+        """Send ``request``; the negotiation is told what comes of it."""
+        line = self._lines.get(effect.destination)
+        if line is None or line.full:
+            self._spawn(self._ask_over_http(effect, request))
+        elif isinstance(effect, Tell):
+            line.tell(request_of(self._key, request.data))
+        else:
+            line.call(request_of(self._key, request.data), (effect, request), timeout_of(effect))
+
+    async def _ask_over_http(self, effect: Question, request: Sealed) -> None:
+        if not isinstance(effect, Beat):
+            peer = self.market.roster.at(effect.destination)
+            if peer is not None and peer.websocket:
+                self._lines.wanted(effect.destination)  # for what comes after this
         try:
             answer = await self._client.request_to(
-                effect.destination, self._key, request.message, timeout=timeout_s
+                effect.destination, self._key, msgspec.Raw(request.data), timeout=timeout_of(effect)
             )
-        except RemoteError as error:
+        except PeerError as error:
+            self._failed((effect, request), error)
+        else:
+            self._answered((effect, request), msgspec.json.encode(answer))
+
+    def _answered(self, asked: Asked, data: bytes) -> None:
+        effect, request = asked
+        try:
+            effects = self.channel.answered(effect, request, decode(data))
+        except OrderBookError as error:
+            log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
+            effects = self.channel.refused(effect, str(error))
+        self._after_step(effects)
+        self._look_for_doubt(effect)
+
+    def _failed(self, asked: Asked, error: PeerError) -> None:
+        effect, _ = asked
+        if isinstance(error, RemoteError):
             log.warning("%s refuses a %s: %s", effect.destination, type(effect).__name__, error)
             effects = self.channel.refused(effect, error.message)
-        except PeerError as error:
+        else:
             log.info("no answer to a %s: %s", type(effect).__name__, error)
             if isinstance(error, ConnectError):
                 self._after_step(self.negotiator.peer_lost(effect.destination))
             effects = self.channel.failed(effect)
-        else:
-            try:
-                effects = self.channel.answered(effect, request, answer)
-            except OrderBookError as error:
-                log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
-                effects = self.channel.refused(effect, str(error))
         self._after_step(effects)
+        self._look_for_doubt(effect)
+
+    def _look_for_doubt(self, effect: Question) -> None:
         if isinstance(effect, Confirm) and self.negotiator.is_in_doubt(effect.match_id):
             log.warning("%s has not confirmed %s, which is now in doubt", effect.maker, effect.match_id)
             self._discovery_wanted.set()  # it may have moved

@@ -18,7 +18,7 @@ from ..messages import Envelope, parse
 from ..model import check_name
 from .identity import Signer, Verify, verify
 from .keyring import Allowed, Keyring
-from .seals import Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, seal
+from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, plain, seal
 
 SIGNING_FIELDS = ("sig", "key")
 
@@ -35,6 +35,7 @@ class Gate:
         allowed: Who may trade; None: anyone.
         unsigned: Whether messages without a signature are taken too, from names that belong to no key.
             Anybody can send them in any such name: for learning.
+        signs: Whether our own requests are signed. An answer to one that is not is not signed either.
         verify: Checks signatures.
     """
 
@@ -48,8 +49,10 @@ class Gate:
         new_nonce: Callable[[], str],
         allowed: Allowed | None = None,
         unsigned: bool = False,
+        signs: bool = True,
         verify: Verify = verify,
     ):
+        self._signs = signs
         self._name = name
         self._market = market
         self._signer = signer
@@ -67,7 +70,9 @@ class Gate:
     # -- requests ----------------------------------------------------------------------------------------
 
     def seal(self, envelope: Any, to: str | None = None) -> Sealed:
-        """A request of ours, signed. ``to``: the key of the only peer that is meant, or None."""
+        """A request of ours. ``to``: the key of the only peer that is meant, or None."""
+        if not self._signs and to is None:
+            return plain(envelope)
         message = {
             **envelope,
             "market": self._market,
@@ -78,7 +83,7 @@ class Gate:
             message["to"] = to
         return seal(message, self._signer)
 
-    def open(self, payload: object) -> Sealed:
+    def open(self, payload: object) -> Opened:
         """A request of another peer.
 
         Raises:
@@ -88,7 +93,7 @@ class Gate:
         if not self._is_signed(payload):
             sender = check_name(parse(payload, Envelope).sender, "from")
             self.keyring.check_unsigned(sender, now)
-            return Sealed(payload, None, "")
+            return Opened(payload, "", None)
         assert isinstance(payload, dict)
         request = parse(payload, SignedEnvelope)
         name = check_name(request.sender, "from")
@@ -103,11 +108,11 @@ class Gate:
         data = canonical(payload)
         self._check_signature(request.key, data, request.sig)
         self.keyring.heard(name, request.key, now).add(request.nonce, request.time, now_ms)
-        return Sealed(payload, request.key, digest_of(data))
+        return Opened(payload, digest_of(data), request.key)
 
     # -- answers -----------------------------------------------------------------------------------------
 
-    def answer(self, request: Sealed, content: Any) -> Any:
+    def answer(self, request: Opened, content: Any) -> Any:
         """Our answer to ``request``, signed if the request is and if ``content`` says who gives it.
 
         What does not (null: nothing to offer; whether a lock was released) is acted on by nobody: to forge it

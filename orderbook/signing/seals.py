@@ -57,17 +57,31 @@ class SignedAnswer(Struct):
 
 
 class Sealed(NamedTuple):
-    """A message as it travels.
+    """A message that goes out.
 
     Attributes:
         message: Ready for JSON.
-        key: Who signed it; None: nobody.
         digest: What an answer to it names as its ``request``; empty where it is not signed.
+        data: The JSON.
     """
 
     message: Any
-    key: str | None
     digest: str
+    data: bytes
+
+
+class Opened(NamedTuple):
+    """A request that has come, and may be taken.
+
+    Attributes:
+        message: As decoded from JSON.
+        digest: As of :class:`Sealed`.
+        key: Who signed it; None: nobody.
+    """
+
+    message: Any
+    digest: str
+    key: str | None
 
 
 def canonical(message: Mapping[str, Any]) -> bytes:
@@ -96,4 +110,11 @@ def seal(message: Mapping[str, Any], signer: Signer) -> Sealed:
     """``message`` signed by ``signer``."""
     keyed = {**message, "key": signer.key}
     data = canonical(keyed)
-    return Sealed({**keyed, "sig": signer.sign(data)}, signer.key, digest_of(data))
+    sig = signer.sign(data)
+    whole = b'%b,"sig":"%b"}' % (data[:-1], sig.encode())
+    return Sealed({**keyed, "sig": sig}, digest_of(data), whole)
+
+
+def plain(message: Any) -> Sealed:
+    """``message``, which nobody signs."""
+    return Sealed(message, "", msgspec.json.encode(message))

@@ -254,7 +254,7 @@ class SimPeer:
         self.exchange.network.call(
             self.place,
             place,
-            json.dumps(request.message),
+            request.data.decode(),
             timeout_s=limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S,
             answered=on_answer,
             failed=on_failure,

@@ -334,5 +334,5 @@ def test_own_messages_come_to_nothing(taker: SigningPeer) -> None:
 
 def test_the_answer_to_what_needs_none_is_not_looked_at(taker: SigningPeer) -> None:
     tell = only(taker.negotiator.leave(), Tell)
-    assert taker.channel.answered(tell, Sealed({}, None, ""), {"junk": 1}) == []
+    assert taker.channel.answered(tell, Sealed({}, "", b"{}"), {"junk": 1}) == []
     assert taker.channel.failed(tell) == taker.channel.refused(tell, "no") == []

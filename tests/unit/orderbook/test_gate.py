@@ -16,7 +16,7 @@ from orderbook.errors import OrderBookError, ProtocolError
 from orderbook.signing.gate import Gate
 from orderbook.signing.identity import Identity
 from orderbook.signing.keyring import Allowed, Nonces
-from orderbook.signing.seals import Sealed, canonical, seal
+from orderbook.signing.seals import Opened, Sealed, canonical, seal
 
 START_MS = 1_700_000_000_000
 KEYS = {name: Identity.from_seed(name.encode().ljust(32)) for name in ("alice", "bob", "carol", "mallory")}
@@ -96,7 +96,7 @@ def bob() -> Gate:
 def test_a_sealed_request_passes_as_it_is(alice: Gate, bob: Gate) -> None:
     sent = alice.seal(envelope())
     got = bob.open(travelled(sent.message))
-    assert got == sent
+    assert (got.message, got.digest) == sent[:2]
     assert got.key == alice.key == KEYS["alice"].key
     assert got.message.items() >= envelope().items()
     assert (got.message["market"], got.message["time"]) == ("SIM", START_MS)
@@ -141,7 +141,7 @@ def test_a_request_with_any_field_changed_is_refused(
     sent = alice.seal(envelope())
     with pytest.raises(OrderBookError, match=reason.replace("$", r"\$").replace(r"\\$", r"\$")):
         bob.open({**sent.message, **change})
-    assert bob.open(sent.message) == sent, "refusing it has changed nothing"
+    assert bob.open(sent.message)[:2] == sent[:2], "refusing it has changed nothing"
 
 
 @pytest.mark.parametrize("field", ["type", "from", "payload", "market", "time", "nonce", "key", "sig"])
@@ -282,7 +282,7 @@ def test_a_list_lets_pass_only_those_that_are_on_it(alice: Gate) -> None:
 
 def test_an_open_gate_takes_both_but_no_unsigned_message_in_the_name_of_a_key(alice: Gate) -> None:
     bob = gate("bob", unsigned=True)
-    assert bob.open(envelope("learner")) == Sealed(envelope("learner"), None, "")
+    assert bob.open(envelope("learner")) == Opened(envelope("learner"), "", None)
     assert bob.open(envelope("alice"))
     assert bob.open(alice.seal(envelope()).message).key == alice.key
     assert "alice is the name of a peer that signs" in refusal(bob, envelope("alice"))
