@@ -79,12 +79,26 @@ def check_grape(grape: str, field: str = "grape") -> str:
 
 
 def check_grapes(grapes: str | Sequence[str], field: str = "grape") -> list[str]:
-    """URLs of one or several Grapes, each once."""
+    """URLs of one or several Grapes, each once; or ``EMBEDDED`` alone."""
+    if grapes == EMBEDDED:
+        return [EMBEDDED]
     if isinstance(grapes, str):
         return [check_grape(grapes, field)]
     if not isinstance(grapes, Sequence) or not grapes:
         raise ArgumentError(field, f"must be a URL or a list of URLs, not {grapes!r}")
     return list(dict.fromkeys(check_grape(grape, field) for grape in grapes))
+
+
+EMBEDDED = "embedded"
+
+
+def check_bootstrap(bootstrap: Sequence[str], grape: str | Sequence[str]) -> list[str]:
+    """The Grapes that an embedded one joins: texts ``host:port`` with their DHT ports."""
+    if isinstance(bootstrap, str) or not isinstance(bootstrap, Sequence):
+        raise ArgumentError("bootstrap", f"must be a list of host:port texts, not {bootstrap!r}")
+    if bootstrap and grape != EMBEDDED:
+        raise ArgumentError("bootstrap", f"is for a Grape within this process: needs grape={EMBEDDED!r}")
+    return [check_destination(address, "bootstrap") for address in bootstrap]
 
 
 def check_seconds(seconds: float, field: str = "timeout") -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import socket
 import threading
 import time
 import uuid
@@ -16,7 +17,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from . import limits
-from .checks import check_count, check_destination, check_grapes, check_name, check_port, check_seconds
+from .checks import (
+    EMBEDDED,
+    check_bootstrap,
+    check_count,
+    check_destination,
+    check_grapes,
+    check_name,
+    check_port,
+    check_seconds,
+)
 from .discovery import LookupCache, announce_pause_s
 from .errors import (
     AnnounceError,
@@ -26,6 +36,7 @@ from .errors import (
     GrenacheError,
     LookupEmptyError,
     PeerError,
+    reason,
 )
 from .grape_api import (
     HEADERS,
@@ -41,9 +52,11 @@ from .grape_api import (
     put_request,
     put_result,
 )
+from .hosts import elsewhere_text, grape_host, is_address, is_here
 from .transports.http import HttpClient
 
 if TYPE_CHECKING:
+    from .grape import Grape
     from .signing import SecretKey
 
 log = logging.getLogger(__name__)
@@ -71,6 +84,9 @@ class Link:
     """A connection to one Grape: announce services, look them up, store and fetch values. Thread-safe.
 
     ``grape`` is the Grape's URL, or several: when one does not answer, the next one is asked from then on.
+    With ``"embedded"`` a Grape runs within this process, and joins the network by ``bootstrap``, the
+    ``"host:port"`` of other Grapes' DHT ports. A Grape announces services under its own host's address, so
+    there must be one on their host: this one is.
     ``timeout`` is the seconds of one try, ``tries`` how often ``lookup`` and ``announce`` are tried,
     ``cache_age`` for how many seconds look-ups are remembered.
 
@@ -86,10 +102,14 @@ class Link:
         timeout: float = limits.GRAPE_TIMEOUT_S,
         tries: int = limits.GRAPE_TRIES,
         cache_age: float = limits.LOOKUP_CACHE_AGE_S,
+        bootstrap: Sequence[str] = (),
     ):
+        bootstrap = check_bootstrap(bootstrap, grape)
         self._grapes = check_grapes(grape)
         #: URL of the Grape that is asked at present
         self.grape = self._grapes[0]
+        # Grapes of which it is known whether they are on this host.
+        self._located: set[str] = set()
         self._timeout_s = check_seconds(timeout)
         self._tries = check_count(tries, "tries")
         self._cache = LookupCache(time.monotonic, check_seconds(cache_age, "cache_age"))
@@ -101,6 +121,20 @@ class Link:
         self._stopped = False
         # Guards everything above; the announcer sleeps on it.
         self._wake = threading.Condition()
+        self._embedded: Grape | None = None
+        if self.grape == EMBEDDED:
+            self._embed(bootstrap)
+
+    def _embed(self, bootstrap: Sequence[str]) -> None:
+        from .grape import Grape
+
+        self._embedded = Grape(bootstrap=bootstrap, api_host="127.0.0.1")
+        try:
+            self._embedded.start()
+        except OSError as error:
+            raise GrapeUnreachableError(EMBEDDED, f"cannot start: {reason(error)}") from error
+        self.grape = self._embedded.url
+        self._grapes = [self.grape]
 
     def __enter__(self) -> Link:
         return self
@@ -145,6 +179,11 @@ class Link:
         Returns how many Grapes took it. Raises ``AnnounceError`` when none did.
         """
         data = [check_name(name), check_port(port)]
+        accepted = self._announce(data)
+        self._warn_if_elsewhere(name)
+        return accepted
+
+    def _announce(self, data: list[Any]) -> int:
         try:
             return self._request("announce", data, self._tries, announce_result)
         except AnnounceError as error:
@@ -153,10 +192,28 @@ class Link:
         # The Grape may hold an empty or outdated list of nodes for this name, for up to five minutes. A
         # look-up makes it ask around again.
         try:
-            self.lookup(name, fresh=True)
+            self.lookup(data[0], fresh=True)
         except LookupEmptyError:
             pass
         return self._request("announce", data, self._tries, announce_result)
+
+    def _warn_if_elsewhere(self, name: str) -> None:
+        """The Grape has announced ``name``; warn, once, if that was under another host's address."""
+        grape = self.grape
+        if grape in self._located:
+            return
+        host = grape_host(grape)
+        addresses = [host]
+        if not is_address(host):
+            try:
+                answers = socket.getaddrinfo(host, None)
+            except OSError:
+                return  # there will be another announcement
+            addresses = [str(answer[4][0]) for answer in answers]
+        self._located.add(grape)
+        if not is_here(addresses):
+            self._located.update(self._grapes)
+            log.warning("%s", elsewhere_text(grape, name))
 
     def put(
         self,
@@ -317,6 +374,8 @@ class Link:
             announcer.join()
         with self._wake:
             self._cache.clear()
+        if self._embedded is not None:
+            self._embedded.stop()
 
     def attach(self, peer: Stoppable) -> None:
         """Have ``peer`` stopped with this Link; clients and services do so themselves."""

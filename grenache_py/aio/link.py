@@ -12,7 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import limits
-from ..checks import check_count, check_destination, check_grapes, check_name, check_port, check_seconds
+from ..checks import (
+    EMBEDDED,
+    check_bootstrap,
+    check_count,
+    check_destination,
+    check_grapes,
+    check_name,
+    check_port,
+    check_seconds,
+)
 from ..discovery import LookupCache, announce_pause_s
 from ..errors import (
     AnnounceError,
@@ -22,6 +31,7 @@ from ..errors import (
     GrenacheError,
     LookupEmptyError,
     PeerError,
+    reason,
 )
 from ..grape_api import (
     HEADERS,
@@ -37,9 +47,11 @@ from ..grape_api import (
     put_request,
     put_result,
 )
+from ..hosts import elsewhere_text, grape_host, is_address, is_here
 from ..transports.aio_http import HttpClient
 
 if TYPE_CHECKING:
+    from ..grape.aio import Grape
     from ..signing import SecretKey
 
 log = logging.getLogger(__name__)
@@ -57,6 +69,9 @@ class Link:
     """A connection to one Grape: announce services, look them up, store and fetch values.
 
     ``grape`` is the Grape's URL, or several: when one does not answer, the next one is asked from then on.
+    With ``"embedded"`` a Grape runs within this process, and joins the network by ``bootstrap``, the
+    ``"host:port"`` of other Grapes' DHT ports. A Grape announces services under its own host's address, so
+    there must be one on their host: this one is.
     ``timeout`` is the seconds of one try, ``tries`` how often ``lookup`` and ``announce`` are tried,
     ``cache_age`` for how many seconds look-ups are remembered.
 
@@ -72,10 +87,14 @@ class Link:
         timeout: float = limits.GRAPE_TIMEOUT_S,
         tries: int = limits.GRAPE_TRIES,
         cache_age: float = limits.LOOKUP_CACHE_AGE_S,
+        bootstrap: Sequence[str] = (),
     ):
+        bootstrap = check_bootstrap(bootstrap, grape)
         self._grapes = check_grapes(grape)
         #: URL of the Grape that is asked at present
         self.grape = self._grapes[0]
+        # Grapes of which it is known whether they are on this host.
+        self._located: set[str] = set()
         self._timeout_s = check_seconds(timeout)
         self._tries = check_count(tries, "tries")
         self._cache = LookupCache(time.monotonic, check_seconds(cache_age, "cache_age"))
@@ -84,8 +103,15 @@ class Link:
         self._announcing: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._peers: set[Stoppable] = set()
         self._stopped = False
+        self._embedded: Grape | None = None
+        self._starting: asyncio.Task[None] | None = None
+        if self.grape == EMBEDDED:
+            from ..grape.aio import Grape
+
+            self._embedded = Grape(bootstrap=bootstrap, api_host="127.0.0.1")
 
     async def __aenter__(self) -> Link:
+        await self._start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -130,6 +156,11 @@ class Link:
         Returns how many Grapes took it. Raises ``AnnounceError`` when none did.
         """
         data = [check_name(name), check_port(port)]
+        accepted = await self._announce(data)
+        await self._warn_if_elsewhere(name)
+        return accepted
+
+    async def _announce(self, data: list[Any]) -> int:
         try:
             return await self._request("announce", data, self._tries, announce_result)
         except AnnounceError as error:
@@ -138,10 +169,28 @@ class Link:
         # The Grape may hold an empty or outdated list of nodes for this name, for up to five minutes. A
         # look-up makes it ask around again.
         try:
-            await self.lookup(name, fresh=True)
+            await self.lookup(data[0], fresh=True)
         except LookupEmptyError:
             pass
         return await self._request("announce", data, self._tries, announce_result)
+
+    async def _warn_if_elsewhere(self, name: str) -> None:
+        """The Grape has announced ``name``; warn, once, if that was under another host's address."""
+        grape = self.grape
+        if grape in self._located:
+            return
+        host = grape_host(grape)
+        addresses = [host]
+        if not is_address(host):
+            try:
+                answers = await asyncio.get_running_loop().getaddrinfo(host, None)
+            except OSError:
+                return  # there will be another announcement
+            addresses = [str(answer[4][0]) for answer in answers]
+        self._located.add(grape)
+        if not is_here(addresses):
+            self._located.update(self._grapes)
+            log.warning("%s", elsewhere_text(grape, name))
 
     async def put(
         self,
@@ -281,6 +330,10 @@ class Link:
         for task in list(self._in_flight.values()):
             await _end(task)
         self._cache.clear()
+        if self._starting is not None:
+            await _end(self._starting)
+        if self._embedded is not None:
+            await self._embedded.stop()
 
     def attach(self, peer: Stoppable) -> None:
         """Have ``peer`` stopped with this Link; clients and services do so themselves."""
@@ -310,7 +363,22 @@ class Link:
                 raise ClosedError("the link was stopped during the call") from None
             raise
 
+    async def _start(self) -> None:
+        """Have the embedded Grape running, if there is one. Raises ``GrapeUnreachableError``."""
+        if self._embedded is None:
+            return
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._embedded.start())
+        try:
+            await asyncio.shield(self._starting)
+        except OSError as error:
+            self._starting = None
+            raise GrapeUnreachableError(EMBEDDED, f"cannot start: {reason(error)}") from error
+        self.grape = self._embedded.url
+        self._grapes = [self.grape]
+
     async def _ask(self, kind: str, data: Any, tries: int, read: Callable[[Any, str], Result]) -> Result:
+        await self._start()
         for left in range(max(tries, len(self._grapes)) - 1, -1, -1):
             grape = self.grape
             body = encode_grape_request(str(uuid.uuid4()), data)

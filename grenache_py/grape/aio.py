@@ -42,10 +42,12 @@ class Grape:
 
     ``dht_port`` (UDP) and ``api_port`` (TCP): 0 takes any free one, the same again after ``stop`` and
     ``start``. ``host`` is where the API listens (``None``: everywhere); an IPv4 address there is also the
-    one under which announces made here are stored here. ``bootstrap`` are ``"host:port"`` texts. Times are
-    in seconds: ``peer_max_age`` is how long an announce is good for, ``node_liveness`` after which silence
-    a node is pinged. ``state`` is a file that keeps id, tokens, contacts, peers and values over restarts; it
-    is written every minute and at the end. Raises ValueError, naming the argument, for what cannot be.
+    one under which announces made here are stored here. ``api_host`` is where the API listens if it is to
+    mean that alone, such as 127.0.0.1 for callers on this machine. ``bootstrap`` are ``"host:port"`` texts.
+    Times are in seconds: ``peer_max_age`` is how long an announce is good for, ``node_liveness`` after which
+    silence a node is pinged. ``state`` is a file that keeps id, tokens, contacts, peers and values over
+    restarts; it is written every minute and at the end. Raises ValueError, naming the argument, for what
+    cannot be.
 
     Mirrors the Grape class of grenache-grape/lib/Grape.js. The node id lasts as long as the object, except
     that one which was not given makes way for one that fits our public address (BEP 42).
@@ -66,6 +68,7 @@ class Grape:
         max_payload_size: int = PAYLOAD_BYTES_MAX,
         node_id: bytes | None = None,
         state: str | os.PathLike[str] | None = None,
+        api_host: str | None = None,
     ) -> None:
         for name, port in (("dht_port", dht_port), ("api_port", api_port)):
             if type(port) is not int or not 0 <= port <= 0xFFFF:
@@ -85,6 +88,7 @@ class Grape:
         if isinstance(bootstrap, str):
             raise ValueError("bootstrap must be a list of host:port texts, not one text")
         self.host = host
+        self._api_host = host if api_host is None else api_host
         self._node_id = node_id or os.urandom(20)
         self._id_given = node_id is not None
         self._state = None if state is None else Path(state)
@@ -145,19 +149,13 @@ class Grape:
     @property
     def url(self) -> str:
         """Where a Link on this machine finds the API: ``http://127.0.0.1:30001``."""
-        return f"http://{self._reachable_host()}:{self._api_port}"
+        return f"http://{_reachable(self._api_host)}:{self._api_port}"
 
     @property
     def dht_address(self) -> str:
         """For the ``bootstrap`` of another Grape on this machine: ``127.0.0.1:20001``."""
-        host = self._reachable_host()
+        host = _reachable(self.host)
         return f"{host if ':' not in host else '127.0.0.1'}:{self._dht_port}"
-
-    def _reachable_host(self) -> str:
-        host = self.host or "0.0.0.0"
-        if host in ("0.0.0.0", "::"):
-            return "127.0.0.1"
-        return f"[{host}]" if ":" in host else host
 
     async def start(self) -> None:
         """Open both ports and join the DHT; with bootstrap addresses that are all dead this takes 2 to 2.5 s.
@@ -217,7 +215,7 @@ class Grape:
                 on_too_large=(413, b"ERR_GRAPE_PAYLOAD_SIZE"),
                 on_handler_error=(500, b"ERR_GRAPE_GENERIC"),
             )
-            await server.listen(self._api_port, self.host)
+            await server.listen(self._api_port, self._api_host)
             self._server = server
             self._dht_port, self._api_port = dht_port, server.port
             if self._state is not None:
@@ -337,6 +335,13 @@ class Grape:
             addresses = await self._resolve()
             if self._node is not None and addresses:
                 self._node.bootstrap.addresses = addresses
+
+
+def _reachable(host: str | None) -> str:
+    """Where a listener on ``host`` is found from this machine, as in a URL."""
+    if host in (None, "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_address(host: str) -> bool:

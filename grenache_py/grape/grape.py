@@ -77,8 +77,10 @@ class Grape:
             raise
 
     def stop(self) -> None:
-        """Leave the DHT, close both ports, end the thread. Does nothing when it is not running."""
-        if self._thread is None:
+        """Leave the DHT, close both ports, end the thread. Does nothing when it is not running, nor in a
+        child of the process that runs it.
+        """
+        if self._thread is None or not self._thread.is_alive():
             return
         try:
             self._call(self._grape.stop())
