@@ -1,20 +1,29 @@
 'use strict'
-// The Node side of benchmarks/rpc.py. Arguments: role ("server" or "client"), Grape URL, name of the service, how many
-// services there are: the first is announced under the name, the others under the name and ":map". A server says
-// {"ready": port of the first} once all are announced. A client reads {"name", "call", "in_flight", "size", "seconds"} per line
-// and answers {"calls": …, "seconds": …}.
+// The Node side of benchmarks/rpc.py. Arguments: role ("server" or "client"), transport ("http" or "ws"), "node", Grape URL,
+// name of the service, how many services there are: the first is announced under the name, the others under the name and
+// ":map". What is said, and what is answered: benchmarks/loads/orders.py.
 
 const path = require('path')
 const readline = require('readline')
 const packages = require('module').createRequire(path.join(__dirname, '../../tests/interop/package.json'))
-const { PeerRPCServer, PeerRPCClient } = packages('grenache-nodejs-http')
 const Link = packages('grenache-nodejs-link')
 
-const [role, grape, name, peers] = process.argv.slice(2)
+const [role, transport, , grape, name, peers] = process.argv.slice(2)
+const { PeerRPCServer, PeerRPCClient } = packages(`grenache-nodejs-${transport}`)
 const link = new Link({ grape })
 link.start()
 
 const say = (message) => console.log(JSON.stringify(message))
+
+const onOrder = (run) => readline.createInterface({ input: process.stdin })
+  .on('line', async (line) => {
+    const order = JSON.parse(line)
+    if (order.cpu) {
+      const { user, system } = process.cpuUsage()
+      say({ cpu_s: (user + system) / 1e6 })
+    } else say(await run(order))
+  })
+  .on('close', () => process.exit(0))
 
 if (role === 'server') {
   const peer = new PeerRPCServer(link, {})
@@ -34,7 +43,7 @@ if (role === 'server') {
     say({ ready: ports[0] })
   }
   all()
-  process.stdin.on('end', () => process.exit(0)).resume()
+  onOrder(() => {})
 } else {
   const client = new PeerRPCClient(link, {})
   client.init()
@@ -61,8 +70,6 @@ if (role === 'server') {
     return { calls, seconds: Number(process.hrtime.bigint() - started) / 1e9 }
   }
 
-  readline.createInterface({ input: process.stdin })
-    .on('line', async (line) => say(await load(JSON.parse(line))))
-    .on('close', () => process.exit(0))
+  onOrder(load)
   say({ ready: true })
 }
