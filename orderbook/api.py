@@ -7,7 +7,7 @@
     DELETE /orders/{id}                                       -> {order}
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
     GET    /trades           ?market= after= limit=           -> {trades, next}
-    GET    /trades/{match_id}/proof                           -> {match_id, request, answer}
+    GET    /trades/{match_id}/proof  ?taker=                  -> {match_id, request, answer}
     GET    /peers                                             -> {peers}
     GET    /healthz                                           -> {status, peer, key, markets}
 
@@ -118,15 +118,17 @@ class Api:
         fields = order_fields(await request.read())
         new = NewOrder(*(fields.get(name) for name in NewOrder._fields))
         order = await self._worker.submit(fields["market"], new)
-        market = self._worker.market_of(order.id)
-        return await self._answer(
-            {"order": order_view(market, order), "trades": trades_view(market, order)}, 201
-        )
+        return await self._answer(await self._order_and_trades(order), 201)
 
     async def _order(self, request: web.Request) -> web.Response:
         market = self._worker.market_of(request.match_info["id"])
         order = market.ledger.order(request.match_info["id"])
-        return await self._answer({"order": order_view(market, order), "trades": trades_view(market, order)})
+        return await self._answer(await self._order_and_trades(order))
+
+    async def _order_and_trades(self, order: Order) -> dict[str, Any]:
+        market = self._worker.market_of(order.id)
+        trades = await self._worker.trades_of_order(order.id)
+        return {"order": order_view(market, order), "trades": [market.record(trade) for trade in trades]}
 
     async def _cancel(self, request: web.Request) -> web.Response:
         order = await self._worker.cancel(request.match_info["id"])
@@ -146,11 +148,11 @@ class Api:
 
     async def _trades(self, request: web.Request) -> web.Response:
         market = self._one_market(request)
-        rows, next_after = market.ledger.trades(*page_of(request))
+        rows, next_after = await self._worker.trades(market.instrument.market, *page_of(request))
         return await self._answer({"trades": [market.record(trade) for trade in rows], "next": next_after})
 
     async def _proof(self, request: web.Request) -> web.Response:
-        signed = await self._worker.signed(request.match_info["match_id"])
+        signed = await self._worker.signed(request.match_info["match_id"], request.query.get("taker"))
         return answer({"match_id": signed.match_id, "request": signed.request, "answer": signed.answer})
 
     def _one_market(self, request: web.Request) -> Market:
@@ -253,10 +255,6 @@ def order_view(market: Market, order: Order) -> dict[str, Any]:
         "time_in_force": "gtc" if order.rests else "ioc",
         "time": order.time_ms,
     }
-
-
-def trades_view(market: Market, order: Order) -> list[Any]:
-    return [market.record(trade) for trade in market.ledger.trades_of_order(order.id)]
 
 
 def market_view(hosted: HostedMarket) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from .commands.views import (
     trades_table,
 )
 from .errors import IdentityError, InvalidFieldError, JournalError
-from .journal import DURABILITIES
+from .journal.file import DURABILITIES
 from .model import Instrument, OrderStatus
 from .selection import POLICIES
 from .signing.keyfile import allowed_keys

@@ -65,10 +65,16 @@ class Traded(NamedTuple):
     trades: Sequence[Trade]
 
 
-PROMISES = (Confirm, Settled, Traded)
-"""Effects that others may only see once the events of their step are durable."""
+class DropTrades(NamedTuple):
+    """The first ``upto`` trades are in the journal: call ``Ledger.drop_trades``."""
 
-Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded
+    upto: int
+
+
+PROMISES = (Confirm, Settled, Traded, DropTrades)
+"""Effects whose time comes once the events of their step are durable: others may not see them before."""
+
+Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded | DropTrades
 
 
 class Clock(Protocol):

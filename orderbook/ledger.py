@@ -1,18 +1,27 @@
-"""What a peer remembers of one market: its orders, also closed ones for a while, and every trade.
+"""What a peer remembers of one market: its orders, also closed ones for a while, and the newest trades.
 
-IO-free and in memory. Closed orders are bounded in count and age and swept, oldest first; trades are kept for
-good, since they are also the answers to repeated confirmations.
+IO-free and bounded. Closed orders are swept by count and age, oldest first. Trades are also the answers to
+repeated confirmations, so one leaves the memory only when the archive has it; without an archive it is
+forgotten, and :attr:`Ledger.forgotten` says what can't be answered any more.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
+from typing import Protocol
 
 from . import limits
 from .errors import UnknownOrderError
 from .model import Order, OrderStatus, Trade
+
+
+class Archive(Protocol):
+    """Where trades are that have left the memory."""
+
+    def trades_of_match(self, match_id: str) -> Sequence[Trade]:
+        """All of that id, whoever's, in order of execution. Raises JournalError."""
 
 
 class Ledger:
@@ -23,10 +32,15 @@ class Ledger:
         self._orders: dict[str, Order] = {}
         self._by_client_id: dict[tuple[str, str], str] = {}
         self._closed: deque[tuple[float, str]] = deque()
-        self._trades: list[Trade] = []
-        self._by_match: dict[str, list[Trade]] = {}
-        self._by_order: dict[str, list[Trade]] = {}
+        self._trades: deque[Trade] = deque()
+        self._by_match: dict[tuple[str, str], list[Trade]] = {}
+        self._by_order: dict[str, deque[Trade]] = {}
+        self._archive: Archive | None = None
+        self._trades_in_memory = limits.TRADES_WITHOUT_JOURNAL
+        self.trade_count = 0
+        """Trades executed so far."""
         self.cross_peer_trades = 0
+        """Of these, with other peers."""
 
     # -- orders ------------------------------------------------------------------------------------------
 
@@ -91,31 +105,80 @@ class Ledger:
 
     # -- trades ------------------------------------------------------------------------------------------
 
+    def archive_in(self, archive: Archive, *, in_memory: int = limits.TRADES_IN_MEMORY) -> None:
+        """Keep only the newest ``in_memory`` trades, since ``archive`` has the older ones."""
+        self._archive, self._trades_in_memory = archive, in_memory
+
+    def resume(self, trade_count: int, cross_peer_trades: int, newest: Iterable[Trade]) -> None:
+        """Begin with the trades of an earlier process, of which the archive has all but the ``newest``."""
+        self.trade_count, self.cross_peer_trades = trade_count, cross_peer_trades
+        self.add_trades(newest)
+
     def add_trades(self, trades: Iterable[Trade]) -> None:
+        """Add ``trades``, all those of a match at once."""
         for trade in trades:
             self._trades.append(trade)
+            self.trade_count += 1
             self.cross_peer_trades += trade.cross_peer
-            self._by_match.setdefault(trade.match_id, []).append(trade)
+            self._by_match.setdefault((trade.taker_peer, trade.match_id), []).append(trade)
             for order_id in trade.orders_of(self._peer):
-                self._by_order.setdefault(order_id, []).append(trade)
+                self._by_order.setdefault(order_id, deque()).append(trade)
 
-    def trades_of_match(self, match_id: str) -> list[Trade]:
-        return self._by_match.get(match_id, [])
+    def drop_trades(self, upto: int) -> None:
+        """Drop the oldest of what is in excess, whole matches only.
+
+        Args:
+            upto: So many trades, from the first, are in the archive, if there is one.
+        """
+        last = min(upto, self.dropped + self.excess)
+        while self.dropped < last:
+            oldest = self._trades[0]
+            match = self._by_match.pop((oldest.taker_peer, oldest.match_id))
+            for trade in match:
+                self._trades.popleft()
+                for order_id in trade.orders_of(self._peer):
+                    of_order = self._by_order.get(order_id)
+                    if of_order:  # else its order has been swept
+                        of_order.popleft()
+                        if not of_order:
+                            del self._by_order[order_id]
+
+    @property
+    def excess(self) -> int:
+        """How many trades are in memory beyond what is to be."""
+        return max(0, len(self._trades) - self._trades_in_memory)
+
+    @property
+    def dropped(self) -> int:
+        """How many trades, from the first, are no longer in memory."""
+        return self.trade_count - len(self._trades)
+
+    @property
+    def forgotten(self) -> int:
+        """How many trades, from the first, nothing is known of any more."""
+        return self.dropped if self._archive is None else 0
+
+    def trades_of_match(self, taker_peer: str, match_id: str) -> Sequence[Trade]:
+        """Those in memory. Match ids are their taker's: another peer's match of that id is another one."""
+        return self._by_match.get((taker_peer, match_id), ())
+
+    def archived_match(self, taker_peer: str, match_id: str) -> Sequence[Trade]:
+        """As :meth:`trades_of_match`, from the archive. Raises JournalError."""
+        if self._archive is None or not self.dropped:
+            return ()
+        return [trade for trade in self._archive.trades_of_match(match_id) if trade.taker_peer == taker_peer]
 
     def trades_of_order(self, order_id: str) -> list[Trade]:
-        return self._by_order.get(order_id, [])
+        """Those in memory: all of them where their quantities add up to what is filled of the order."""
+        return list(self._by_order.get(order_id, ()))
 
-    def trades(self, after: int, limit: int) -> tuple[list[Trade], int | None]:
-        """One page of trades in order of execution; ``after`` counts rows, else as :meth:`orders`."""
-        page = self._trades[after : after + limit]
-        end = after + len(page)
-        return page, end if end < len(self._trades) else None
+    def trades(self, after: int, limit: int) -> list[Trade]:
+        """At most ``limit`` trades in order of execution, from the one that ``after`` others come before,
+        which must not have been dropped."""
+        start = after - self.dropped
+        return list(islice(self._trades, start, start + limit))
 
     @property
     def order_count(self) -> int:
         """Orders that can be asked for."""
         return len(self._orders)
-
-    @property
-    def trade_count(self) -> int:
-        return len(self._trades)

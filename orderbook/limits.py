@@ -43,6 +43,14 @@ SIGNED_BYTES = 256 * 1024
 """Longest signed message: an answer with the trades of 256 orders and the longest names just fits."""
 PROOFS_IN_MEMORY = 10_000
 """Proofs of trades kept, newest first, where there is no journal."""
+TRADES_IN_MEMORY = 50_000
+"""Trades that a peer with a journal keeps in memory, newest first; older ones it looks up: more than are
+executed while a counterparty repeats a question, so that it seldom has to."""
+TRADES_WITHOUT_JOURNAL = 500_000
+"""Trades that a peer without a journal keeps, which has them nowhere else. Whether an older match was
+executed it can't say any more, and does not."""
+ORDER_TRADES = 1_000
+"""Trades that are shown with their order, newest first; ``GET /trades`` pages through all of them."""
 CLOSED_ORDERS = 200_000
 """Closed orders kept for questions about them, oldest swept first."""
 CLOSED_ORDER_AGE_S = 3_600.0

@@ -2,7 +2,8 @@
 
 The maker alone decides whether a match happens. Its answer for a match id never changes: what was committed
 is kept with the trades, and a refusal means that the lock is gone, or goes with the refusal, and no lock ever
-comes back under its id.
+comes back under its id. Where it has forgotten (without a journal a peer keeps only its newest trades) it
+says that it does not know, which is no answer: the taker stays in doubt.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from .model import Side, Trade
 
 AnnouncementKey = tuple[str, str, int]
 """(sender, order id, round): a message that comes twice is one announcement."""
+LOCK_MARK = "@"
+"""In a lock id: what follows is how many trades there were when the lock was made."""
 
 
 class Standing:
@@ -104,15 +107,21 @@ class Maker:
     def match(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
         """Step 5: execute what was reserved, or refuse. Raises OrderBookError for what is no confirmation."""
         message = parse(payload, CrossPeerMatch)
-        known = self._market.ledger.trades_of_match(message.match_id)
+        known = self._market.ledger.trades_of_match(sender, message.match_id)
+        reservation = self._held_by(sender, message.lock_id)
+        if not known and reservation is None:
+            # A lock commits once, and is gone then: only without it the match may be one of long ago.
+            known = self._market.ledger.archived_match(sender, message.match_id)
         if known:
-            if known[0].taker_peer != sender or known[0].maker_peer != self._market.peer:
-                raise ProtocolError("match_id belongs to another match")
             if message.side is not None and known[0].side not in (None, Side(message.side)):
                 raise ProtocolError("side must be what it was")
             if message.order_id not in (None, known[0].taker_order_id):
                 raise ProtocolError("order_id must be what it was")
             return self._committed(known), []
+        if reservation is None and self._may_be_forgotten(message.lock_id):
+            raise ProtocolError(
+                "lock_id is older than the trades that this peer (it keeps no journal) can tell of"
+            )
         effects = self.expire(self._market.clock.monotonic())
         reservation = self._held_by(sender, message.lock_id)
         if reservation is None:
@@ -191,11 +200,21 @@ class Maker:
 
     def _lock(self, key: AnnouncementKey, fills: Sequence[Fill], expires: float) -> Reservation:
         counterparty, order_id, _ = key
-        reservation = self._book.reserve(self._market.new_id(), counterparty, order_id, fills, expires)
+        lock_id = f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
+        reservation = self._book.reserve(lock_id, counterparty, order_id, fills, expires)
         self._lock_of[key] = reservation.id
         self._announcement_of[reservation.id] = key
         self._standings.setdefault(counterparty, Standing()).locks.add(reservation.id)
         return reservation
+
+    def _may_be_forgotten(self, lock_id: str) -> bool:
+        """Whether a lock that is gone may have led to trades that can't be told of any more.
+
+        Its trades came after it was made; so it did not where all trades since then are remembered.
+        """
+        _, mark, trades_before = lock_id.rpartition(LOCK_MARK)
+        known = mark and trades_before.isdecimal() and len(trades_before) < 20
+        return bool(known) and int(trades_before) < self._market.ledger.forgotten
 
     def _end(self, reservation: Reservation) -> list[Effect]:
         self._book.release(reservation)

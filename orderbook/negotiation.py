@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from . import limits
-from .effects import Beat, Discover, Effect, Settled, Tell
+from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
 from .engine import Code
 from .errors import (
     BusyError,
@@ -100,7 +100,7 @@ class Negotiator:
             order.open, order.reserved = 0, order.reserved + open  # held, since orders of a past may cross
             book.add(order)
             resting.append((order, open))
-        market.ledger.add_trades(recovered.trades)
+        market.ledger.resume(recovered.archived_trades, recovered.archived_cross_peer, recovered.trades)
         for match_id, confirmation in recovered.confirmations.items():
             self._taker.resume(match_id, confirmation)
         effects: list[Effect] = []
@@ -293,6 +293,8 @@ class Negotiator:
         market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
         market.ledger.sweep(now)
         effects: list[Effect] = []
+        if market.ledger.excess:
+            effects.append(DropTrades(market.ledger.trade_count))
         for peer in market.roster.drop_silent(now):
             if peer.name is not None:
                 effects += self._maker.forget(peer.name)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from .effects import PROMISES, Effect
-from .journal import Journal
+from .journal.journal import Journal
 from .market import Market
 
 

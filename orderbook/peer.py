@@ -35,7 +35,7 @@ class PeerSettings:
         port: 0: any free one.
         policy: Chooses among offers of equal price.
         journals: The folder of its journals; None: all is forgotten in the end.
-        durability: Of the journals, one of :data:`orderbook.journal.DURABILITIES`.
+        durability: Of the journals, one of :data:`orderbook.journal.file.DURABILITIES`.
         key: The file of its private key; None: the one kept beside its journals, or for this run a new one.
         allowed: The keys that may trade with it, each with the only name that it may use or None; None: all.
         unsigned: Whether peers that do not sign may trade with it too.

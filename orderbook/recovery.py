@@ -35,7 +35,9 @@ class Recovered:
     Attributes:
         orders: By id, in order of arrival; ``filled`` and ``reserved`` (in-doubt) count, the rest of their
             quantity is divided by :meth:`finish`.
-        trades: In order of execution.
+        archived_trades: How many trades were executed before ``trades``.
+        archived_cross_peer: How many of these with other peers.
+        trades: The newest, in order of execution: all since the snapshot, or enough to begin with.
         confirmations: Those without an answer, by match id.
     """
 
@@ -43,6 +45,8 @@ class Recovered:
         self._peer = peer
         self._market = market
         self.orders: dict[str, Order] = {}
+        self.archived_trades = 0
+        self.archived_cross_peer = 0
         self.trades: list[Trade] = []
         self.confirmations: dict[str, Confirmation] = {}
 
@@ -81,7 +85,15 @@ class Recovered:
             trade = trade_of(event, self._market)
             for order_id in trade.orders_of(self._peer):
                 self.orders[order_id].filled += event.quantity
-            self.trades.append(trade)
+            self._add_trade(trade)
+
+    def _add_trade(self, trade: Trade) -> None:
+        trades = self.trades
+        if len(trades) >= 2 * limits.TRADES_IN_MEMORY and trade.match_id != trades[-1].match_id:
+            self.archived_trades += len(trades)
+            self.archived_cross_peer += sum(trade.cross_peer for trade in trades)
+            trades.clear()
+        trades.append(trade)
 
     def _intend(self, event: Intended) -> None:
         order = self.orders[event.order_id]
@@ -107,17 +119,24 @@ class Recovered:
             order.open, order.cancelled = (0, left) if order.cancel_requested else (left, 0)
         return self
 
+    @property
+    def trade_count(self) -> int:
+        """Trades executed so far."""
+        return self.archived_trades + len(self.trades)
+
     # -- snapshots ---------------------------------------------------------------------------------
 
     def to_plain(self) -> Any:
         """What a snapshot holds, for msgpack: live orders, the newest closed ones, unanswered confirmations.
 
-        Trades are kept elsewhere.
+        Trades are kept elsewhere; of them it holds how many there are, and how many with other peers.
         """
         self.finish()
+        cross_peer = self.archived_cross_peer + sum(trade.cross_peer for trade in self.trades)
         closed = [order.id for order in self.orders.values() if not order.live]
         dropped = set(closed[: -limits.SNAPSHOT_CLOSED_ORDERS])
         return {
+            "trades": [self.trade_count, cross_peer],
             "orders": [
                 [msgspec.to_builtins(accepted_event(order)), order.filled, order.cancel_requested]
                 for order in self.orders.values()
@@ -134,6 +153,7 @@ class Recovered:
         try:
             orders = msgspec.convert(plain["orders"], list[tuple[Accepted, int, bool]])
             intents = msgspec.convert(plain["confirmations"], list[Intended])
+            trades = msgspec.convert(plain["trades"], tuple[int, int])
         except (msgspec.ValidationError, KeyError, TypeError) as error:
             raise JournalError(f"no snapshot: {error}") from error
         for accepted, filled, cancel_requested in orders:
@@ -141,7 +161,4 @@ class Recovered:
             order = self.orders[accepted.order_id]
             order.filled, order.cancel_requested = filled, cancel_requested
         self.apply(intents)
-
-    def add_trades(self, executed: Iterable[Executed]) -> None:
-        """Trades from before the snapshot, whose orders know of them already."""
-        self.trades += [trade_of(event, self._market) for event in executed]
+        self.archived_trades, self.archived_cross_peer = trades

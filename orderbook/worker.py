@@ -24,14 +24,22 @@ from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
 
 from . import limits
-from .effects import Beat, Confirm, Discover, Effect, Settled, Tell
-from .errors import JournalError, OrderBookError, UnknownMarketError, UnknownOrderError, UnknownProofError
+from .effects import Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
+from .errors import (
+    InvalidFieldError,
+    JournalError,
+    OrderBookError,
+    UnknownMarketError,
+    UnknownOrderError,
+    UnknownProofError,
+)
 from .events import Signed
-from .journal import Journal, MemoryJournal, open_journal
+from .journal.journal import Journal, MemoryJournal
+from .journal.writer import open_journal
 from .lines import Caller, Lines, Refusal, request_of
 from .market import Market
 from .messages import decode
-from .model import Instrument, Order, check_name
+from .model import Instrument, Order, Trade, check_name
 from .negotiation import Negotiator, NewOrder
 from .outbox import Outbox
 from .selection import POLICIES, Policy
@@ -88,7 +96,7 @@ class Worker:
         port: Where other peers reach it; 0: any free one.
         host: The address it listens on; None: all. Peers find it under its Grape's address.
         journals: The folder of its journals, a file for each market; None: all is forgotten in the end.
-        durability: Of the journals, one of :data:`orderbook.journal.DURABILITIES`.
+        durability: Of the journals, one of :data:`orderbook.journal.file.DURABILITIES`.
         identity: The key that signs what this peer says; None: the one kept in the folder of its journals, or
             where it has none a new one, which ends with it.
         allowed: The keys that may trade here, each with the only name that it may use or None; None: any key.
@@ -206,9 +214,12 @@ class Worker:
 
     def market_of(self, order_id: str) -> Market:
         """The market that ``order_id`` was submitted to. Raises UnknownOrderError."""
+        return self._hosted_of(order_id).market
+
+    def _hosted_of(self, order_id: str) -> HostedMarket:
         for hosted in self.markets.values():
             if hosted.market.ledger.knows(order_id):
-                return hosted.market
+                return hosted
         raise UnknownOrderError(f"no order {order_id[: limits.NAME_LENGTH]!r} at {self.name}")
 
     async def submit(self, market: object, new: NewOrder) -> Order:
@@ -221,22 +232,55 @@ class Worker:
 
     async def cancel(self, order_id: str) -> Order:
         """Take an order back. Raises UnknownOrderError, OrderClosedError."""
-        market = self.market_of(order_id)
-        return await self.markets[market.instrument.market].cancel(order_id)
+        return await self._hosted_of(order_id).cancel(order_id)
 
-    async def signed(self, match_id: str) -> Signed:
+    async def trades_of_order(self, order_id: str) -> Sequence[Trade]:
+        """The newest :data:`limits.ORDER_TRADES` of an order, in order of execution.
+
+        Raises UnknownOrderError, JournalError.
+        """
+        return await self._hosted_of(order_id).trades_of_order(order_id)
+
+    async def trades(self, market: object, after: int, limit: int) -> tuple[Sequence[Trade], int | None]:
+        """One page of trades in order of execution.
+
+        Args:
+            market: Whose.
+            after: How many come before the page.
+            limit: Trades at the most.
+
+        Returns:
+            The trades, and what to pass as ``after`` for the next page (None: this was the last).
+
+        Raises:
+            UnknownMarketError: No such market here.
+            InvalidFieldError: There is no journal, and the trades after ``after`` are forgotten.
+            JournalError: They can't be read.
+        """
+        return await self._hosted(market).trades(after, limit)
+
+    async def signed(self, match_id: str, taker: str | None = None) -> Signed:
         """What both peers have signed of a match, which is its proof.
+
+        Args:
+            match_id: Of the match, as its taker has named it.
+            taker: The peer that was its taker, in case several have used the same id.
 
         Raises:
             UnknownProofError: There is none here.
+            InvalidFieldError: There are several; ``taker`` has to say which is meant.
             JournalError: It can't be read.
         """
+        found: dict[str, Signed] = {}
         for hosted in self.markets.values():
-            if hosted.market.ledger.trades_of_match(match_id):
-                await hosted.durable()
-                signed = await hosted.journal.signed(match_id)
-                if signed is not None:
-                    return signed
+            await hosted.durable()
+            for signed in await hosted.journal.proofs(match_id):
+                found.setdefault(signed.request["from"], signed)
+        chosen = [signed for name, signed in found.items() if taker in (None, name)]
+        if len(chosen) > 1:
+            raise InvalidFieldError("taker", f"must be one of {', '.join(found)}: each has such a match")
+        if chosen:
+            return chosen[0]
         raise UnknownProofError(
             f"no proof of match {match_id[: limits.NAME_LENGTH]!r} here: only a trade between two peers that "
             "sign has one, and a peer without a journal keeps only the newest"
@@ -329,8 +373,9 @@ class HostedMarket:
         market, loop = self.market, asyncio.get_running_loop()
         path = folder / f"{market.instrument.market}.journal"
         opened = partial(open_journal, path, market.peer, market.instrument, durability, loop)
-        self.journal, recovered = await loop.run_in_executor(None, opened)
-        self._outbox = Outbox(market, self.journal, self._carry_out)
+        journal, recovered = await loop.run_in_executor(None, opened)
+        self.journal, self._outbox = journal, Outbox(market, journal, self._carry_out)
+        market.ledger.archive_in(journal.archive)
         self._after_step(self.negotiator.resume(recovered))
 
     async def start(self) -> None:
@@ -382,6 +427,31 @@ class HostedMarket:
         await self.durable()
         return order
 
+    async def trades(self, after: int, limit: int) -> tuple[Sequence[Trade], int | None]:
+        """As :meth:`Worker.trades`."""
+        ledger = self.market.ledger
+        if after < ledger.forgotten:
+            raise InvalidFieldError(
+                "after", f"must be at least {ledger.forgotten}: older trades are forgotten without a journal"
+            )
+        rows: Sequence[Trade]
+        if after < ledger.dropped:
+            rows = await self.journal.trades(after, min(limit, ledger.dropped - after))
+        else:
+            rows = ledger.trades(after, limit)
+        end = after + len(rows)
+        return rows, end if end < ledger.trade_count else None
+
+    async def trades_of_order(self, order_id: str) -> Sequence[Trade]:
+        """As :meth:`Worker.trades_of_order`."""
+        ledger = self.market.ledger
+        order = ledger.order(order_id)
+        rows: Sequence[Trade] = ledger.trades_of_order(order_id)
+        if not ledger.forgotten and sum(trade.quantity for trade in rows) < order.filled:
+            await self.durable()
+            rows = await self.journal.trades_of_order(order_id, limits.ORDER_TRADES)
+        return rows[-limits.ORDER_TRADES :]
+
     async def durable(self) -> None:
         """Wait until all that has happened so far is durable."""
         durable = asyncio.Event()
@@ -408,6 +478,8 @@ class HostedMarket:
             self._ask(effect, self.channel.seal(effect))
         elif isinstance(effect, Discover):
             self._discovery_wanted.set()
+        elif isinstance(effect, DropTrades):
+            self.market.ledger.drop_trades(effect.upto)
         elif isinstance(effect, Settled):
             for settled in self._settling.pop(effect.order_id, ()):
                 if not settled.done():

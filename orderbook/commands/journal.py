@@ -13,9 +13,9 @@ from typing import IO
 import click
 
 from ..errors import JournalError
-from ..journal import JournalFile
-from ..journal_entries import HEADING, Entry, about, entries, instrument_of, line, record
+from ..journal.file import JournalFile
 from ..model import Instrument
+from .journal_entries import HEADING, Entry, about, entries, instrument_of, line, record
 from .runs import opened_for_writing
 from .terminal import Failure, json_option, print_json
 from .views import printable
@@ -89,7 +89,7 @@ def verify(path: Path, as_json: bool) -> None:
         counts = {
             "events": file.number - file.snapshot_number(),
             "snapshot_number": file.snapshot_number(),
-            "trades": len(state.trades),
+            "trades": file.trade_count,
             "orders": len(state.orders),
             "live_orders": live,
             "unanswered_confirmations": len(state.confirmations),
@@ -143,6 +143,7 @@ def compact(path: Path, as_json: bool) -> None:
     with opened(path) as (file, _):
         events = file.number - file.snapshot_number()
         file.compact()
+        file.shrink()
     after = size(path)
     if as_json:
         print_json({"events": events, "bytes_before": before, "bytes_after": after})

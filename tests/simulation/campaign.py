@@ -52,6 +52,7 @@ class Scenario:
     faults: frozenset[str]
     listed: bool = False
     ed25519: bool = False
+    trades_in_memory: int = 50
 
     @classmethod
     def of_seed(cls, seed: int) -> Scenario:
@@ -65,6 +66,7 @@ class Scenario:
             policy=random.choice(list(POLICIES)),
             faults=frozenset(fault for fault in FAULTS if random.random() < share),
             listed=random.random() < 0.5,
+            trades_in_memory=random.choice((1, 4, 50)),
         )
 
 
@@ -119,6 +121,7 @@ def set_up(scenario: Scenario) -> Exchange:
         stale_s=5.0 if "staleness" in faults else 0.0,
         listed=scenario.listed,
         ed25519=scenario.ed25519,
+        trades_in_memory=scenario.trades_in_memory,
     )
     exchange.trade_at_random(scenario.orders)
     names = list(exchange.peers)

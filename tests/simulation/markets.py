@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import msgpack
+
 from orderbook import limits
-from orderbook.effects import Confirm, Discover, Effect, Settled
+from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
 from orderbook.errors import OrderBookError
-from orderbook.events import Event, Signed
+from orderbook.events import Event, Executed, Signed, trade_of
 from orderbook.market import Market
 from orderbook.model import Instrument, Order, Side, Trade
 from orderbook.negotiation import Negotiator, NewOrder
@@ -84,6 +86,7 @@ class SimPeer:
             random=Random(world.random.random()),
             policy=POLICIES[self.policy],
         )
+        market.ledger.archive_in(self, in_memory=self.exchange.trades_in_memory)
         self.negotiator = Negotiator(market)
         gate = Gate(
             self.name,
@@ -99,9 +102,21 @@ class SimPeer:
         world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
         self.exchange.network.serve[self.place] = self._serve
         self.exchange.announce(self.place)
-        self._step(lambda n: n.resume(Recovered(self.name, INSTRUMENT.market).apply(self.disk.durable)))
+        recovered = self._recovered()
+        self._step(lambda n: n.resume(recovered))
         self._look_up()
         self._wake()
+
+    def _recovered(self) -> Recovered:
+        """What the disk adds up to, by way of a snapshot of some of it."""
+        events = self.disk.durable
+        cut = self.exchange.world.random.randint(0, len(events))
+        while 0 < cut < len(events) and same_match(events[cut - 1], events[cut]):
+            cut += 1  # a snapshot stands for whole steps
+        snapshot = msgpack.packb(Recovered(self.name, INSTRUMENT.market).apply(events[:cut]).to_plain())
+        recovered = Recovered(self.name, INSTRUMENT.market)
+        recovered.load(msgpack.unpackb(snapshot))
+        return recovered.apply(events[cut:])
 
     def leave(self) -> None:
         """A clean end: goodbye, and everything is on the disk."""
@@ -210,6 +225,11 @@ class SimPeer:
             if not self._discovering:
                 self._discovering = True
                 self.exchange.world.after(0.1, self._alive_then(self._look_up))
+        elif isinstance(effect, DropTrades):
+            assert self.negotiator is not None
+            ledger = self.negotiator.market.ledger
+            ledger.drop_trades(effect.upto)
+            self.exchange.sights["trades left the memory"] += bool(ledger.dropped)
         elif isinstance(effect, Settled):
             self._tell(effect.order_id)
 
@@ -319,12 +339,26 @@ class SimPeer:
         assert self._outbox is not None
         self._outbox.promise(lambda: self.told.update({order_id: told}))
 
-    def proof_of(self, match_id: str) -> Proof | None:
-        """What its disk has to prove a match."""
-        for event in self.disk.durable:
-            if isinstance(event, Signed) and event.match_id == match_id:
-                return Proof(event.request, event.answer)
-        return None
+    # -- the disk --------------------------------------------------------------------------------------
+
+    def trades(self) -> list[Trade]:
+        """All that are on the disk."""
+        events = (event for event in self.disk.durable if isinstance(event, Executed))
+        return [trade_of(event, INSTRUMENT.market) for event in events]
+
+    def trades_of_match(self, match_id: str) -> list[Trade]:
+        """It is its own archive."""
+        found = [trade for trade in self.trades() if trade.match_id == match_id]
+        self.exchange.sights["answered from the archive"] += bool(found)
+        return found
+
+    def proofs_of(self, match_id: str) -> list[Proof]:
+        """What its disk has to prove matches of that id."""
+        return [
+            Proof(event.request, event.answer)
+            for event in self.disk.durable
+            if isinstance(event, Signed) and event.match_id == match_id
+        ]
 
     # -- what must hold at every step ------------------------------------------------------------------
 
@@ -334,6 +368,10 @@ class SimPeer:
         for reservation in self.negotiator.market.book.reservations.values():
             late = self.clock.monotonic() - reservation.expires
             assert late < 1.0, f"{self.name} still holds {reservation.id}, {late:.3f} s after its lease"
+
+
+def same_match(one: Event, other: Event) -> bool:
+    return isinstance(one, Executed) and isinstance(other, Executed) and one.match_id == other.match_id
 
 
 def field_of(error: OrderBookError) -> str:
@@ -372,8 +410,10 @@ class Exchange:
         stale_s: float = 0.0,
         listed: bool = False,
         ed25519: bool = False,
+        trades_in_memory: int = 50,
     ):
         self.world = World(seed)
+        self.trades_in_memory = trades_in_memory
         self.keys = KeyCeremony(seed, ed25519)
         names = [f"p{n}" for n in range(peers)]
         everyone = [*names, *(f"liar{n}" for n in range(liars))]
@@ -528,12 +568,12 @@ class Exchange:
             for order in ledger.orders(None, 0, 10**9)[0]:
                 check_conservation(order)
                 orders[name, order.id] = order
-            for trade in ledger.trades(0, 10**9)[0]:
+            for trade in peer.trades():
                 kept.setdefault(trade, []).append(name)
         filled: Counter[tuple[str, str]] = Counter()
         for trade, keepers in kept.items():
             honest = {trade.maker_peer, trade.taker_peer} & self.peers.keys()
-            honest -= {name for keeper in keepers for name in self.impostors(keeper, trade.match_id)}
+            honest -= {name for keeper in keepers for name in self.impostors(keeper, trade)}
             assert sorted(keepers) == sorted(honest), f"{trade} is kept by {keepers}, not by {honest}"
             maker = orders.get((trade.maker_peer, trade.maker_order_id))
             taker = orders.get((trade.taker_peer, trade.taker_order_id))
@@ -565,20 +605,21 @@ class Exchange:
         for name, peer in self.peers.items():
             assert peer.negotiator is not None
             market = peer.negotiator.market
-            for trade in market.ledger.trades(0, 10**9)[0]:
+            for trade in peer.trades():
                 if trade.cross_peer:
-                    proof = peer.proof_of(trade.match_id)
-                    assert proof is not None, f"{name} can't prove {trade}"
-                    proven = check(proof, self.keys.verify)
-                    assert market.record(trade) in proven.trades, f"{name} proves another trade than {trade}"
+                    proofs = [check(proof, self.keys.verify) for proof in peer.proofs_of(trade.match_id)]
+                    proven = any(market.record(trade) in proof.trades for proof in proofs)
+                    assert proven, f"{name} can't prove {trade}"
 
-    def impostors(self, keeper: str, match_id: str) -> list[str]:
+    def impostors(self, keeper: str, trade: Trade) -> list[str]:
         """Names of peers under which ``keeper`` has traded with a liar that used them before their owners."""
-        proof = self.peers[keeper].proof_of(match_id)
-        if self.allowed is not None or proof is None:
+        if self.allowed is not None:
             return []
-        proven, liars = agree(proof), {liar.key for liar in self.liars}
-        return [party.name for party in (proven.maker, proven.taker) if party.key in liars]
+        liars = {liar.key for liar in self.liars}
+        proven = [agree(proof) for proof in self.peers[keeper].proofs_of(trade.match_id)]
+        parties = [party for proof in proven for party in (proof.maker, proof.taker)]
+        names = (trade.maker_peer, trade.taker_peer)
+        return [party.name for party in parties if party.key in liars and party.name in names]
 
     def check_disks(self) -> None:
         """What a restart would make of each journal is what its peer holds now."""
@@ -588,7 +629,9 @@ class Exchange:
             ledger = peer.negotiator.market.ledger
             live = {order.id: quantities(order) for order in ledger.orders(None, 0, 10**9)[0]}
             assert {id: quantities(order) for id, order in recovered.orders.items()} == live
-            assert recovered.trades == ledger.trades(0, 10**9)[0]
+            trades = peer.trades()
+            assert ledger.trade_count == recovered.trade_count == len(trades)
+            assert ledger.trades(ledger.dropped, 10**9) == trades[ledger.dropped :]
 
     @property
     def cross_peer_trades(self) -> int:

@@ -102,7 +102,24 @@ def forget_releases(patch: pytest.MonkeyPatch) -> None:
 
 def refuse_repeated_confirmations(patch: pytest.MonkeyPatch) -> None:
     """The maker does not remember what it committed."""
-    patch.setattr(market.Ledger, "trades_of_match", lambda self, match_id: [])
+    patch.setattr(market.Ledger, "trades_of_match", lambda self, taker_peer, match_id: [])
+    patch.setattr(market.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
+
+
+def forget_what_left_the_memory(patch: pytest.MonkeyPatch) -> None:
+    """The maker does not look into its journal."""
+    patch.setattr(market.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
+
+
+def drop_trades_before_they_are_durable(patch: pytest.MonkeyPatch) -> None:
+    """A trade leaves the memory when it is not in the journal yet."""
+    add_trades = market.Ledger.add_trades
+
+    def add(self: market.Ledger, trades: Any) -> None:
+        add_trades(self, trades)
+        self.drop_trades(self.trade_count)
+
+    patch.setattr(market.Ledger, "add_trades", add)
 
 
 def give_up_in_doubt(patch: pytest.MonkeyPatch) -> None:
@@ -261,6 +278,8 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     for mutation in (
         forget_releases,
         refuse_repeated_confirmations,
+        forget_what_left_the_memory,
+        drop_trades_before_they_are_durable,
         give_up_in_doubt,
         take_silence_for_refusal,
         promise_before_durable,

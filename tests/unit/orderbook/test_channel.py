@@ -51,9 +51,9 @@ def test_both_sides_of_a_trade_keep_what_both_have_signed(taker: SigningPeer, ma
     assert said.maker == Party("maker", maker.signer.key)
     assert said.taker == Party("taker", taker.signer.key)
     assert said.side == "buy"
-    (trade,) = taker.market.ledger.trades_of_match(confirm.match_id)
+    (trade,) = taker.market.ledger.trades_of_match("taker", confirm.match_id)
     assert said.trades == [taker.market.record(trade)]
-    assert maker.market.ledger.trades_of_match(confirm.match_id) == [trade]
+    assert maker.market.ledger.trades_of_match("taker", confirm.match_id) == [trade]
 
 
 def test_a_match_that_is_refused_or_repeated_adds_no_proof(

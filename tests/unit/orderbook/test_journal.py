@@ -15,8 +15,20 @@ import pytest
 
 from orderbook import limits
 from orderbook.errors import JournalError
-from orderbook.events import Accepted, Cancelled, Event, Executed, Intended, Refused, from_plain, to_plain
-from orderbook.journal import JournalFile, SqliteJournal, open_journal
+from orderbook.events import (
+    Accepted,
+    Cancelled,
+    Event,
+    Executed,
+    Intended,
+    Refused,
+    Signed,
+    from_plain,
+    to_plain,
+)
+from orderbook.journal.archive import JournalArchive
+from orderbook.journal.file import JournalFile
+from orderbook.journal.writer import SqliteJournal, open_journal
 from orderbook.model import Instrument, Order
 from orderbook.recovery import Recovered
 from tests.harness import until
@@ -42,6 +54,7 @@ EVENTS: list[Event] = [
     Intended("m2", "o2", "bob", "b:1", "lock2", (("theirs", 100, 5),)),
     Cancelled("o1"),
     Intended("m3", "o2", "bob", "b:1", "lock3", (("theirs", 100, 2),)),
+    Signed("m1", {"from": "ann"}, {"from": "bob"}),
     Refused("m3"),
 ]
 
@@ -51,7 +64,7 @@ def state(recovered: Recovered) -> object:
         return (order.id, order.open, order.reserved, order.filled, order.cancelled, order.client_order_id)
 
     orders = [row(order) for order in recovered.finish().orders.values()]
-    return orders, recovered.trades, {id: c.fills for id, c in recovered.confirmations.items()}
+    return orders, recovered.trade_count, {id: c.fills for id, c in recovered.confirmations.items()}
 
 
 def write(path: Path, events: Sequence[Event]) -> None:
@@ -108,6 +121,9 @@ def test_a_snapshot_anywhere_changes_nothing(path: Path, cut: int) -> None:
     file.check()
     assert file.number == len(EVENTS)
     assert file.snapshot_number() == cut
+    archive = JournalArchive(path, file.meta)
+    assert archive.trades(0, 10) == Recovered("ann", "SIM").apply(EVENTS).trades
+    archive.close()
     file.close()
 
 
@@ -119,9 +135,12 @@ def test_old_closed_orders_leave_with_a_snapshot_and_their_trades_stay(
     file = JournalFile(path)
     file.compact()
     recovered = file.recover()
-    file.close()
     assert list(recovered.orders) == ["o2", "o3"]
-    assert [trade.match_id for trade in recovered.trades] == ["m"]
+    assert (recovered.archived_trades, recovered.archived_cross_peer, recovered.trades) == (1, 1, [])
+    archive = JournalArchive(path, file.meta)
+    assert [trade.match_id for trade in archive.trades_of_order("o1", 10)] == ["m"]
+    archive.close()
+    file.close()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +168,8 @@ def test_two_processes_cannot_open_one_journal(path: Path) -> None:
     write(path, EVENTS)
     file = JournalFile(path)
     program = (
-        "import pathlib, sys; from orderbook import journal;journal.JournalFile(pathlib.Path(sys.argv[1]))"
+        "import pathlib, sys; from orderbook.journal.file import JournalFile; "
+        "JournalFile(pathlib.Path(sys.argv[1]))"
     )
     other = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
     assert other.returncode != 0
@@ -193,6 +213,52 @@ def test_a_newer_journal_is_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_an_older_journal_is_left_as_it_is(path: Path) -> None:
+    write(path, EVENTS)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="version 1, older"):
+        JournalFile(path, create=META)
+    assert path.read_bytes() == before
+
+
+def test_one_process_does_not_open_a_journal_twice(path: Path, tmp_path: Path) -> None:
+    write(path, EVENTS)
+    file = JournalFile(path)
+    (tmp_path / "link").symlink_to(path)
+    for name in (path, tmp_path / "link"):
+        with pytest.raises(JournalError, match="in use by this process"):
+            JournalFile(name)
+    file.close()
+    read(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        ("UPDATE trades SET data = zeroblob(length(data)) WHERE number = 4", "row 4 of trades has changed"),
+        ("DELETE FROM trades WHERE number = 4", "trade 1 is missing"),
+        ("UPDATE proofs SET data = x'00'", "row 9 of proofs has changed"),
+        ("UPDATE snapshot SET trades = 1", "another number of trades"),
+        ("UPDATE snapshot SET trades = 3", "another number of trades"),
+    ],
+)
+def test_damage_before_a_snapshot_is_found_too(path: Path, damage: str, text: str) -> None:
+    write(path, EVENTS)
+    file = JournalFile(path)
+    file.compact()
+    file.close()
+    with sqlite3.connect(path) as db:
+        db.execute(damage)
+    db.close()
+    file = JournalFile(path)
+    with pytest.raises(JournalError, match=text):
+        file.check()
+    file.close()
+
+
 @pytest.mark.parametrize("key", META)
 def test_a_journal_of_somebody_else_is_refused(path: Path, key: str) -> None:
     write(path, EVENTS)
@@ -203,11 +269,21 @@ def test_a_journal_of_somebody_else_is_refused(path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        ("UPDATE events SET data = zeroblob(length(data)) WHERE number = 4", "row 4 of events has changed"),
+        ("UPDATE events SET data = zeroblob(length(data)) WHERE number = 6", "row 6 of events has changed"),
+        ("UPDATE trades SET data = zeroblob(length(data)) WHERE number = 4", "row 4 of trades has changed"),
+        ("UPDATE trades SET match_id = 'other' WHERE number = 4", "trade 1 is filed under what it is not"),
+        ("UPDATE trades SET taker_order = 'o2' WHERE number = 4", "trade 1 is filed under what it is not"),
+        ("UPDATE trades SET maker_order = 'o2' WHERE number = 4", "trade 1 is filed under what it is not"),
+        ("DELETE FROM trades WHERE number = 4", "event 4 is missing"),
+        ("DELETE FROM trades WHERE number = 5", "event 5 is missing"),
+        ("UPDATE proofs SET match_id = 'm2'", "row 9 of proofs is filed under what it is not"),
+        ("UPDATE proofs SET number = 11", "event 9 is missing"),
+        ("DELETE FROM proofs", "event 9 is missing"),
+        ("UPDATE trades SET number = 'x' WHERE number = 4", "a number in trades is none"),
         ("UPDATE events SET checksum = checksum + 1 WHERE number = 1", "row 1 of events has changed"),
         ("DELETE FROM events WHERE number = 3", "event 3 is missing"),
         ("UPDATE meta SET value = 'eve' WHERE key = 'peer'", "whose journal it is has changed"),
-        ("UPDATE events SET number = 100 WHERE number = 9", "row 100 of events has changed"),
+        ("UPDATE events SET number = 100 WHERE number = 10", "event 10 is missing"),
     ],
 )
 def test_damaged_rows_are_named(path: Path, damage: str, text: str) -> None:

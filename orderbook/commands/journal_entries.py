@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from .commands.views import printable, time_text
-from .errors import InvalidFieldError, JournalError
-from .events import Accepted, Cancelled, Event, Executed, Intended, Refused, accepted_event, to_plain
-from .journal import JournalFile
-from .model import Instrument, Order
+from ..errors import InvalidFieldError, JournalError
+from ..events import Accepted, Cancelled, Event, Executed, Intended, Refused, accepted_event, to_plain
+from ..journal.file import JournalFile
+from ..model import Instrument, Order
+from .views import printable, time_text
 
 HEADING = f"{'number':>9}  {'time':23}  {'event':9}  {'id':24}  what"
 FILLS_SHOWN = 3
@@ -48,8 +48,8 @@ def instrument_of(file: JournalFile) -> Instrument:
 
 def entries(file: JournalFile) -> Iterator[Entry]:
     """All of ``file`` in order. Raises JournalError where it is damaged, after what comes before that."""
-    for number, trade in file.trades():
-        yield Entry(number, trade)
+    for number, event in file.kept():
+        yield Entry(number, event)
     snapshot, number = file.snapshot(), file.snapshot_number()
     for order in snapshot.orders.values():
         yield Entry(number, accepted_event(order), order, snapshot=True)

@@ -1,0 +1,362 @@
+"""A journal's file, in SQLite's WAL mode: one msgpack row for each event. Blocking.
+
+    meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; and a checksum
+    events     number, packed event, checksum: what a snapshot replaces
+    trades     the same and their position, for trades, which are kept for good; found by match and order
+    proofs     the same, for what both peers of a match have signed, kept for good too; found by match
+    snapshot   one row: what the events up to its number, and as many trades, add up to
+
+The numbers of events, trades and proofs follow each other without a gap, across the three tables. A
+transaction holds whole steps, so that a crash keeps each step or forgets it. What SQLite does not notice (a
+changed byte in a page that still parses, a missing row) the checksums, numbers and positions do.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from ..errors import JournalError
+from ..events import Event, Executed, Signed, from_plain, to_plain
+from ..recovery import Recovered
+from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, checksum, connect, trade_keys
+
+APPLICATION_ID = 0x4F424B31  # "OBK1"
+SCHEMA_VERSION = 2
+PAGE_ROWS = 1_000
+"""Rows that are read at a time."""
+
+DURABILITIES = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+"""SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but
+perhaps not the last moments before a power cut, ``off`` leaves it all to the operating system."""
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (number INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE trades (
+    position INTEGER PRIMARY KEY, number INTEGER NOT NULL, match_id TEXT NOT NULL,
+    maker_order TEXT, taker_order TEXT, data BLOB NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE INDEX trades_by_match ON trades (match_id);
+CREATE INDEX trades_by_maker_order ON trades (maker_order) WHERE maker_order IS NOT NULL;
+CREATE INDEX trades_by_taker_order ON trades (taker_order) WHERE taker_order IS NOT NULL;
+CREATE TABLE proofs (
+    number INTEGER PRIMARY KEY, match_id TEXT NOT NULL, data BLOB NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE INDEX proofs_by_match ON proofs (match_id);
+CREATE TABLE snapshot (
+    number INTEGER PRIMARY KEY, trades INTEGER NOT NULL, data BLOB NOT NULL, checksum INTEGER NOT NULL
+);
+"""
+
+
+def tables_of(db: sqlite3.Connection) -> list[Any]:
+    """How its tables and indexes were made: SQLite reads the rows by these texts."""
+    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+def _tables() -> list[Any]:
+    db = sqlite3.connect(":memory:")
+    db.executescript(SCHEMA)
+    try:
+        return tables_of(db)
+    finally:
+        db.close()
+
+
+TABLES = _tables()
+
+Unread = tuple[int, Callable[[], Event]]
+"""Number of an event, and how to read it: its row is checked then, so that faults are met in their order."""
+
+_in_use: set[Path] = set()
+"""Journals that this process has open; SQLite keeps out the other processes only."""
+
+
+class JournalFile:
+    """A journal's file: reading, writing and checking it; one thread at a time.
+
+    Opening takes the file for this process alone. Nothing is changed in a file that is not ours, damaged, or
+    of another version.
+
+    Attributes:
+        meta: What this is the journal of.
+        number: Of the last event.
+        trade_count: Trades in it.
+
+    Raises:
+        JournalError: It can't be opened; the text says why and what to do.
+    """
+
+    def __init__(self, path: Path, *, durability: str = "full", create: dict[str, str] | None = None):
+        """``create``: the ``meta`` of a new file, which an existing one must have as well; None: it must
+        exist."""
+        self.path = path
+        self._resolved = path.resolve()
+        if self._resolved in _in_use:
+            raise JournalError(f"{path} is in use by this process: stop it first, or name another journal")
+        new = not path.exists() or path.stat().st_size == 0
+        if new and create is None:
+            raise JournalError(f"there is no journal at {path}")
+        if not new:
+            self._check_header()
+        try:
+            self._db = connect(path)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path} can't be opened: {error}") from error
+        try:
+            self._take(new, durability, create)
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            if "locked" in str(error):
+                raise JournalError(
+                    f"{path} is in use by another process: stop it first, or name another journal"
+                ) from error
+            raise JournalError(f"{path} can't be opened: {error}") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            self._db.close()
+            raise JournalError(
+                f"{path} is damaged ({error}); it was left as it is: restore a copy"
+            ) from error
+        except BaseException:
+            self._db.close()
+            raise
+        _in_use.add(self._resolved)
+
+    def _check_header(self) -> None:
+        """Look at the first bytes, so that SQLite touches nothing that is not ours."""
+        with self.path.open("rb") as file:
+            header = file.read(100)
+        if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+            raise JournalError(f"{self.path} is no journal, or damaged at its start; it was left as it is")
+        version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+        if application != APPLICATION_ID:
+            raise JournalError(f"{self.path} belongs to another program; it was left as it is")
+        if version != SCHEMA_VERSION:
+            age, program = ("newer", "a newer") if version > SCHEMA_VERSION else ("older", "an older")
+            raise JournalError(
+                f"{self.path} is of version {version}, {age} than this program knows ({SCHEMA_VERSION}): "
+                f"use {program} one; it was left as it is"
+            )
+
+    def _take(self, new: bool, durability: str, create: dict[str, str] | None) -> None:
+        db = self._db
+        if new:
+            assert create is not None
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
+            with self._transaction():
+                rows = {**create, "checksum": meta_checksum(create)}
+                db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
+        with self._transaction():
+            pass  # takes the lock
+        if tables_of(db) != TABLES:
+            raise JournalError(f"{self.path} is damaged: its tables are not those of a journal")
+        # A changed byte may make anything of them, also no text.
+        self.meta = {str(key): str(value) for key, value in db.execute("SELECT key, value FROM meta")}
+        if self.meta.pop("checksum", None) != meta_checksum(self.meta):
+            raise JournalError(f"{self.path} is damaged: whose journal it is has changed")
+        for key in ("peer", "market"):
+            if key not in self.meta:
+                raise JournalError(f"{self.path} does not name its {key}")
+        for key, value in (create or {}).items():
+            if self.meta.get(key) != value:
+                raise JournalError(
+                    f"{self.path} is the journal of {key} {self.meta.get(key)}, not {value}: name another"
+                )
+        self._rows = Rows(self.path, db, self.meta["peer"])
+        [(self.trade_count,)] = self._rows.select("SELECT ifnull(max(position), 0) FROM trades")
+        numbers = self._rows.select(
+            "SELECT max(number) FROM events UNION SELECT max(number) FROM snapshot "
+            "UNION SELECT max(number) FROM proofs UNION SELECT number FROM trades WHERE position = ?",
+            self.trade_count,
+        )
+        self.number = max(self._whole(number or 0, "events or trades") for (number,) in numbers)
+
+    def close(self) -> None:
+        self._db.close()
+        _in_use.discard(self._resolved)
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Append ``events`` in one transaction. Raises sqlite3.Error, having written nothing."""
+        peer, position = self.meta["peer"], self.trade_count
+        rows: list[tuple[object, ...]] = []
+        trades: list[tuple[object, ...]] = []
+        proofs: list[tuple[object, ...]] = []
+        for number, event in enumerate(events, self.number + 1):
+            data = msgpack.packb(to_plain(event))
+            check = checksum(number, data)
+            if isinstance(event, Executed):
+                position += 1
+                trades.append((position, number, *trade_keys(event, peer), data, check))
+            elif isinstance(event, Signed):
+                proofs.append((number, event.match_id, data, check))
+            else:
+                rows.append((number, data, check))
+        with self._transaction():
+            self._db.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?)", trades)
+            self._db.executemany("INSERT INTO proofs VALUES (?, ?, ?, ?)", proofs)
+        self.number += len(events)
+        self.trade_count = position
+
+    def compact(self) -> Recovered:
+        """Replace the events by a snapshot of what they add up to, which is returned; trades and their proofs
+        are kept.
+
+        Raises JournalError for a damaged file, which stays as it is, and for a disk without room, where
+        nothing is lost.
+        """
+        state = self.recover()
+        data = msgpack.packb(state.to_plain())
+        try:
+            with self._transaction():
+                self._db.execute("DELETE FROM events")
+                self._db.execute("DELETE FROM snapshot")
+                row = (self.number, self.trade_count, data, checksum(self.number, data))
+                self._db.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} can't be compacted ({error}); nothing is lost") from error
+        return state
+
+    def shrink(self) -> None:
+        """Give the room of what is gone back to the disk. Raises JournalError, where nothing is lost."""
+        try:
+            self._db.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} can't be shrunk ({error}); nothing is lost") from error
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def recover(self) -> Recovered:
+        """What snapshot and events add up to. Raises JournalError for a damaged file."""
+        return self.snapshot().apply(event for _, event in self.events())
+
+    def snapshot(self) -> Recovered:
+        """What the events up to :meth:`snapshot_number` add up to. Raises JournalError."""
+        state = Recovered(self.meta["peer"], self.meta["market"])
+        rows = self._rows.select("SELECT number, trades, data, checksum FROM snapshot")
+        for number, trades, data, check in rows:
+            state.load(self._rows.unpack("snapshot", number, data, check))
+            if state.archived_trades != trades:
+                raise self._rows.damaged("the snapshot stands for another number of trades")
+        return state
+
+    def events(self) -> Iterator[tuple[int, Event]]:
+        """Number and event, in order, of all that no snapshot stands for. Raises JournalError."""
+        last, trades = self._snapshot_end()
+        sources = (self._events(last), self._trades(trades), self._proofs(last))
+        for expected, (number, read) in enumerate(heapq.merge(*sources, key=_number), last + 1):
+            if number != expected:
+                raise self._rows.damaged(f"event {expected} is missing")
+            yield number, read()
+
+    def kept(self) -> Iterator[tuple[int, Event]]:
+        """Number and event, in order, of the trades and proofs up to the snapshot. Raises JournalError."""
+        last = self.snapshot_number()
+        for number, read in heapq.merge(self._trades(0), self._proofs(0), key=_number):
+            if number > last:
+                return
+            yield number, read()
+
+    def snapshot_number(self) -> int:
+        """The last event that the snapshot stands for; 0: there is none. Raises JournalError."""
+        return self._snapshot_end()[0]
+
+    def _snapshot_end(self) -> tuple[int, int]:
+        """The last event and the last trade that the snapshot stands for."""
+        [(number, trades)] = self._rows.select(
+            "SELECT ifnull(max(number), 0), ifnull(max(trades), 0) FROM snapshot"
+        )
+        return self._whole(number, "snapshot"), self._whole(trades, "snapshot")
+
+    def check(self) -> Recovered:
+        """Verify all of it: SQLite's own structures, every row, and that the events make sense.
+
+        Returns what it all adds up to. Raises JournalError, naming the first fault.
+        """
+        for (fault,) in self._rows.select("PRAGMA integrity_check"):
+            if fault != "ok":
+                raise self._rows.damaged(fault)
+        for _ in self.kept():
+            pass
+        return self.recover().finish()
+
+    def _events(self, above: int) -> Iterator[Unread]:
+        for row in self._pages("number, data, checksum", "events", "number", above):
+            yield row[0], partial(self._event, row)
+
+    def _trades(self, above: int) -> Iterator[Unread]:
+        for expected, row in enumerate(self._pages(TRADE_COLUMNS, "trades", "position", above), above + 1):
+            yield self._whole(row[1], "trades"), partial(self._trade, expected, row)
+
+    def _proofs(self, above: int) -> Iterator[Unread]:
+        for row in self._pages(PROOF_COLUMNS, "proofs", "number", above):
+            yield row[0], partial(self._rows.proof, row)
+
+    def _whole(self, number: object, table: str) -> int:
+        """``number``, unless a changed byte has made it something else."""
+        if not isinstance(number, int):
+            raise self._rows.damaged(f"a number in {table} is none")
+        return number
+
+    def _event(self, row: Any) -> Event:
+        number, data, check = row
+        return from_plain(self._rows.unpack("events", number, data, check))
+
+    def _trade(self, expected: int, row: Any) -> Event:
+        if row[0] != expected:
+            raise self._rows.damaged(f"trade {expected} is missing")
+        return self._rows.trade(row)
+
+    def _pages(self, columns: str, table: str, key: str, above: int) -> Iterator[Any]:
+        """As many rows at a time as are held in memory, so that no query is open in between."""
+        query = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT {PAGE_ROWS}"
+        while rows := self._rows.select(query, above):
+            yield from rows
+            above = rows[-1][0]
+
+
+def _number(entry: Unread) -> int:
+    return entry[0]
+
+
+class _Transaction:
+    """All of it or nothing, as a context manager."""
+
+    def __init__(self, db: sqlite3.Connection):
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *exc_info: object) -> None:
+        if kind is None:
+            try:
+                self._db.execute("COMMIT")
+                return
+            except sqlite3.Error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def meta_checksum(meta: dict[str, str]) -> str:
+    return str(zlib.crc32(repr(sorted(meta.items())).encode()))

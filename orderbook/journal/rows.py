@@ -1,0 +1,96 @@
+"""Rows of a journal's file: connections to it, checksums, and what a row of each table must be. Blocking."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgpack
+
+from ..errors import JournalError
+from ..events import Executed, Signed, from_plain
+
+TRADE_COLUMNS = "position, number, match_id, maker_order, taker_order, data, checksum"
+PROOF_COLUMNS = "number, match_id, data, checksum"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to ``path``: as many as wanted in this process, while other processes are kept out.
+
+    That is what SQLite's ``unix-excl`` does; where it is missing (Windows) nothing keeps others out.
+    """
+    vfs = "?vfs=unix-excl" if os.name == "posix" else ""
+    uri = f"file:{quote(str(path))}{vfs}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0.0, check_same_thread=False)
+
+
+class Rows:
+    """Reads rows over one connection and checks them; one thread at a time.
+
+    Args:
+        path: Of the file, for what is said of its faults.
+        db: The connection.
+        peer: Whose journal it is.
+    """
+
+    def __init__(self, path: Path, db: sqlite3.Connection, peer: str):
+        self._path = path
+        self._db = db
+        self._peer = peer
+
+    def select(self, query: str, *values: object) -> list[Any]:
+        """All rows. Raises JournalError where SQLite can't read them."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self.damaged(str(error)) from error
+
+    def unpack(self, table: str, number: object, data: object, check: object) -> Any:
+        """What is packed in a row. Raises JournalError for one that has changed."""
+        # A changed byte may turn any column into another type.
+        if not isinstance(number, int) or not isinstance(data, bytes) or checksum(number, data) != check:
+            raise self.damaged(f"row {number} of {table} has changed")
+        try:
+            return msgpack.unpackb(data)
+        except ValueError as error:
+            raise self.damaged(f"row {number} of {table} is no msgpack") from error
+
+    def trade(self, row: Sequence[Any]) -> Executed:
+        """The trade in a row of :data:`TRADE_COLUMNS`. Raises JournalError."""
+        position, number, match_id, maker_order, taker_order, data, check = row
+        event = from_plain(self.unpack("trades", number, data, check))
+        if not isinstance(event, Executed):
+            raise self.damaged(f"row {number} of trades is none")
+        if (match_id, maker_order, taker_order) != trade_keys(event, self._peer):
+            raise self.damaged(f"trade {position} is filed under what it is not")
+        return event
+
+    def proof(self, row: Sequence[Any]) -> Signed:
+        """The proof in a row of :data:`PROOF_COLUMNS`. Raises JournalError."""
+        number, match_id, data, check = row
+        event = from_plain(self.unpack("proofs", number, data, check))
+        if not isinstance(event, Signed) or event.match_id != match_id:
+            raise self.damaged(f"row {number} of proofs is filed under what it is not")
+        return event
+
+    def damaged(self, fault: str) -> JournalError:
+        return JournalError(f"{self._path} is damaged: {fault}")
+
+
+def trade_keys(event: Executed, peer: str) -> tuple[str, str | None, str | None]:
+    """What a trade in the journal of ``peer`` is found by: its match, and which orders in it are ours."""
+    return (
+        event.match_id,
+        event.maker_order_id if event.maker_peer == peer else None,
+        event.taker_order_id if event.taker_peer == peer else None,
+    )
+
+
+def checksum(number: int, data: bytes) -> int:
+    """Of a row: it covers the number, so that rows can't change places."""
+    return zlib.crc32(data, zlib.crc32(number.to_bytes(8, "big", signed=True)))
