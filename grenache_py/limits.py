@@ -146,3 +146,29 @@ SUB_RECONNECT_S = 0.2
 
 SUB_LOOKUP_TIMEOUT_S = 5.0
 """Time limit of each of these look-ups (grenache-nodejs-base: PeerSub)."""
+
+# --- Command line
+
+PINGED_PEERS_MAX = 1000
+"""Peers of which ``grenache-py ping`` keeps figures; a Grape names 100 at a time, other ones each time."""
+
+BENCH_CODES_MAX = 50
+"""Error codes that ``grenache-py bench`` counts apart; they come from peers, who could make up new ones."""
+
+BENCH_DURATION_MAX_S = 3600.0
+BENCH_CALLS_MAX = 100_000_000
+BENCH_RATE_MAX = 1_000_000.0
+"""A load test ends, also one that was forgotten."""
+
+EXEC_TIMEOUT_S = 30.0
+"""A command of ``grenache-py serve`` is killed after this."""
+
+EXEC_WAITING_MAX = 100
+"""Requests of ``grenache-py serve`` that wait for a command to end; further ones are told to ask another
+peer."""
+
+EXEC_STDERR_BYTES = 4096
+"""What is kept of a command's messages: its last line is the caller's error."""
+
+EXEC_DRAIN_S = 5.0
+"""How long ``grenache-py serve`` waits at its end for the commands that run. Supervisors kill after 10 s."""

@@ -1,4 +1,6 @@
-"""The command line: what it prints, its exit status, and that peers cannot write to the terminal."""
+"""Announce, look up, put, get, call: what is printed, the exit status, and that peers cannot write to the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import sys
 import pytest
 from click.testing import CliRunner, Result
 
-from grenache_py.cli import cli, printable, readable
+from grenache_py.cli import cli
+from grenache_py.commands.terminal import printable, readable
 from grenache_py.limits import REQUEST_TIMEOUT_S
 from tests.flavours import Sync
 from tests.harness import Process, eventually, free_port
@@ -76,20 +79,39 @@ def test_the_grape_may_come_from_the_environment(grape, service, monkeypatch):
     assert run("lookup", "svc").output == f"127.0.0.1:{service.port}\n"
 
 
+def test_several_names(grape, service):
+    result = run("lookup", "svc", "none", "two", "--random", "--grape", grape.url)
+    assert result.exit_code == 3
+    assert result.stdout.splitlines()[0] == f"127.0.0.1:{service.port}"
+    assert len(result.stdout.splitlines()) == 2
+    assert "nobody announces 'none'" in result.stderr
+    result = run("lookup", "svc", "none", "--json", "--grape", grape.url)
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [[f"127.0.0.1:{service.port}"], []]
+
+
+def test_the_next_grape_is_asked_when_one_is_away(grape, service):
+    away = f"127.0.0.1:{free_port()}"
+    known = f"127.0.0.1:{service.port}\n"
+    assert run("lookup", "svc", "--grape", away, "--grape", grape.url).stdout == known
+    assert run("lookup", "svc", "-g", f"{away},{grape.destination}").stdout == known
+
+
 def test_nobody_there(grape):
     result = run("lookup", "none", "--grape", grape.url)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stdout == ""
     assert result.stderr.startswith("Error: ERR_GRAPE_LOOKUP_EMPTY: nobody announces 'none'")
+    assert "is its service running" in result.stderr
     result = run("lookup", "none", "--json", "--grape", grape.url)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert json.loads(result.stderr)["error"]["code"] == "ERR_GRAPE_LOOKUP_EMPTY"
 
 
 def test_no_grape():
     result = run("lookup", "svc", "--grape", f"http://127.0.0.1:{free_port()}")
-    assert result.exit_code == 1
+    assert result.exit_code == 8
     assert "Connection refused" in result.stderr
+    assert "start a Grape with `grape-py`" in result.stderr
 
 
 def test_put_and_get(grape):
@@ -105,10 +127,10 @@ def test_put_and_get(grape):
     assert result.stdout.rstrip("\n").isprintable()
 
     result = run("get", "0" * 40, "--grape", grape.url)
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (3, "")
     assert "nothing is stored" in result.stderr
     result = run("get", "0" * 40, "--json", "--grape", grape.url)
-    assert (result.exit_code, result.stdout) == (1, "null\n")
+    assert (result.exit_code, result.stdout) == (3, "null\n")
 
 
 def test_request(grape, service):
@@ -122,6 +144,10 @@ def test_request(grape, service):
         (["-"], "[2]", [2]),
         (["--text", "plain"], None, "plain"),
         (["--compress", "--retry", "2", "--timeout", "5", '"x"'], None, "x"),
+        (["--idempotent", "1"], None, 1),
+        (["--action", "getIp", '["::1"]'], None, {"action": "getIp", "args": ["::1"]}),
+        (["--action", "getIp", '"::1"'], None, {"action": "getIp", "args": ["::1"]}),
+        (["--action", "list"], None, {"action": "list", "args": []}),
         (["--to", f"127.0.0.1:{service.port}", "3"], None, 3),
     ):
         result = run("request", "svc", *arguments, "--json", *common, stdin=stdin)
@@ -130,7 +156,7 @@ def test_request(grape, service):
 
 def test_the_error_of_a_handler(grape):
     result = run("request", "svc", '"fail"', "--grape", grape.url)
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr.startswith("Error: ERR_NO \\x1b[2Jgone\\x9b31m\\u202e\\x7f\\r\\n (127.0.0.1:")
     result = run("request", "svc", '"fail"', "--json", "--grape", grape.url)
     error = json.loads(result.stderr)["error"]
@@ -150,22 +176,69 @@ def test_map(grape, service):
     assert "error: ERR_REQUEST_GENERIC: no connection: Connection refused" in lines[1]
 
     result = run("map", "two", "1", "--json", "--grape", grape.url)
-    results = {entry["destination"]: entry for entry in json.loads(result.stdout)}
+    entries = [json.loads(line) for line in result.stdout.splitlines()]
+    results = {entry["destination"]: entry for entry in entries}
     assert len(results) == 2
     assert results[f"127.0.0.1:{service.port}"]["payload"] == {"key": "two", "payload": 1}
     assert sorted(entry["error"] is None for entry in results.values()) == [False, True]
 
     assert len(run("map", "two", "1", "--limit", "1", "--grape", grape.url).stdout.splitlines()) == 1
-    assert run("map", "dead", "1", "--grape", grape.url).exit_code == 1
-    assert run("map", "none", "1", "--grape", grape.url).exit_code == 1
+    assert run("map", "dead", "1", "--grape", grape.url).exit_code == 6
+    assert run("map", "none", "1", "--grape", grape.url).exit_code == 3
 
 
 def test_announce_once(grape):
     result = run("announce", "svc", "6001", "--once", "--grape", grape.url)
-    assert (result.exit_code, result.output) == (0, "taken by 3 Grapes\n")
+    assert (result.exit_code, result.output) == (0, "svc on port 6001: taken by 3 Grapes\n")
     result = run("announce", "nobody", "6001", "--once", "--grape", grape.url)
-    assert result.exit_code == 1
+    assert result.exit_code == 9
     assert "All queries failed" in result.stderr
+    assert "--bn" in result.stderr
+
+
+def announced(grape) -> list[object]:
+    return [asked.json["data"] for asked in grape.asked if asked.head.startswith("POST /announce")]
+
+
+def test_announce_as_grenache_cli_has_it(grape):
+    result = run("announce", "svc,6001", "svc,6002", "--once", "--json", "--grape", grape.url)
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"name": "svc", "port": 6001, "taken": 3},
+        {"name": "svc", "port": 6002, "taken": 3},
+    ]
+    lines = """
+    # services
+    svc,6003  ; the third
+
+    {"data": ["svc", 6004], "rid": "x"}
+    svc
+    {"data": 1}
+    svc,99999
+    """
+    result = run("announce", "-", "--once", "--grape", grape.url, stdin=lines)
+    assert result.exit_code == 0
+    assert result.stderr.count("left out") == 3
+    run("announce", "a,b/6005", "--delimiter", "/", "--once", "--grape", grape.url)
+    assert announced(grape)[:4] == [["svc", port] for port in (6001, 6002, 6003, 6004)]
+    assert ["a,b", 6005] in announced(grape)
+
+
+def test_one_of_several_that_is_not_taken(grape):
+    result = run("announce", "nobody,1", "svc,6001", "--once", "--grape", grape.url)
+    assert (result.exit_code, result.stdout) == (0, "svc on port 6001: taken by 3 Grapes\n")
+    assert "nobody" in result.stderr
+
+
+def test_services_on_a_pipe_are_announced_as_they_come(grape):
+    process = start("announce", "-", "--grape", grape.url)
+    try:
+        process.send_line("svc,6001")
+        assert process.next_line() == "svc on port 6001: announced; Ctrl-C ends it"
+        process.send_line("svc,6002")
+        assert "6002" in process.next_line()
+        assert process.stop() == 0
+    finally:
+        process.stop()
 
 
 def test_announce_goes_on_until_it_is_stopped(grape):
@@ -193,10 +266,18 @@ def test_announce_tells_of_failures_and_goes_on(grape):
     ("args", "hint"),
     [
         (["nonsense"], "No such command"),
-        (["lookup"], "Missing argument 'NAME'"),
+        (["lookup"], "Missing argument 'NAME…'"),
         (["lookup", ""], "name: must be a text that is not empty"),
         (["lookup", "svc", "--grape", "nonsense"], "grape: must be a URL"),
         (["announce", "svc", "0"], "port"),
+        (["announce", "svc"], "write NAME PORT or NAME,PORT"),
+        (["put", "x", "--seq", "1"], "--seq needs --mutable"),
+        (["request", "svc", "--transport", "udp"], "'udp' is not one of 'http', 'ws'"),
+        (["request", "svc", "--tls-any-host"], "--tls-ca must name"),
+        (["serve", "svc"], "Missing option '-e' / '--exec'"),
+        (["serve", "svc", "-e", "'"], "--exec: No closing quotation"),
+        (["serve", "svc", "-e", "no-such-command"], "there is no command no-such-command"),
+        (["bench", "svc", "--duration", "0"], "duration"),
         (["get", "zz"], "hash: must be 40 hexadecimal digits"),
         (["put", "x" * 1000], "value: must be at most 999 bytes"),
         (["request", "svc", "{bad"], "PAYLOAD is not JSON"),
@@ -213,11 +294,15 @@ def test_wrong_usage_ends_with_status_2_and_a_hint(args, hint):
 
 def test_help_names_every_command_and_its_options():
     text = run("--help").stdout
-    for command in ("announce", "lookup", "put", "get", "request", "map"):
-        assert command in text
-        help_text = run(command, "-h").stdout
-        for option in ("--grape", "--json"):
-            assert option in help_text
+    for name, command in cli.commands.items():
+        assert name in text
+        # Whole in the list of commands: a summary that fits.
+        assert len(command.short_help or "") < 50
+        help_text = run(name, "-h").stdout
+        if name not in ("keygen", "completion"):
+            assert "--grape" in help_text
+        if name != "completion":
+            assert "--json" in help_text
     assert f"{REQUEST_TIMEOUT_S}" in run("request", "--help").stdout
     assert run("--version").stdout.startswith("grenache-py, version ")
 
