@@ -224,7 +224,7 @@ class StatusError(ReplyError):
     @property
     def busy(self) -> bool:
         """Whether the peer, one of ours, had too much to do to begin with this; another one may have not."""
-        return self.code == "ERR_SERVER_BUSY"
+        return self.code == "ERR_BUSY"
 
 
 class RemoteError(PeerError):

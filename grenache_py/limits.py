@@ -70,7 +70,8 @@ HANDLER_TIMEOUT_S = 300.0
 """A request whose handler has not replied by then is answered with ``ERR_TIMEOUT``."""
 
 REQUESTS_IN_FLIGHT_MAX = 1024
-"""Requests of one service that wait for their reply; further ones are answered ``ERR_SERVER_BUSY`` at once.
+"""Requests of one service that wait for their reply, unless it has a ``concurrency`` of its own; further ones
+are answered ``ERR_BUSY`` at once.
 """
 
 STREAM_IDLE_S = 60.0

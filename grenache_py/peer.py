@@ -110,7 +110,8 @@ class PeerRPCServer(Serving[Service]):
 
     ``timeout``: seconds until a request without a reply is answered ``ERR_TIMEOUT``; ``max_body``: bytes of
     the largest request that is taken, also after decompression; ``threads``: how many handlers of a service
-    run at the same time.
+    run at the same time; ``concurrency``: how many run or wait for a thread, further requests are answered
+    ``ERR_BUSY`` at once, and our clients ask another peer.
 
     With ``ssl``, a context such as ``grenache_py.tls.server_context`` makes, it serves over TLS. Then
     ``authorize`` may say who is let in: a function of the caller's ``Certificate``, or a collection of
@@ -126,6 +127,7 @@ class PeerRPCServer(Serving[Service]):
         *,
         timeout: float = limits.HANDLER_TIMEOUT_S,
         max_body: int = limits.BODY_BYTES_MAX,
+        concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         threads: int = limits.HANDLER_THREADS,
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
@@ -137,10 +139,13 @@ class PeerRPCServer(Serving[Service]):
             http_rpc_server,
             timeout_s=check_seconds(timeout),
             max_body=check_count(max_body, "max_body"),
+            concurrency=check_count(concurrency, "concurrency"),
             ssl=ssl,
             authorize=authorized,
         )
         if disable_buffered:
-            make = partial(StreamServer, ssl=ssl, authorize=authorized)
+            make = partial(StreamServer, concurrency=concurrency, ssl=ssl, authorize=authorized)
         check = partial(check_event, streams=disable_buffered)
-        super().__init__(link, partial(Service, make, check_count(threads, "threads"), check))
+        super().__init__(
+            link, partial(Service, link, make, check_count(threads, "threads"), concurrency, check)
+        )

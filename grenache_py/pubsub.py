@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 class PubService:
     """One listening port to which subscribers connect; made by ``PeerPub.transport``. Thread-safe."""
 
-    def __init__(self, publisher: Publisher):
+    def __init__(self, link: Link, publisher: Publisher):
+        self._link = link
         self._publisher = publisher
         self._loop = LoopUser()
 
@@ -61,7 +62,11 @@ class PubService:
         return self._publisher.publish(frame)
 
     def stop(self) -> None:
-        """Disconnect all subscribers, once they have what was published, or a second later."""
+        """Withdraw the announcements of its port and disconnect all subscribers, once they have what was
+        published, or a second later.
+        """
+        if self._loop.thread is not None:
+            self._link.withdraw(self.port)
         self._loop.end(self._publisher.close)
 
 
@@ -88,7 +93,7 @@ class PeerPub(Serving[PubService]):
             verify_client=verify_client,
             queue_bytes=check_count(max_queue, "max_queue"),
         )
-        super().__init__(link, lambda: PubService(publisher()))
+        super().__init__(link, lambda: PubService(link, publisher()))
 
 
 class PeerSub(Listening):

@@ -81,14 +81,17 @@ class Service(Listening):
     Connections are served on a background loop, which all services of the process share.
     """
 
-    def __init__(self, make: MakeServer, threads: int, check: Check = check_event):
+    def __init__(
+        self, link: Link, make: MakeServer, threads: int, concurrency: int, check: Check = check_event
+    ):
         super().__init__(check, coroutines=False)
+        self._link = link
         self._server = make(Receiver(self._handle, self._handle_stream, self._bad_request))
         self._loop = LoopUser()
         self._new_pool = partial(ThreadPoolExecutor, threads, "grenache-handler")
         self._pool = self._new_pool()  # threads are started as they are needed
         # Counts the handlers that run or wait for a thread.
-        self._room = threading.BoundedSemaphore(limits.REQUESTS_IN_FLIGHT_MAX)
+        self._room = threading.BoundedSemaphore(concurrency)
 
     @property
     def port(self) -> int:
@@ -102,10 +105,13 @@ class Service(Listening):
         return self
 
     def stop(self, *, drain: float = limits.DRAIN_S) -> None:
-        """Accept no more; requests in hand have ``drain`` seconds to be answered, then they are dropped.
+        """Withdraw the announcements of its port and accept no more; requests in hand have ``drain`` seconds
+        to be answered, then they are dropped.
 
         Handlers that run go on to their end, their replies go nowhere.
         """
+        if self._loop.thread is not None:
+            self._link.withdraw(self.port)
         if self._loop.end(partial(self._server.close, drain)):
             pool, self._pool = self._pool, self._new_pool()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -115,7 +121,7 @@ class Service(Listening):
         if listener is None:
             handler.refuse(501, "ERR_SERVER_NO_HANDLER")
         elif not self._submit(self._run, listener, request, handler):
-            handler.refuse(503, "ERR_SERVER_BUSY")
+            handler.refuse(503, "ERR_BUSY")
 
     def _submit(self, function: Callable[..., None], *arguments: Any) -> bool:
         """Run it in a thread; returns false when too much runs or waits already."""
@@ -138,7 +144,7 @@ class Service(Listening):
         if listener is None:
             handler.refuse(501, "ERR_SERVER_NO_HANDLER")
         elif not self._submit(self._run_stream, listener, request, stream, handler, self._server.loop):
-            handler.refuse(503, "ERR_SERVER_BUSY")
+            handler.refuse(503, "ERR_BUSY")
 
     @staticmethod
     def _run_stream(

@@ -37,6 +37,7 @@ class Worker:
         timeout: float = limits.WORKER_TIMEOUT_S,
         interval: float = limits.WORKER_ANNOUNCE_S,
         access_log: FilePath | None = None,
+        concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         threads: int = limits.HANDLER_THREADS,
     ):
         self._link = link
@@ -46,6 +47,7 @@ class Worker:
         self._timeout_s = check_seconds(timeout)
         self._interval_s = check_seconds(interval, "interval")
         self._threads = check_count(threads, "threads")
+        self._concurrency = check_count(concurrency, "concurrency")
         self._access_log = AccessLog(access_log)
         # By the prefix of their names.
         self._services: dict[str, Service] = {}
@@ -98,6 +100,7 @@ class Worker:
         server = PeerRPCServer(
             self._link,
             timeout=self._timeout_s,
+            concurrency=self._concurrency,
             threads=self._threads,
             ssl=None if sec is None else sec.ssl,
         )
@@ -111,9 +114,6 @@ class Worker:
     def stop(self, *, drain: float = limits.DRAIN_S) -> None:
         """Withdraw the announcements and accept no more; calls in hand have ``drain`` seconds to end."""
         self._link.detach(self)
-        for prefix, service in self._services.items():
-            for name in self._names:
-                self._link.stop_announcing(prefix + name, service.port)
         self._stop_services(drain)
         self._access_log.close()
 

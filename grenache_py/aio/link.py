@@ -302,6 +302,23 @@ class Link:
         await self._withdraw(name, port)
         return True
 
+    async def withdraw(self, port: int) -> None:
+        """End all announcements of ``port``, as ``stop_announcing`` does; services that stop do so
+        themselves. It takes 0.5 s at most.
+        """
+        places = [place for place in self._announcing if place[1] == port]
+        await self._withdraw_all({place: self._announcing.pop(place) for place in places})
+
+    async def _withdraw_all(self, announcing: dict[tuple[str, int], asyncio.Task[None]]) -> None:
+        if not announcing:
+            return
+        for task in announcing.values():
+            await _end(task)
+        withdrawing = [asyncio.ensure_future(self._withdraw(*place)) for place in announcing]
+        _, late = await asyncio.wait(withdrawing, timeout=WITHDRAW_TIMEOUT_S)
+        for task in late:
+            await _end(task)
+
     async def _withdraw(self, name: str, port: int) -> None:
         """Tell the Grape that a service has stopped; a Node Grape answers that it knows no such request."""
         announcing = self._in_flight.get(encode_grape_request("announce", [name, port]))
@@ -317,13 +334,7 @@ class Link:
         """End announcements, clients, services and connections. Doing it again changes nothing."""
         self._stopped = True
         announcing, self._announcing = self._announcing, {}
-        for task in announcing.values():
-            await _end(task)
-        if announcing:
-            withdrawing = [asyncio.ensure_future(self._withdraw(*place)) for place in announcing]
-            _, late = await asyncio.wait(withdrawing, timeout=WITHDRAW_TIMEOUT_S)
-            for task in late:
-                await _end(task)
+        await self._withdraw_all(announcing)
         for peer in list(self._peers):
             await peer.stop()
         await self._http.close()

@@ -109,7 +109,8 @@ class PeerRPCServer(Serving[Service]):
     """Serves requests. Mirrors grenache-nodejs-base (lib/PeerRPCServer.js).
 
     ``timeout``: seconds until a request without a reply is answered ``ERR_TIMEOUT``; ``max_body``: bytes of
-    the largest request that is taken, also after decompression.
+    the largest request that is taken, also after decompression; ``concurrency``: how many requests are in
+    hand at the same time, further ones are answered ``ERR_BUSY`` at once, and our clients ask another peer.
 
     With ``ssl``, a context such as ``grenache_py.tls.server_context`` makes, it serves over TLS. Then
     ``authorize`` may say who is let in: a function of the caller's ``Certificate``, or a collection of
@@ -125,6 +126,7 @@ class PeerRPCServer(Serving[Service]):
         *,
         timeout: float = limits.HANDLER_TIMEOUT_S,
         max_body: int = limits.BODY_BYTES_MAX,
+        concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
         disable_buffered: bool = False,
@@ -135,10 +137,11 @@ class PeerRPCServer(Serving[Service]):
             http_rpc_server,
             timeout_s=check_seconds(timeout),
             max_body=check_count(max_body, "max_body"),
+            concurrency=check_count(concurrency, "concurrency"),
             ssl=ssl,
             authorize=authorized,
         )
         if disable_buffered:
-            make = partial(StreamServer, ssl=ssl, authorize=authorized)
+            make = partial(StreamServer, concurrency=concurrency, ssl=ssl, authorize=authorized)
         check = partial(check_event, streams=disable_buffered, websockets=True)
-        super().__init__(link, partial(Service, make, check))
+        super().__init__(link, partial(Service, link, make, check))

@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 class PubService:
     """One listening port to which subscribers connect; made by ``PeerPub.transport``."""
 
-    def __init__(self, publisher: Publisher):
+    def __init__(self, link: Link, publisher: Publisher):
+        self._link = link
         self._publisher = publisher
+        self._listens = False
 
     @property
     def port(self) -> int:
@@ -41,6 +43,7 @@ class PubService:
         ``ListenError``.
         """
         await self._publisher.listen(check_listen_port(port), host)
+        self._listens = True
         return self
 
     def pub(self, message: str | bytes) -> int:
@@ -52,7 +55,12 @@ class PubService:
         return self._publisher.publish(encode_message(message))
 
     async def stop(self) -> None:
-        """Disconnect all subscribers, once they have what was published, or a second later."""
+        """Withdraw the announcements of its port and disconnect all subscribers, once they have what was
+        published, or a second later.
+        """
+        if self._listens:
+            self._listens = False
+            await self._link.withdraw(self.port)
         await self._publisher.close()
 
 
@@ -79,7 +87,7 @@ class PeerPub(Serving[PubService]):
             verify_client=verify_client,
             queue_bytes=check_count(max_queue, "max_queue"),
         )
-        super().__init__(link, lambda: PubService(publisher()))
+        super().__init__(link, lambda: PubService(link, publisher()))
 
 
 class PeerSub(Listening):

@@ -75,8 +75,10 @@ class Service(Listening):
     ``listener(channel, visitor)`` what comes on it, see ``transports.ws``.
     """
 
-    def __init__(self, make: MakeServer, check: Check = check_event):
+    def __init__(self, link: Link, make: MakeServer, check: Check = check_event):
         super().__init__(check, coroutines=True)
+        self._link = link
+        self._listens = False
         receiver = Receiver(
             self._handle,
             self._handle_stream,
@@ -97,10 +99,16 @@ class Service(Listening):
         ``ListenError``.
         """
         await self._server.listen(check_listen_port(port), host)
+        self._listens = True
         return self
 
     async def stop(self, *, drain: float = limits.DRAIN_S) -> None:
-        """Accept no more; requests in hand have ``drain`` seconds to be answered, then they are dropped."""
+        """Withdraw the announcements of its port and accept no more; requests in hand have ``drain`` seconds
+        to be answered, then they are dropped.
+        """
+        if self._listens:
+            self._listens = False
+            await self._link.withdraw(self.port)
         await self._server.close(drain)
         tasks = list(self._tasks.values())
         for task in tasks:

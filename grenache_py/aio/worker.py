@@ -10,7 +10,7 @@ from typing import Any
 from .. import limits
 from ..access_log import AccessLog
 from ..actions import Actions, Dispatcher, check_names, check_request, sec_port_of
-from ..checks import check_listen_port, check_seconds
+from ..checks import check_count, check_listen_port, check_seconds
 from ..discovery import MapResult
 from ..errors import ArgumentError
 from ..sec import PREFIX, Sec
@@ -39,6 +39,7 @@ class Worker:
         timeout: float = limits.WORKER_TIMEOUT_S,
         interval: float = limits.WORKER_ANNOUNCE_S,
         access_log: FilePath | None = None,
+        concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
     ):
         self._link = link
         self._names = check_names(names)
@@ -46,6 +47,7 @@ class Worker:
         self._sec = sec
         self._timeout_s = check_seconds(timeout)
         self._interval_s = check_seconds(interval, "interval")
+        self._concurrency = check_count(concurrency, "concurrency")
         self._access_log = AccessLog(access_log)
         # By the prefix of their names.
         self._services: dict[str, Service] = {}
@@ -98,6 +100,7 @@ class Worker:
         server = PeerRPCServer(
             self._link,
             timeout=self._timeout_s,
+            concurrency=self._concurrency,
             ssl=None if sec is None else sec.ssl,
         )
         service = server.transport("server")
@@ -110,9 +113,6 @@ class Worker:
     async def stop(self, *, drain: float = limits.DRAIN_S) -> None:
         """Withdraw the announcements and accept no more; calls in hand have ``drain`` seconds to end."""
         self._link.detach(self)
-        for prefix, service in self._services.items():
-            for name in self._names:
-                await self._link.stop_announcing(prefix + name, service.port)
         await self._stop_services(drain)
         self._access_log.close()
 

@@ -62,6 +62,7 @@ class PeerRPCServer(Serving[Service]):
         *,
         timeout: float = limits.HANDLER_TIMEOUT_S,
         max_body: int = limits.BODY_BYTES_MAX,
+        concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
@@ -70,8 +71,9 @@ class PeerRPCServer(Serving[Service]):
             ws_rpc_server,
             timeout_s=check_seconds(timeout),
             max_body=check_count(max_body, "max_body"),
+            concurrency=check_count(concurrency, "concurrency"),
             ssl=check_context(ssl),
             authorize=check_authorize(authorize, ssl),
             verify_client=verify_client,
         )
-        super().__init__(link, partial(Service, make))
+        super().__init__(link, partial(Service, link, make))

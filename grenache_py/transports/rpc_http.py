@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ssl import SSLContext
 from typing import TYPE_CHECKING
 
+from .. import limits
 from ..errors import BadRequestError
 from ..tls import Certificate
 from ..wire import encode_bad_request_reply
@@ -24,6 +25,7 @@ def http_rpc_server(
     *,
     timeout_s: float,
     max_body: int,
+    concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
     ssl: SSLContext | None = None,
     authorize: Callable[[Certificate], object] | None = None,
 ) -> RpcServer:
@@ -35,7 +37,13 @@ def http_rpc_server(
         return _HttpExchanges(receive, receiver.websockets, max_body, authorize)
 
     return RpcServer(
-        receiver, exchanges, timeout_s=timeout_s, max_body=max_body, ssl=ssl, authorize=authorize
+        receiver,
+        exchanges,
+        timeout_s=timeout_s,
+        max_body=max_body,
+        concurrency=concurrency,
+        ssl=ssl,
+        authorize=authorize,
     )
 
 

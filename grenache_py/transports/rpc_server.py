@@ -227,9 +227,9 @@ class RpcServer:
     ``exchanges(receive)`` is the transport below, which calls ``receive(exchange)`` for each request.
 
     A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504; beyond
-    ``limits.REQUESTS_IN_FLIGHT_MAX`` unanswered ones, further requests are answered ``ERR_SERVER_BUSY`` with
-    status 503. With ``ssl`` it speaks TLS; ``authorize`` says who may request anything at all, others are
-    answered ``ERR_FORBIDDEN`` with status 403.
+    ``concurrency`` unanswered ones, further requests are answered ``ERR_BUSY`` with status 503. With ``ssl``
+    it speaks TLS; ``authorize`` says who may request anything at all, others are answered ``ERR_FORBIDDEN``
+    with status 403.
     """
 
     def __init__(
@@ -239,6 +239,7 @@ class RpcServer:
         *,
         timeout_s: float,
         max_body: int,
+        concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
     ):
@@ -246,6 +247,7 @@ class RpcServer:
         self._exchanges = exchanges(self._receive)
         self._timeout_s = timeout_s
         self._max_body = max_body
+        self._concurrency = concurrency
         self._ssl = ssl
         self._authorize = authorize
         # Unanswered requests and when they expire; the time limit is the same for all, so the first one is
@@ -294,8 +296,8 @@ class RpcServer:
             self._receiver.bad_request(error)
             return
         handler = Handler(self, exchange, request)
-        if len(self._unanswered) >= limits.REQUESTS_IN_FLIGHT_MAX:
-            handler.refuse(503, "ERR_SERVER_BUSY")
+        if len(self._unanswered) >= self._concurrency:
+            handler.refuse(503, "ERR_BUSY")
             return
         self._unanswered[handler] = self.loop.time() + self._timeout_s
         if self._timer is None:

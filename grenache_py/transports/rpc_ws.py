@@ -24,6 +24,7 @@ def ws_rpc_server(
     *,
     timeout_s: float,
     max_body: int,
+    concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
     ssl: SSLContext | None = None,
     authorize: Callable[[Certificate], object] | None = None,
     verify_client: VerifyClient | None = None,
@@ -35,7 +36,9 @@ def ws_rpc_server(
     def exchanges(receive: Callable[[Exchange], None]) -> _MessageServer:
         return _MessageServer(receive, max_message=max_body, authorize=authorize, verify_client=verify_client)
 
-    return RpcServer(receiver, exchanges, timeout_s=timeout_s, max_body=max_body, ssl=ssl)
+    return RpcServer(
+        receiver, exchanges, timeout_s=timeout_s, max_body=max_body, concurrency=concurrency, ssl=ssl
+    )
 
 
 class _Message:
@@ -153,7 +156,7 @@ class _MessageServer:
 
     def receive(self, exchange: _Message) -> None:
         if self.draining:
-            exchange.reply(503, _refused(exchange.body, "ERR_SERVER_BUSY"))
+            exchange.reply(503, _refused(exchange.body, "ERR_BUSY"))
         else:
             self._receive(exchange)
 

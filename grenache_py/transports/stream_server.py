@@ -75,8 +75,8 @@ class StreamExchange(StreamProtocol):
         self._server.connections.add(self)
         # For the head to come.
         self._timer = self._loop.call_later(limits.STREAM_IDLE_S, self.abort)
-        if len(self._server.connections) > limits.STREAMS_MAX:
-            self.reply(503, b'[null, "ERR_SERVER_BUSY", null]')
+        if len(self._server.connections) > self._server.connections_max:
+            self.reply(503, b'[null, "ERR_BUSY", null]')
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
@@ -211,13 +211,15 @@ class StreamServer:
     """Listens, and hands streams to ``receiver``.
 
     ``request`` has the rid and the key of the header ``_gr``, and no payload. ``authorize`` and ``ssl`` are
-    as for ``RpcServer``; at most ``limits.STREAMS_MAX`` connections are served at a time.
+    as for ``RpcServer``; at most ``concurrency`` connections are served at a time, and no more than
+    ``limits.STREAMS_MAX``.
     """
 
     def __init__(
         self,
         receiver: Receiver,
         *,
+        concurrency: int = limits.STREAMS_MAX,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
     ):
@@ -227,6 +229,7 @@ class StreamServer:
         self._server: asyncio.Server | None = None
         self._port: int | None = None
         self.connections: set[StreamExchange] = set()
+        self.connections_max = min(concurrency, limits.STREAMS_MAX)
         self._all_gone = asyncio.Event()
         self.heads = ReplyHeads(0)
         self.loop: asyncio.AbstractEventLoop

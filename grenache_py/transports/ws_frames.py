@@ -135,11 +135,11 @@ def decode_answer(message: bytes) -> list[Any] | None:
 def result_of(answer: list[Any], destination: str) -> Any:
     """The result in a reply; raises ``RemoteError`` when its error is truthy in the sense of JavaScript.
 
-    ``ERR_SERVER_BUSY``, which our servers say when they do not begin with a request, is the ``StatusError``
+    ``ERR_BUSY``, which our servers say when they do not begin with a request, is the ``StatusError``
     that it is over HTTP, so that the call may go on to another peer.
     """
     _, error, result = answer
-    if error == "ERR_SERVER_BUSY":
+    if error == "ERR_BUSY":
         busy = StatusError(destination, 503, error)
         busy.code, busy.in_doubt = error, False
         raise busy

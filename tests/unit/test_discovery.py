@@ -188,7 +188,7 @@ def test_an_unknown_policy_is_named():
 
 
 BUSY = StatusError("a", 503, "")
-BUSY.code = "ERR_SERVER_BUSY"
+BUSY.code = "ERR_BUSY"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ CLASSES = [
 ONLY_SYNC = {
     ("PeerRPCServer", "__init__", "threads"),
     ("Service", "__init__", "threads"),
+    ("Service", "__init__", "concurrency"),
     ("Worker", "__init__", "threads"),
 }
 

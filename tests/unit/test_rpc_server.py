@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from grenache_py import errors, limits
+from grenache_py import errors
 from tests.harness import eventually
 
 NODE = json.loads((Path(__file__).parent / "data" / "node_rpc_server.json").read_text("utf-8"))["cases"]
@@ -310,16 +310,17 @@ def test_an_unanswered_request_is_answered_when_its_time_is_over(flavour, caplog
     assert any("not answered within 0.1 s" in record.getMessage() for record in caplog.records)
 
 
-def test_too_many_unanswered_requests(flavour, monkeypatch):
-    monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT_MAX", 2)
+def test_too_many_unanswered_requests(flavour):
     held = {}
-    service = flavour.service(lambda rid, key, payload, handler: held.update({payload: handler}))
+    service = flavour.service(
+        lambda rid, key, payload, handler: held.update({payload: handler}), concurrency=2
+    )
     with RawClient(service.port) as one, RawClient(service.port) as two, RawClient(service.port) as three:
         for number, client in enumerate((one, two)):
             client.send(b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n["r","k",%d]' % number)
         eventually(lambda: len(held) == 2)
         status, _, body = three.post('["r","k",2]')
-        assert (status, json.loads(body)) == (503, ["r", "ERR_SERVER_BUSY", None])
+        assert (status, json.loads(body)) == (503, ["r", "ERR_BUSY", None])
         held[0].reply(None, "room again")
         assert json.loads(one.read()[2]) == ["r", None, "room again"]
         three.send(b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n["r","k",3]')

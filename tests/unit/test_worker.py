@@ -98,6 +98,7 @@ def test_the_sec_twin_heeds_the_acl(flavour, grape, actions, sec, tmp_path):
     for action in ("ping", "nonsense"):
         with pytest.raises(errors.RemoteError, match="ERR_API_AUTH"):
             client.request(f"sec:{NAME}", action)
+    eventually(lambda: log.read_bytes().count(b"\n") == 5)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["action"], line["outcome"], bool(line["fingerprint"])) for line in lines] == [
         ("getIpInfo", "ok", False),

@@ -130,5 +130,5 @@ def test_errors(error, text):
 
 def test_a_busy_server_has_not_begun():
     with pytest.raises(errors.StatusError) as caught:
-        result_of(["r", "ERR_SERVER_BUSY", None], "h:1")
+        result_of(["r", "ERR_BUSY", None], "h:1")
     assert (caught.value.busy, caught.value.in_doubt, caught.value.status) == (True, False, 503)

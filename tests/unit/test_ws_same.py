@@ -12,8 +12,9 @@ import grenache_py.aio.ws
 import grenache_py.ws
 
 CLASSES = [name for name in grenache_py.ws.__all__ if name not in ("Handler", "Visitor")]
-# The number of threads, which asyncio has no use for.
+# The number of threads, which asyncio has no use for, and that of handlers, which need no counting there.
 ONLY_SYNC = {("PeerRPCServer", "__init__", "threads"), ("Service", "__init__", "threads")}
+ONLY_SYNC |= {("Service", "__init__", "concurrency")}
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 
 

@@ -285,14 +285,13 @@ def test_an_unanswered_request_is_answered_when_its_time_is_over(ws_flavour):
         assert ask(client, '["s","k",1]') == ["s", "ERR_TIMEOUT", None]  # the late reply did not go out
 
 
-def test_too_many_unanswered_requests(ws_flavour, monkeypatch):
-    monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT_MAX", 2)
+def test_too_many_unanswered_requests(ws_flavour):
     held = []
-    service = ws_flavour.service(lambda rid, key, payload, handler: held.append(handler))
+    service = ws_flavour.service(lambda rid, key, payload, handler: held.append(handler), concurrency=2)
     with raw_client(service.port) as client:
         client.send(text('["r0","k",0]') + text('["r1","k",1]'))
         eventually(lambda: len(held) == 2)
-        assert ask(client, '["r2","k",2]') == ["r2", "ERR_SERVER_BUSY", None]
+        assert ask(client, '["r2","k",2]') == ["r2", "ERR_BUSY", None]
         for handler in held:
             handler.reply(None, None)
         assert {answer(client)[0] for _ in held} == {"r0", "r1"}
@@ -385,7 +384,7 @@ def test_stopping_answers_what_was_taken_and_takes_no_more(ws_flavour):
         stopper = threading.Thread(target=lambda: service.stop(drain=10))
         stopper.start()
         eventually(lambda: not listens(service))
-        assert ask(idle, '["late","k",1]') == ["late", "ERR_SERVER_BUSY", None]
+        assert ask(idle, '["late","k",1]') == ["late", "ERR_BUSY", None]
         assert ask(idle, "nonsense") == [None, "ERR_REQUEST_PAYLOAD_INVALID", None]
         held[0].reply(None, "still answered")
         assert answer(client) == ["r", None, "still answered"]
