@@ -38,7 +38,8 @@ picows_log = logging.getLogger(__name__ + ".picows")
 picows_log.setLevel(logging.CRITICAL)
 
 _MSG_TYPES = {TEXT: WSMsgType.TEXT, BINARY: WSMsgType.BINARY}
-# Up to here masking and joining in Python costs less than a call of the system for each frame.
+# Up to here masking and joining in Python costs less than a call of the system for each frame; beyond it the
+# other side waits for its work longer than a call takes.
 _GATHERED_BYTES = 2048
 _masks = masks()
 
@@ -181,6 +182,8 @@ class Channel(WSListener):
             self.loop.call_soon(self._flush)
         self._waiting.append(frame)
         self._waiting_bytes += len(frame)
+        if self._waiting_bytes > _GATHERED_BYTES:
+            self._flush()  # so that the other side can begin
 
     def _flush(self) -> None:
         if self._waiting:
