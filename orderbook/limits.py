@@ -14,6 +14,8 @@ QUANTITY_LOTS = 2**63 - 1
 """Largest quantity in lots: sums of what one book holds stay exact in any language that reads our files."""
 PRICE_TICKS = 2**53 - 1
 """Largest price in ticks: exact even where a reader keeps it in a double."""
+TEXTS_REMEMBERED = 4_096
+"""Names, prices and quantities of which it is remembered what their text means, to work it out only once."""
 
 # What one peer holds.
 OPEN_ORDERS = 1_000_000

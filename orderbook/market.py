@@ -150,11 +150,15 @@ class Market:
 
     def take_events(self) -> list[Event]:
         """What has been noted since this was last called, to be journaled before its effects are seen."""
-        events, self._events = self._events, []
+        events = self._events
+        if events:
+            self._events = []
         return events
 
     def file_closed(self) -> list[Order]:
         """Tell the ledger which orders have closed; returns them."""
+        if not self._closed:
+            return []
         closed, now = self._closed[:], self.clock.monotonic()
         self._closed.clear()
         for order in closed:

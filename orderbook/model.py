@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import limits
@@ -62,7 +63,7 @@ def check_name(text: object, name: str) -> str:
     Raises:
         InvalidFieldError: naming the field and the rule.
     """
-    if not isinstance(text, str) or len(text) > limits.NAME_LENGTH or not _NAME.fullmatch(text):
+    if not isinstance(text, str) or not _is_name(text):
         raise InvalidFieldError(
             name,
             f"must be 1 to {limits.NAME_LENGTH} letters, digits, '_', '.' or '-', "
@@ -71,10 +72,15 @@ def check_name(text: object, name: str) -> str:
     return text
 
 
+@lru_cache(limits.TEXTS_REMEMBERED)  # the same few names come again and again
+def _is_name(text: str) -> bool:
+    return len(text) <= limits.NAME_LENGTH and _NAME.fullmatch(text) is not None
+
+
 class Unit:
     """A decimal step (a tick or a lot) that converts between text and whole counts of itself, exactly."""
 
-    __slots__ = ("_per_step", "_scale", "decimals", "text", "trims")
+    __slots__ = ("_counts", "_per_step", "_scale", "_texts", "decimals", "text", "trims")
 
     def __init__(self, text: str, name: str, *, trims: bool):
         """``text``: the step as a decimal, such as ``"0.01"``. ``trims``: write no trailing zeros."""
@@ -87,6 +93,9 @@ class Unit:
         self.decimals = len(fraction)
         self._scale: int = 10**self.decimals
         self._per_step = int(whole + fraction)
+        # The same prices and quantities come again and again.
+        self._counts: dict[str, int] = {}
+        self._texts: dict[int, str] = {}
         if self._per_step == 0:
             raise InvalidFieldError(name, "must be more than zero")
 
@@ -103,6 +112,17 @@ class Unit:
         """
         if not isinstance(text, str):
             raise InvalidFieldError(name, 'must be a decimal string such as "0.5", so that it stays exact')
+        count = self._counts.get(text)
+        if count is None:
+            count = self._parse(text, name)
+            if len(self._counts) >= limits.TEXTS_REMEMBERED:
+                self._counts.clear()
+            self._counts[text] = count
+        if count > most:
+            raise InvalidFieldError(name, f"must be at most {self.format(most)}")
+        return count
+
+    def _parse(self, text: str, name: str) -> int:
         match = _DECIMAL.fullmatch(text) if len(text) <= limits.DECIMAL_LENGTH else None
         if match is None:
             raise InvalidFieldError(name, 'must be a plain decimal such as "0.5"')
@@ -115,12 +135,19 @@ class Unit:
             raise InvalidFieldError(name, f"must be a multiple of {self.text}")
         if count == 0:
             raise InvalidFieldError(name, "must be more than zero")
-        if count > most:
-            raise InvalidFieldError(name, f"must be at most {self.format(most)}")
         return count
 
     def format(self, count: int) -> str:
         """``count`` steps as a decimal: with all of the step's decimals, or none that are zero."""
+        text = self._texts.get(count)
+        if text is None:
+            text = self._format(count)
+            if len(self._texts) >= limits.TEXTS_REMEMBERED:
+                self._texts.clear()
+            self._texts[count] = text
+        return text
+
+    def _format(self, count: int) -> str:
         if not self.decimals:
             return str(count * self._per_step)
         whole, fraction = divmod(count * self._per_step, self._scale)

@@ -31,12 +31,13 @@ class Outbox:
 
     def after_step(self, effects: Sequence[Effect]) -> None:
         """A step has been made; these are its effects."""
+        journal = self._journal
         events = self._market.take_events()
         if events:
-            self._journal.append(events)
+            journal.append(events)
         for effect in effects:
-            if isinstance(effect, PROMISES):
-                self._journal.when_durable(partial(self._carry_out, effect))
+            if type(effect) in PROMISES and journal.waiting:
+                journal.when_durable(partial(self._carry_out, effect))
             else:
                 self._carry_out(effect)
 

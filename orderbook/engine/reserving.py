@@ -11,15 +11,16 @@ next; until then, and only then, may open quantity cross within the book.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
-
-from sortedcontainers import SortedDict
 
 from ..model import Order, Side
 from .codes import Reason
 from .entering import OPEN, Entering
 from .events import Cancellation, Execution
 from .rules import RULES, Rules
+
+_ENDED_LEASES = 1_000  # kept at the most before they are swept, beyond as many as there are live ones
 
 
 class Fill(NamedTuple):
@@ -83,7 +84,7 @@ class Reserving(Entering):
     def __init__(self, rules: Rules = RULES, on_closed: Callable[[Order], object] | None = None):
         super().__init__(rules, on_closed)
         self.reservations: dict[str, Reservation] = {}
-        self._by_lease: SortedDict = SortedDict()
+        self._leases: list[tuple[float, str]] = []  # a heap; those that have ended go when they come up
 
     # -- for counterparties ------------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class Reserving(Entering):
         for order, quantity in reservation.fills:
             self._set_aside(order, quantity)
         self.reservations[id] = reservation
-        self._by_lease[expires, id] = reservation
+        self._add_lease(reservation)
         return reservation
 
     def commit(self, reservation: Reservation, quantities: Mapping[str, int]) -> list[Fill]:
@@ -190,17 +191,34 @@ class Reserving(Entering):
 
     def expired(self, now: float) -> list[Reservation]:
         """The reservations whose lease has run out at ``now``, earliest first; they are the caller's to
-        :meth:`release`. O(1) when there is none."""
-        run_out: list[Reservation] = []
-        for (expires, _), reservation in self._by_lease.items():
-            if expires > now:
-                break
-            run_out.append(reservation)
-        return run_out
+        :meth:`release`. O(k log k); O(1) when there is none."""
+        leases, run_out, at = self._leases, [], [0]
+        while at:  # down the heap, as far as they have run out
+            place = at.pop()
+            if place < len(leases) and leases[place][0] <= now:
+                if self._is_live(leases[place]):
+                    run_out.append(leases[place])
+                at += (2 * place + 1, 2 * place + 2)
+        return [self.reservations[id] for _, id in sorted(run_out)]
 
     def next_expiry(self) -> float | None:
-        """When the next lease runs out, or None. O(1)."""
-        return float(self._by_lease.keys()[0][0]) if self._by_lease else None
+        """When the next lease runs out, or None. O(log n) for each that has ended before its time."""
+        leases = self._leases
+        while leases:
+            if self._is_live(leases[0]):
+                return leases[0][0]
+            heappop(leases)
+        return None
+
+    def _is_live(self, lease: tuple[float, str]) -> bool:
+        reservation = self.reservations.get(lease[1])
+        return reservation is not None and reservation.expires == lease[0]
+
+    def _add_lease(self, reservation: Reservation) -> None:
+        heappush(self._leases, (reservation.expires, reservation.id))
+        if len(self._leases) > 2 * len(self.reservations) + _ENDED_LEASES:
+            self._leases = [(live.expires, live.id) for live in self.reservations.values()]
+            heapify(self._leases)
 
     def _check_live(self, reservation: Reservation) -> None:
         if self.reservations.get(reservation.id) is not reservation:
@@ -209,7 +227,6 @@ class Reserving(Entering):
     def _end(self, reservation: Reservation) -> None:
         self.sequence += 1
         del self.reservations[reservation.id]
-        del self._by_lease[reservation.expires, reservation.id]
 
     # -- for an order's own way through the network --------------------------------------------------------
 

@@ -108,7 +108,7 @@ def _restored(data: Mapping[str, Any], rules: Rules, on_closed: Callable[[Order]
     for id, counterparty, purpose, expires, fills in data["reservations"]:
         held = [Fill(book.orders[order_id], lots) for order_id, lots in fills]
         book.reservations[id] = Reservation(id, counterparty, purpose, held, expires)
-        book._by_lease[expires, id] = book.reservations[id]
+        book._add_lease(book.reservations[id])
     for id, partner in data["pairs"]:
         book._partners[id] = partner
         book._partners[partner] = id

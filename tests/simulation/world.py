@@ -171,6 +171,11 @@ class SimDisk(Generic[Item]):
         """Whether anything that was appended is not durable yet."""
         return bool(self._pending)
 
+    @property
+    def waiting(self) -> int:
+        """Batches that are not durable yet."""
+        return self._appended - self._synced
+
     def append(self, batch: Sequence[Item]) -> None:
         if self.on_append is not None:
             self.on_append()
