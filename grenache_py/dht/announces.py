@@ -69,6 +69,8 @@ class OwnAnnounces:
 
     def ports(self, name: bytes, now: float) -> list[int]:
         """The ports that were announced under a name."""
+        if name not in self._ports:
+            return []
         self.purge(now)
         return sorted(self._ports.get(name, ()))
 

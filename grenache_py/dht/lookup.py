@@ -70,6 +70,7 @@ class Walk:
         "_hosts",
         "_in_flight",
         "_k",
+        "_new",
         "_own_id",
         "_suspects",
         "answers",
@@ -114,6 +115,7 @@ class Walk:
         self._entries: set[bytes] = set()
         # Candidates at each public IP address.
         self._hosts: dict[str, int] = {}
+        self._new = 0  # not asked yet
         self._in_flight = 0  # without suspects, which hold up nothing
 
     @property
@@ -134,15 +136,18 @@ class Walk:
         self._addresses.add(address)
         distance = -1 if node_id is None else self.key ^ int.from_bytes(node_id, "big")
         insort(self._candidates, Candidate(node_id, address, distance))
+        self._new += 1
 
     def seed(self, contacts: list[Contact]) -> None:
         """Begin with these contacts, the closest first as the routing table gives them."""
+        key, candidates = self.key, self._candidates
         for contact in contacts:
             address = contact.address
             self._addresses.add(address)
             if is_public(address[0]):
                 self._hosts[address[0]] = self._hosts.get(address[0], 0) + 1
-            self._candidates.append(Candidate(contact.id, address, self.key ^ contact.long_id))
+            candidates.append(Candidate(contact.id, address, key ^ contact.long_id))
+        self._new += len(contacts)
 
     def start(self) -> None:
         """Begin; with nobody to ask it is done at once."""
@@ -228,6 +233,11 @@ class Walk:
 
     def _advance(self) -> None:
         """Ask the closest that are still to be asked; done when the ``k`` closest alive have answered."""
+        if not self._in_flight and not self._new:
+            self._finish()
+            return
+        if not self._new and len(self._candidates) <= self._k:
+            return
         waiting = False
         alive = 0
         for candidate in self._candidates:
@@ -241,6 +251,7 @@ class Walk:
                 else:
                     self._in_flight += 1
                 candidate.state = state = _ASKED
+                self._new -= 1
                 self._ask(self, candidate)
             if state == _FAILED:
                 continue
@@ -263,7 +274,7 @@ class Walk:
 class PeerWalk(Walk):
     """A ``get_peers`` walk: gathers the peers of a name from all who know some."""
 
-    __slots__ = ("values",)
+    __slots__ = ("peers", "values")
     method = b"get_peers"
     field = b"info_hash"
 
@@ -271,6 +282,8 @@ class PeerWalk(Walk):
         super().__init__(*args)
         #: compact peers, as a set that keeps its order
         self.values: dict[bytes, None] = {}
+        #: the answer made of them, once somebody has made it
+        self.peers: list[bytes] | None = None
 
     @property
     def found(self) -> bool:

@@ -25,7 +25,6 @@ from .bounds import (
     STRANGER_REPLY_RATIO,
     TICK_S,
     VALUES_MAX,
-    WAITING_MAX,
     WALKS_MAX,
 )
 from .counters import Counters
@@ -57,7 +56,6 @@ from .walks import Walks
 
 # Under which a look-up lists what was announced here while nobody else tells our address.
 _LOOPBACK = "127.0.0.1"
-_BUSY = "too many requests are under way"
 
 
 class Busy(Exception):
@@ -136,7 +134,6 @@ class DhtNode:
             emit=emit,
         )
         self._answers = Answers(random)
-        self._lookups: dict[bytes, list[Callable[[list[bytes]], None]]] = {}
         self._holders = HolderCache(self.settings.max_tables)
         self._timer: Timer | None = None
 
@@ -196,27 +193,18 @@ class DhtNode:
         if answer is not None:
             done(answer)
             return
-        callers = self._lookups.get(name)
-        if callers is not None:
-            if len(callers) >= WAITING_MAX:
-                raise Busy(_BUSY)
-            callers.append(done)
-            return
         self._check_busy(name)
-        self._lookups[name] = [done]
-        self._walks.for_peers(name, self._looked_up)
+        self._walks.for_peers(name, lambda walk: done(self._peers_of(walk)))
 
-    def _looked_up(self, walk: PeerWalk) -> None:
-        callers = self._lookups.pop(walk.target, None)
-        if callers is not None:
-            peers = self._peers_of(walk.target, walk)
-            self._answers.keep(walk.target, peers, self._clock())
-            for done in callers:
-                done(peers)
+    def _peers_of(self, walk: PeerWalk) -> list[bytes]:
+        """The answer to a look-up; the same list for all who share the walk."""
+        if walk.peers is None:
+            now = self._clock()
+            walk.peers = self._list_peers(walk.target, walk.values, now)
+            self._answers.keep(walk.target, walk.peers, now)
+        return walk.peers
 
-    def _peers_of(self, name: bytes, walk: PeerWalk) -> list[bytes]:
-        now = self._clock()
-        found = walk.values
+    def _list_peers(self, name: bytes, found: dict[bytes, None], now: float) -> list[bytes]:
         withdrawn = self.own.withdrawn(name, now)
         for peer in self.peers.get(name, now, VALUES_MAX, self._random):
             found[peer] = None
@@ -337,9 +325,9 @@ class DhtNode:
         walk.salt = salt
         self._walks.run(walk, lambda walk: done(walk.item, walk.reply))
 
-    def _check_busy(self, name: bytes = b"") -> None:
-        if len(self._walks) >= WALKS_MAX or self._walks.waiting_for(name) >= WAITING_MAX:
-            raise Busy(_BUSY)
+    def _check_busy(self, name: bytes | None = None) -> None:
+        if self._walks.full(name):
+            raise Busy("too many requests are under way")
 
     # Datagrams.
 

@@ -79,6 +79,8 @@ class PeerStore:
 
     def get(self, name: bytes, now: float, limit: int, random: Random) -> list[bytes]:
         """The peers of a name; a random ``limit`` of them when there are more."""
+        if name not in self._names:
+            return []
         self.purge(now)
         found = self._names.get(name)
         if found is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from .bootstrap import Bootstrap
-from .bounds import SUSPECT_S, SUSPECTS_MAX, K
+from .bounds import SUSPECT_S, SUSPECTS_MAX, WAITING_MAX, WALKS_MAX, K
 from .counters import Counters
 from .krpc import Address
 from .lookup import Candidate, PeerWalk, Walk
@@ -38,8 +38,8 @@ class Walks:
         self._clock = clock
         self._counters = counters
         self._concurrency = concurrency
-        self._under_way: dict[Walk, Callable[[Any], None]] = {}
-        self._peer_walks: dict[bytes, list[Callable[[PeerWalk], None]]] = {}
+        self._under_way: dict[Walk, list[Callable[[Any], None]]] = {}
+        self._peer_walks: dict[bytes, PeerWalk] = {}
         # Nodes that let a query time out, and until when they are not waited for; in the order of that time.
         self._suspects: OrderedDict[Address, float] = OrderedDict()
 
@@ -70,25 +70,24 @@ class Walks:
 
     def run(self, walk: AnyWalk, done: Callable[[AnyWalk], None]) -> None:
         walk.began = self._clock()
-        self._under_way[walk] = done
+        self._under_way[walk] = [done]
         walk.start()
 
     def for_peers(self, name: bytes, done: Callable[[PeerWalk], None]) -> None:
         """Walk to those who know the peers of a name; simultaneous walks for one name are one."""
-        waiting = self._peer_walks.get(name)
-        if waiting is not None:
-            waiting.append(done)
-            return
-        self._peer_walks[name] = [done]
-        self.run(self.to(PeerWalk, name), self._peers_walked)
+        walk = self._peer_walks.get(name)
+        if walk is not None:
+            self._under_way[walk].append(done)
+        else:
+            self._peer_walks[name] = walk = self.to(PeerWalk, name)
+            self.run(walk, done)
 
-    def waiting_for(self, name: bytes) -> int:
-        """How many share the walk for a name."""
-        return len(self._peer_walks.get(name, ()))
-
-    def _peers_walked(self, walk: PeerWalk) -> None:
-        for done in self._peer_walks.pop(walk.target):
-            done(walk)
+    def full(self, name: bytes | None = None) -> bool:
+        """Whether there are as many walks as may be, or as many callers of the walk for a name."""
+        if len(self._under_way) >= WALKS_MAX:
+            return True
+        walk = self._peer_walks.get(name) if name is not None else None
+        return walk is not None and len(self._under_way[walk]) >= WAITING_MAX
 
     def hurry(self, now: float) -> None:
         """End the wait for those who are too slow; they are suspects for a while."""
@@ -110,12 +109,18 @@ class Walks:
 
     def acquit(self, address: Address) -> None:
         """It has answered."""
-        self._suspects.pop(address, None)
+        if self._suspects:
+            self._suspects.pop(address, None)
 
     def _ended(self, walk: Walk) -> None:
-        self._counters.walks += 1
-        self._counters.walk_seconds += self._clock() - walk.began
-        self._under_way.pop(walk)(walk)
+        counters = self._counters
+        counters.walks += 1
+        counters.walk_seconds += self._clock() - walk.began
+        callers = self._under_way.pop(walk)
+        if self._peer_walks.get(walk.target) is walk:
+            del self._peer_walks[walk.target]
+        for done in callers:
+            done(walk)
 
     def _ask(self, walk: Walk, candidate: Candidate) -> None:
         if candidate.suspect and self._transactions.expects(candidate.address):
