@@ -36,15 +36,17 @@ class OwnAnnounces:
         return announce in self._deadlines
 
     def add(self, name: bytes, port: int, now: float) -> None:
-        self.purge(now)
-        self._withdrawn.pop((name, port), None)
-        if (name, port) in self._deadlines:
-            self._deadlines[name, port] = now + self._max_age_s
-            self._deadlines.move_to_end((name, port))
+        announce = name, port
+        if self._withdrawn:
+            self._withdrawn.pop(announce, None)
+        if announce in self._deadlines:
+            self._deadlines[announce] = now + self._max_age_s
+            self._deadlines.move_to_end(announce)
             return
+        self.purge(now)
         if len(self._deadlines) >= self._max_announces:
             self._drop(next(iter(self._deadlines)))
-        self._deadlines[name, port] = now + self._max_age_s
+        self._deadlines[announce] = now + self._max_age_s
         self._ports.setdefault(name, set()).add(port)
 
     def withdraw(self, name: bytes, port: int, now: float) -> bool:

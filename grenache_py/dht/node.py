@@ -250,7 +250,7 @@ class DhtNode:
                 self._walks.for_peers(name, walked)
 
         holders = self._holders.get(name, now)
-        if holders and not any(self._walks.suspected(address) for address, _ in holders):
+        if holders and not self._walks.suspected(holders):
             self._storing.announce(holders, name, port, told)
         else:
             self._walks.for_peers(name, walked)

@@ -51,7 +51,6 @@ class PeerStore:
 
     def announce(self, name: bytes, peer: bytes, source: str, now: float) -> None:
         """Store a peer, or renew it. ``source`` is the IP address of who announced it."""
-        self.purge(now)
         record = name, peer
         known = self._expiry.get(record)
         if known is not None and known[1] == source:
@@ -60,6 +59,7 @@ class PeerStore:
             self._names[name].move_to_end(peer)
             self._sources[source].move_to_end(record)
             return
+        self.purge(now)
         self._drop(record)
         by_source = self._sources.get(source)
         if by_source is not None and len(by_source) >= self._max_per_source:

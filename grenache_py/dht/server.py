@@ -153,4 +153,5 @@ _HANDLERS: dict[bytes, Callable[[Tables, Address, Args, float, int], Args]] = {
 
 
 def _nodes(tables: Tables, target: bytes, nodes_max: int) -> bytes:
-    return b"".join([contact.compact for contact in tables.routing.closest(key_of(target), nodes_max)])
+    contacts = tables.routing.closest(key_of(target), nodes_max)
+    return b"".join([contact.compact for contact in contacts])

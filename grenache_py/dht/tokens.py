@@ -39,10 +39,10 @@ class Tokens:
     def valid(self, token: bytes, sender: Address, target: bytes, now: float) -> bool:
         if now - self._rotated >= TOKEN_ROTATE_S:
             self._rotate(now)
-        # Both are always compared, in constant time.
-        current = hmac.compare_digest(token, _token(self._current, sender, target))
-        previous = hmac.compare_digest(token, _token(self._previous, sender, target))
-        return current or previous
+        # Each in constant time; which of the two it was is no secret.
+        return hmac.compare_digest(token, _token(self._current, sender, target)) or hmac.compare_digest(
+            token, _token(self._previous, sender, target)
+        )
 
     def _rotate(self, now: float) -> None:
         fresh = self._random_bytes(_SECRET_BYTES)

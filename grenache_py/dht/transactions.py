@@ -52,14 +52,15 @@ class Transactions:
         self, address: Address, method: bytes, args: dict[bytes, Any], done: Done, context: Any
     ) -> None:
         """Send a query, or queue it when many are under way there already."""
-        count = self._in_flight.get(address, 0)
+        in_flight = self._in_flight
+        count = in_flight.get(address, 0)
         if len(self._pending) >= PENDING_MAX or self._queued >= QUEUED_MAX:
             self._doomed.append((address, method, args, done, context))
         elif count >= IN_FLIGHT_PER_ADDRESS:
             self._queues.setdefault(address, deque()).append((address, method, args, done, context))
             self._queued += 1
         else:
-            self._in_flight[address] = count + 1
+            in_flight[address] = count + 1
             self._transmit(address, method, args, done, context)
 
     def take(self, transaction_id: Any, address: Address) -> tuple[Done, Any] | None:
@@ -106,19 +107,19 @@ class Transactions:
 
     def _release(self, address: Address) -> None:
         """A query to this address has ended: the next one that waits for it may go."""
-        queue = self._queues.get(address)
-        if queue is not None:
-            query = queue.popleft()
-            self._queued -= 1
-            if not queue:
-                del self._queues[address]
-            self._transmit(*query)
-            return
-        count = self._in_flight[address] - 1
+        if self._queued:
+            queue = self._queues.get(address)
+            if queue is not None:
+                query = queue.popleft()
+                self._queued -= 1
+                if not queue:
+                    del self._queues[address]
+                self._transmit(*query)
+                return
+        in_flight = self._in_flight
+        count = in_flight.pop(address) - 1
         if count:
-            self._in_flight[address] = count
-        else:
-            del self._in_flight[address]
+            in_flight[address] = count
 
     def check(self) -> None:
         """Assert what always holds; for tests."""

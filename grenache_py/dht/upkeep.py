@@ -98,6 +98,10 @@ class Upkeep:
     def answered(self, node_id: bytes, address: Address, now: float) -> None:
         """A query of ours was answered from there."""
         self._walks.acquit(address)
+        contact = self._routing.by_address.get(address)
+        if contact is not None and contact.id == node_id and not contact.failures:
+            contact.seen = now  # nothing new
+            return
         fresh, oldest = self._routing.answered(node_id, address, now)
         contact = self._routing.by_address.get(address)
         if contact is None:

@@ -12,6 +12,7 @@ from .counters import Counters
 from .krpc import Address
 from .lookup import Candidate, PeerWalk, Walk
 from .routing import Routing
+from .storing import Holders
 from .transactions import Reply, Transactions
 
 AnyWalk = TypeVar("AnyWalk", bound=Walk)
@@ -104,8 +105,9 @@ class Walks:
         if len(self._suspects) > SUSPECTS_MAX:
             self._suspects.popitem(last=False)
 
-    def suspected(self, address: Address) -> bool:
-        return address in self._suspects
+    def suspected(self, holders: Holders) -> bool:
+        """Whether one of these nodes was silent lately."""
+        return bool(self._suspects) and any(address in self._suspects for address, _ in holders)
 
     def acquit(self, address: Address) -> None:
         """It has answered."""

@@ -292,6 +292,41 @@ def move(transport: asyncio.Transport, protocol: asyncio.BaseProtocol, data: byt
 class _Connection(asyncio.Protocol):
     """One connection: parses, dispatches in order, and delivers the replies in the order of the requests."""
 
+    # More attributes than instances of a class can share the dict keys of, without slots.
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_bytes",
+        "_continue_due",
+        "_corked",
+        "_corked_bytes",
+        "_dispatching",
+        "_eof",
+        "_expects",
+        "_head_bytes",
+        "_head_done",
+        "_headers",
+        "_hosts",
+        "_in_flight",
+        "_lingering",
+        "_modern",
+        "_parser",
+        "_reading",
+        "_receiving",
+        "_refused",
+        "_served",
+        "_since",
+        "_stopped",
+        "_target",
+        "_transport",
+        "_waiting",
+        "_write_blocked",
+        "closed",
+        "peer",
+        "server",
+        "ssl_object",
+    )
+
     def __init__(self, server: HttpServer) -> None:
         self.server = server
         self.closed = False

@@ -166,15 +166,13 @@ class Campaign:
         walk = next((walk for walk in node._walks._under_way if walk.target == name), None)
         if walk is None:
             return  # it knew nobody to ask
-        finish = node._walks._under_way[walk]
 
-        def finished(walk: MeasuredWalk) -> None:
+        def walked(walk: MeasuredWalk) -> None:
             measured.queries.append(walk.asked)
             if walk.found_at is not None:
                 measured.hops.append(walk.found_at)
-            finish(walk)
 
-        node._walks._under_way[walk] = finished
+        node._walks._under_way[walk].append(walked)
 
     def run(self) -> list[Measured]:
         return [
