@@ -93,6 +93,10 @@ class Process:
         self._popen.stdin.write(line + "\n")
         self._popen.stdin.flush()
 
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self._popen.send_signal(signal.SIGINT)
+
     def kill(self) -> None:
         """``kill -9``, and wait for the end."""
         self._popen.kill()

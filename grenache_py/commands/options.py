@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import ssl
 import sys
@@ -18,6 +17,7 @@ from .. import limits
 from ..aio import Link, PeerRPCClient, PeerRPCServer
 from ..aio.client import Client
 from ..aio.service import Service, Serving
+from ..codec import decode_json
 from ..tls import client_context, server_context
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -211,8 +211,8 @@ def read_payload(given: str, text: bool, action: str | None) -> Any:
         payload: Any = given
     else:
         try:
-            payload = json.loads(given)
-        except (ValueError, RecursionError) as error:
+            payload = decode_json(given.encode("utf-8", "surrogateescape"))
+        except ValueError as error:
             raise click.UsageError(
                 f"PAYLOAD is not JSON ({error}); quote texts twice or use --text"
             ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
 import shutil
@@ -16,8 +15,7 @@ import click
 
 from .. import limits
 from ..aio import Handler
-from ..codec import encode_json
-from ..errors import ArgumentError
+from ..codec import decode_json, encode_json
 from .child import Ended, TooLong, TooMuch, run_command
 from .options import Network, network_options
 from .terminal import Stop, as_json, json_option, log_to_stderr, milliseconds, printable, run, tell
@@ -177,11 +175,7 @@ class Worker:
             error, result = await self._answer(payload)
         finally:
             self._running.release()
-        try:
-            handler.reply(error, result)
-        except ArgumentError as refused:  # what it wrote has no form on the wire
-            error = f"ERR_EXEC: its output can't be sent: {refused}"
-            handler.reply(error)
+        handler.reply(error, result)
         if self.told is not None:
             self.told((handler.peer, time.monotonic() - started, error))
 
@@ -216,8 +210,8 @@ def result_of(output: bytes, as_text: bool) -> Any:
     """What an output says: its JSON, or where it is none, or is not to be, its text."""
     if not as_text:
         try:
-            return json.loads(output)
-        except (ValueError, RecursionError):
+            return decode_json(output)
+        except ValueError:
             pass
     text = output.decode("utf-8", "replace")
     return text[:-1] if text.endswith("\n") else text

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -92,7 +93,9 @@ def hint(error: GrenacheError) -> str:
     if isinstance(error, TimeoutError) and error.in_doubt:
         return "it may have been done all the same; --timeout waits longer"
     if isinstance(error, ConnectionLost):
-        return "it may have been done all the same; TLS needs --tls-ca, a WebSocket --transport ws"
+        return "it may have been done all the same; a service may want --tls-ca, --tls-cert or --transport ws"
+    if isinstance(error.__cause__, ssl.SSLError):
+        return "TLS: do --tls-ca, --tls-cert and --tls-key fit this service, and does it speak TLS?"
     if isinstance(error, ConnectError):
         return (
             "it may have gone a moment ago: Grapes list a service for up to 160 s after its last announcement"
