@@ -129,10 +129,13 @@ def to_plain(event: Event) -> Any:
     return msgspec.to_builtins(event)
 
 
-def from_plain(plain: object) -> Event:
-    """The event of :func:`to_plain`. Raises JournalError for what is none."""
+def unpack(data: bytes) -> Event:
+    """The event of :func:`to_plain`, as msgpack wrote it. Raises JournalError for what is none."""
     try:
-        event: Event = msgspec.convert(plain, Event)
-    except msgspec.ValidationError as error:
+        event: Event = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise JournalError(f"no event: {error}") from error
     return event
+
+
+_decoder = msgspec.msgpack.Decoder(Event)

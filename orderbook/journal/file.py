@@ -14,6 +14,7 @@ changed byte in a page that still parses, a missing row) the checksums, numbers 
 from __future__ import annotations
 
 import heapq
+import itertools
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 import msgpack
 
 from ..errors import JournalError
-from ..events import Event, Executed, Signed, from_plain, to_plain
+from ..events import Event, Executed, Signed, to_plain
 from ..recovery import Recovered
 from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, checksum, connect, trade_keys
 
@@ -73,7 +74,7 @@ def _tables() -> list[Any]:
 
 TABLES = _tables()
 
-Unread = tuple[int, Callable[[], Event]]
+Unread = tuple[int, Callable[[], Event] | None]
 """Number of an event, and how to read it: its row is checked then, so that faults are met in their order."""
 
 _in_use: set[Path] = set()
@@ -245,26 +246,35 @@ class JournalFile:
 
     def recover(self) -> Recovered:
         """What snapshot and events add up to. Raises JournalError for a damaged file."""
-        return self.snapshot().apply(event for _, event in self.events())
+        return self.snapshot().apply(event for _, event in self._after_snapshot(proofs=False))
 
     def snapshot(self) -> Recovered:
         """What the events up to :meth:`snapshot_number` add up to. Raises JournalError."""
         state = Recovered(self.meta["peer"], self.meta["market"])
         rows = self._rows.select("SELECT number, trades, data, checksum FROM snapshot")
         for number, trades, data, check in rows:
-            state.load(self._rows.unpack("snapshot", number, data, check))
+            packed = self._rows.checked("snapshot", number, data, check)
+            try:
+                state.load(msgpack.unpackb(packed))
+            except ValueError as error:
+                raise self._rows.damaged("the snapshot is no msgpack") from error
             if state.archived_trades != trades:
                 raise self._rows.damaged("the snapshot stands for another number of trades")
         return state
 
     def events(self) -> Iterator[tuple[int, Event]]:
         """Number and event, in order, of all that no snapshot stands for. Raises JournalError."""
+        return self._after_snapshot(proofs=True)
+
+    def _after_snapshot(self, *, proofs: bool) -> Iterator[tuple[int, Event]]:
+        """As :meth:`events`; without ``proofs`` these are only counted: a start needs no more of them."""
         last, trades = self._snapshot_end()
-        sources = (self._events(last), self._trades(trades), self._proofs(last))
+        sources = (self._events(last), self._trades(trades), self._proofs(last, read=proofs))
         for expected, (number, read) in enumerate(heapq.merge(*sources, key=_number), last + 1):
             if number != expected:
                 raise self._rows.damaged(f"event {expected} is missing")
-            yield number, read()
+            if read is not None:
+                yield number, read()
 
     def kept(self) -> Iterator[tuple[int, Event]]:
         """Number and event, in order, of the trades and proofs up to the snapshot. Raises JournalError."""
@@ -272,6 +282,7 @@ class JournalFile:
         for number, read in heapq.merge(self._trades(0), self._proofs(0), key=_number):
             if number > last:
                 return
+            assert read is not None
             yield number, read()
 
     def snapshot_number(self) -> int:
@@ -293,7 +304,7 @@ class JournalFile:
         for (fault,) in self._rows.select("PRAGMA integrity_check"):
             if fault != "ok":
                 raise self._rows.damaged(fault)
-        for _ in self.kept():
+        for _ in itertools.chain(self.kept(), self.events()):
             pass
         return self.recover().finish()
 
@@ -305,9 +316,9 @@ class JournalFile:
         for expected, row in enumerate(self._pages(TRADE_COLUMNS, "trades", "position", above), above + 1):
             yield self._whole(row[1], "trades"), partial(self._trade, expected, row)
 
-    def _proofs(self, above: int) -> Iterator[Unread]:
-        for row in self._pages(PROOF_COLUMNS, "proofs", "number", above):
-            yield row[0], partial(self._rows.proof, row)
+    def _proofs(self, above: int, *, read: bool = True) -> Iterator[Unread]:
+        for row in self._pages(PROOF_COLUMNS if read else "number", "proofs", "number", above):
+            yield row[0], partial(self._rows.proof, row) if read else None
 
     def _whole(self, number: object, table: str) -> int:
         """``number``, unless a changed byte has made it something else."""
@@ -316,8 +327,7 @@ class JournalFile:
         return number
 
     def _event(self, row: Any) -> Event:
-        number, data, check = row
-        return from_plain(self._rows.unpack("events", number, data, check))
+        return self._rows.event("events", *row)
 
     def _trade(self, expected: int, row: Any) -> Event:
         if row[0] != expected:

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import msgpack
-
 from ..errors import JournalError
-from ..events import Executed, Signed, from_plain
+from ..events import Event, Executed, Signed, unpack
 
 TRADE_COLUMNS = "position, number, match_id, maker_order, taker_order, data, checksum"
 PROOF_COLUMNS = "number, match_id, data, checksum"
@@ -50,20 +48,21 @@ class Rows:
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self.damaged(str(error)) from error
 
-    def unpack(self, table: str, number: object, data: object, check: object) -> Any:
-        """What is packed in a row. Raises JournalError for one that has changed."""
+    def checked(self, table: str, number: object, data: object, check: object) -> bytes:
+        """The data of a row. Raises JournalError for one that has changed."""
         # A changed byte may turn any column into another type.
         if not isinstance(number, int) or not isinstance(data, bytes) or checksum(number, data) != check:
             raise self.damaged(f"row {number} of {table} has changed")
-        try:
-            return msgpack.unpackb(data)
-        except ValueError as error:
-            raise self.damaged(f"row {number} of {table} is no msgpack") from error
+        return data
+
+    def event(self, table: str, number: object, data: object, check: object) -> Event:
+        """The event in a row. Raises JournalError."""
+        return unpack(self.checked(table, number, data, check))
 
     def trade(self, row: Sequence[Any]) -> Executed:
         """The trade in a row of :data:`TRADE_COLUMNS`. Raises JournalError."""
         position, number, match_id, maker_order, taker_order, data, check = row
-        event = from_plain(self.unpack("trades", number, data, check))
+        event = self.event("trades", number, data, check)
         if not isinstance(event, Executed):
             raise self.damaged(f"row {number} of trades is none")
         if (match_id, maker_order, taker_order) != trade_keys(event, self._peer):
@@ -73,7 +72,7 @@ class Rows:
     def proof(self, row: Sequence[Any]) -> Signed:
         """The proof in a row of :data:`PROOF_COLUMNS`. Raises JournalError."""
         number, match_id, data, check = row
-        event = from_plain(self.unpack("proofs", number, data, check))
+        event = self.event("proofs", number, data, check)
         if not isinstance(event, Signed) or event.match_id != match_id:
             raise self.damaged(f"row {number} of proofs is filed under what it is not")
         return event

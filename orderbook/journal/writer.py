@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,6 +147,19 @@ class SqliteJournal:
             self._waiting.popleft()[1]()
 
 
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """For replaying events: what they make stays, and to look at it again and again would take longer than
+    all the rest."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def open_journal(
     path: Path, peer: str, instrument: Instrument, durability: str, loop: asyncio.AbstractEventLoop
 ) -> tuple[SqliteJournal, Recovered]:
@@ -167,7 +182,8 @@ def open_journal(
     file = JournalFile(path, durability=durability, create=meta)
     try:
         long = file.number - file.snapshot_number() > limits.JOURNAL_TAIL
-        recovered = file.compact() if long else file.recover()
+        with no_garbage_collection():
+            recovered = file.compact() if long else file.recover()
     except BaseException:
         file.close()
         raise
