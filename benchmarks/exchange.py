@@ -40,8 +40,8 @@ IN_FLIGHT = (1, 16)
 async def run_peer(conf: dict[str, Any]) -> None:
     """A maker rests one order and serves; a taker submits what it is told to."""
     from grenache_py.aio import Link
+    from orderbook.entry import NewOrder
     from orderbook.model import Instrument
-    from orderbook.negotiation import NewOrder
     from orderbook.worker import Worker
 
     journals = Path(conf["journal"]) if conf["journal"] else None

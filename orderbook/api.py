@@ -27,10 +27,10 @@ import msgspec
 from aiohttp import web
 
 from . import limits
+from .entry import NewOrder
 from .errors import InvalidFieldError, OrderBookError
 from .market import Market
 from .model import Order, OrderStatus, Side
-from .negotiation import NewOrder
 from .worker import HostedMarket, Worker
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,8 @@
     ├── UnknownMarketError         unknown_market    this peer does not trade it
     ├── UnknownOrderError          unknown_order     no such order here (or swept long after it closed)
     ├── OrderClosedError           order_closed      it is filled or cancelled already
+    ├── OrderRefusedError          (the engine's)    a rule of the book forbids it; see docs/engine.md
+    ├── UnderWayError              under_way         the order is on its way through the network
     ├── DuplicateOrderError        duplicate_order   the client order id was used for a different order
     ├── BusyError                  busy              a bound is reached; try again later
     ├── ProtocolError              protocol          a peer said what the protocol does not allow
@@ -51,6 +53,22 @@ class UnknownOrderError(OrderBookError):
 
 class OrderClosedError(OrderBookError):
     code = "order_closed"
+
+
+class OrderRefusedError(OrderBookError):
+    """The book refuses an order, or a change of one.
+
+    Attributes:
+        code: Why, the value of an :class:`orderbook.engine.Code`: ``"post_only_crosses"``, ….
+    """
+
+    def __init__(self, code: str, rule: str):
+        super().__init__(rule)
+        self.code = code
+
+
+class UnderWayError(OrderBookError):
+    code = "under_way"
 
 
 class DuplicateOrderError(OrderBookError):

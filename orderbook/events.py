@@ -14,10 +14,14 @@ from msgspec import Struct
 
 from .errors import JournalError
 from .model import Order, Side, Trade
+from .terms import GTC, IOC, Terms
 
 
-class Accepted(Struct, tag="accepted", frozen=True):
-    """An order was taken from a client."""
+class Accepted(Struct, tag="accepted", frozen=True, omit_defaults=True):
+    """An order was taken from a client. ``terms`` None: a plain one.
+
+    Journals from before ``terms`` was kept tell by ``rests`` that an order is immediate or cancel.
+    """
 
     order_id: str
     owner: str
@@ -27,12 +31,33 @@ class Accepted(Struct, tag="accepted", frozen=True):
     time_ms: int
     client_order_id: str | None = None
     rests: bool = True
+    terms: Terms | None = None
 
 
-class Cancelled(Struct, tag="cancelled", frozen=True):
-    """All of an order that neither is nor becomes filled is taken back."""
+class Amended(Struct, tag="amended", frozen=True):
+    """An order has another price or quantity now. It has lost its place in the queue, unless the price is the
+    same and the quantity no larger."""
 
     order_id: str
+    price: int
+    quantity: int
+
+
+class Triggered(Struct, tag="triggered", frozen=True):
+    """A stop order has come alive."""
+
+    order_id: str
+
+
+class Cancelled(Struct, tag="cancelled", frozen=True, omit_defaults=True):
+    """All of an order that neither is nor becomes filled is taken back; or only ``quantity`` lots of it.
+
+    ``reason`` is one of :class:`~orderbook.engine.codes.Reason`; None in journals from before it was kept.
+    """
+
+    order_id: str
+    reason: str | None = None
+    quantity: int | None = None
 
 
 class Executed(Struct, tag="executed", frozen=True):
@@ -78,7 +103,7 @@ class Signed(Struct, tag="signed", frozen=True):
     answer: dict[str, Any]
 
 
-Event = Accepted | Cancelled | Executed | Intended | Refused | Signed
+Event = Accepted | Amended | Triggered | Cancelled | Executed | Intended | Refused | Signed
 
 
 def accepted_event(order: Order) -> Accepted:
@@ -90,7 +115,22 @@ def accepted_event(order: Order) -> Accepted:
         quantity=order.quantity,
         time_ms=order.time_ms,
         client_order_id=order.client_order_id,
-        rests=order.rests,
+        terms=None if order.terms is GTC else order.terms,
+    )
+
+
+def order_of(event: Accepted) -> Order:
+    """The order that was accepted, as it was then."""
+    terms = event.terms or (GTC if event.rests else IOC)
+    return Order(
+        id=event.order_id,
+        owner=event.owner,
+        side=Side(event.side),
+        price=event.price,
+        quantity=event.quantity,
+        terms=terms,
+        time_ms=event.time_ms,
+        client_order_id=event.client_order_id,
     )
 
 

@@ -31,6 +31,7 @@ class Ledger:
         self._peer = peer
         self._orders: dict[str, Order] = {}
         self._by_client_id: dict[tuple[str, str], str] = {}
+        self._submitted: dict[str, tuple[int, int]] = {}
         self._closed: deque[tuple[float, str]] = deque()
         self._trades: deque[Trade] = deque()
         self._by_match: dict[tuple[str, str], list[Trade]] = {}
@@ -44,10 +45,23 @@ class Ledger:
 
     # -- orders ------------------------------------------------------------------------------------------
 
-    def add_order(self, order: Order) -> None:
+    def add_order(self, order: Order, submitted: tuple[int, int] | None = None) -> None:
+        """``submitted``: its price and quantity at first, if they were others."""
         self._orders[order.id] = order
+        if submitted is not None:
+            self._submitted[order.id] = submitted
         if order.client_order_id is not None:
             self._by_client_id[order.owner, order.client_order_id] = order.id
+
+    def amended(self, order: Order, price: int, quantity: int) -> None:
+        """``order`` had this price and quantity until now."""
+        self._submitted.setdefault(order.id, (price, quantity))
+
+    def same(self, known: Order, order: Order) -> bool:
+        """Whether ``order``, new from a client, is what ``known`` was when it was submitted."""
+        price, quantity = self._submitted.get(known.id, (known.price, known.quantity))
+        alike = (known.side, known.terms, quantity) == (order.side, order.terms, order.quantity)
+        return alike and (known.terms.market or price == order.price)
 
     def knows(self, id: str) -> bool:
         return id in self._orders
@@ -100,6 +114,7 @@ class Ledger:
             if order.client_order_id is not None:
                 self._by_client_id.pop((order.owner, order.client_order_id), None)
             self._by_order.pop(id, None)
+            self._submitted.pop(id, None)
             swept += 1
         return swept
 

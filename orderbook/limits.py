@@ -79,7 +79,12 @@ CONTENDED_RETRY_S = (0.03, 1.0)
 CONTENDED_RETRIES = 8
 """Announcements repeated for contention alone; after that the heartbeat finds what still crosses."""
 ROUNDS = 8
-"""Announcements of one order in a row while progress is made."""
+"""Announcements of one order in a row that get nothing: what was offered was refused."""
+ROUNDS_MAX = ICEBERG_TIPS
+"""Announcements of one order in a row while each gets something: as many as an iceberg has tips."""
+LEASE_LEFT_S = 0.25
+"""What must be left of a lease when a fill-or-kill order is confirmed: many times a message's way, and less
+than the shortest lease has left when all peers have had their time to answer."""
 HEARTBEAT_S = 1.0
 """Mean pause between heartbeats, jittered by a quarter."""
 HEARTBEATS_MISSED = 5

@@ -74,7 +74,7 @@ class Maker:
         quantity = instrument.quantity(announced.quantity, "order.quantity")
 
         now = self._market.clock.monotonic()
-        effects = self.expire(now)
+        effects = self.expire(now) + self._market.expire_orders()
         key = (sender, announced.id, message.round)
         reservation = self._book.reservations.get(self._lock_of.get(key, ""))
         contended = False
@@ -131,6 +131,7 @@ class Maker:
         except OrderBookError as error:
             return self._rejected(str(error)), effects + self._end(reservation)
         executed = self._book.commit(reservation, quantities)
+        caused = self._book.events
         time_ms = self._market.clock.time_ms()
         trades = [
             self._market.trade(
@@ -138,7 +139,7 @@ class Maker:
             )
             for order, quantity in executed
         ]
-        effects += self._market.traded(trades)
+        effects += self._market.traded(trades) + self._market.happened(caused)
         self._standings[sender].wasted = 0
         effects += self._ended(reservation)
         return self._committed(trades), effects
@@ -154,6 +155,9 @@ class Maker:
         """Free every reservation whose lease has run out."""
         effects: list[Effect] = []
         for reservation in self._book.expired(now):
+            if reservation.counterparty == self._market.peer:
+                effects += self._market.free(reservation)  # our own book's offer to ourselves
+                continue
             standing = self._standings[reservation.counterparty]
             standing.wasted += 1
             standing.last_wasted = now

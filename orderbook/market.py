@@ -8,15 +8,16 @@ from random import Random
 from sortedcontainers import SortedKeyList
 
 from .effects import Clock, Effect, Traded
-from .engine import Book, Cancellation, Match
+from .engine import Book, Cancellation, Match, Outbound, Reason, Reservation, Trigger
 from .engine import Event as BookEvent
 from .errors import ProtocolError
-from .events import Cancelled, Event, trade_event
+from .events import Cancelled, Event, Triggered, trade_event
 from .ledger import Ledger
 from .messages import TradeRecord
 from .model import Instrument, Order, Trade, check_name
 from .roster import Roster
 from .selection import POLICIES, Policy
+from .terms import Routing
 
 Step = Callable[[], list[Effect]]
 
@@ -61,6 +62,11 @@ class Market:
         random: For jitter and the ``random`` policy.
         policy: Chooses among offers of equal price.
         websocket: Whether other peers are told that we take requests over a WebSocket too.
+        routing: Whether orders trade with our own book first, or wherever the price is best.
+
+    Attributes:
+        outbound: Orders that are to begin their way through the network when the step ends, each with the
+            lots that the book has set aside for it.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Market:
         random: Random,
         policy: Policy = POLICIES["full-first"],
         websocket: bool = False,
+        routing: Routing = Routing.LOCAL_FIRST,
     ):
         self.websocket = websocket
         self.peer = check_name(peer, "peer")
@@ -82,7 +89,8 @@ class Market:
         self.random = random
         self.policy = policy
         self._closed: list[Order] = []
-        self.book = Book(on_closed=self._closed.append)
+        self.book = Book(on_closed=self._closed.append, routing=routing)
+        self.outbound: list[tuple[Order, int]] = []
         self.ledger = Ledger(peer)
         self.roster = Roster(peer)
         self.agenda = Agenda(clock, random)
@@ -98,19 +106,40 @@ class Market:
         return effects
 
     def happened(self, events: Sequence[BookEvent]) -> list[Effect]:
-        """Record what a command did in the book: local matches as trades, and what it cancelled."""
+        """Record what a command did in the book: local matches as trades, what it cancelled, and what came
+        alive or was sent out. Executions are their caller's to record."""
+        if not events:
+            return []
         effects = self.executed([event for event in events if isinstance(event, Match)])
         for event in events:
             if isinstance(event, Cancellation):
-                self.note(Cancelled(event.order.id))
+                self._cancelled(event)
+            elif isinstance(event, Outbound):
+                self.outbound.append((event.order, event.quantity))
+            elif isinstance(event, Trigger):
+                self.note(Triggered(event.order.id))
+                self.outbound.append((event.order, 0))
         return effects
 
-    def cancel_rest(self, order: Order) -> list[Effect]:
-        """``order`` has met everyone: what is left of it goes, unless it is one that rests."""
-        if order.rests or not order.live or order.cancel_requested:
+    def _cancelled(self, event: Cancellation) -> None:
+        order, quantity, reason = event
+        if reason is Reason.RELEASED:
+            return  # it was cancelled before
+        order.reason = reason.value
+        self.note(Cancelled(order.id, reason.value, None if order.cancel_requested else quantity))
+
+    def expire_orders(self) -> list[Effect]:
+        """Take back the orders whose time has come, before anything else happens to them."""
+        due = self.book.next_expiry_ms
+        if due is None or due > (now := self.clock.time_ms()):
             return []
-        self.book.cancel(order.id)
+        self.book.expire_orders(now)
         return self.happened(self.book.events)
+
+    def free(self, reservation: Reservation) -> list[Effect]:
+        """End a reservation of which nothing is executed."""
+        self.book.release(reservation)
+        return self.rematch([fill.order for fill in reservation.fills])
 
     def executed(self, matches: Sequence[Match]) -> list[Effect]:
         """Record local matches as trades."""

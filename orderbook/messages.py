@@ -146,6 +146,8 @@ class Heartbeat(Struct):
     """ "I am here, and these are my best open prices." ``sequence`` grows with every one sent.
 
     ``websocket``: requests are taken over a WebSocket on the same port as well, see ``lines``.
+    ``bid_since`` and ``ask_since`` say, where the first order at that price is a post-only one, when it was
+    accepted, in milliseconds since the epoch: of two that cross the younger yields.
     """
 
     sequence: Count
@@ -154,6 +156,8 @@ class Heartbeat(Struct):
     instrument: Digest | None = None
     sender: Name | None = field(name="from", default=None)
     websocket: bool = False
+    bid_since: Count | None = None
+    ask_since: Count | None = None
 
 
 class Goodbye(Struct):

@@ -227,7 +227,7 @@ class Order:
         terms: Its further instructions.
         time_ms: When it was accepted, in milliseconds since the epoch.
         client_order_id: The owner's own name for it, or None.
-        rests: What has met every peer and is left of it rests; else it is cancelled (immediate or cancel).
+        reason: Why some of it was cancelled, or None; for whoever asks, the book does not look at it.
         cancel_requested: What is released from now on is cancelled, not opened.
         level: Where the book keeps it for matching, or None while nothing of it can be matched.
         prev: Its neighbour there, older.
@@ -249,8 +249,8 @@ class Order:
         "price",
         "priority",
         "quantity",
+        "reason",
         "reserved",
-        "rests",
         "sequence",
         "side",
         "terms",
@@ -267,7 +267,6 @@ class Order:
         terms: Terms = GTC,
         time_ms: int = 0,
         client_order_id: str | None = None,
-        rests: bool = True,
     ):
         self.id = id
         self.owner = owner
@@ -275,7 +274,6 @@ class Order:
         self.price = price
         self.quantity = quantity
         self.terms = terms
-        self.rests = rests
         self.open = quantity
         self.reserved = 0
         self.filled = 0
@@ -286,6 +284,7 @@ class Order:
         self.time_ms = time_ms
         self.client_order_id = client_order_id
         self.cancel_requested = False
+        self.reason: str | None = None
         self.level: Level | None = None
         self.prev: Order | None = None
         self.next: Order | None = None
@@ -294,6 +293,11 @@ class Order:
     def live(self) -> bool:
         """Whether anything of it can still trade."""
         return self.open > 0 or self.reserved > 0
+
+    @property
+    def rests(self) -> bool:
+        """Whether what is left of it stays in the book once it has met everyone."""
+        return self.terms.rests
 
     @property
     def untriggered(self) -> bool:

@@ -1,9 +1,10 @@
 """The order book protocol as a state machine: messages and clock in, messages and effects out. No IO.
 
-A :class:`Negotiator` is one market at one peer: clients' orders come in by :meth:`~Negotiator.submit` and
-:meth:`~Negotiator.cancel`, other peers' requests by :meth:`~Negotiator.handle`, answers to our own requests
-by the methods that the effects name, and time by :meth:`~Negotiator.tick`. Each of them is one step: it reads
-and changes the book without waiting for anything, and returns what its caller is to do.
+A :class:`Negotiator` is one market at one peer: clients' orders come in by :meth:`~Negotiator.submit`,
+:meth:`~Negotiator.amend` and :meth:`~Negotiator.cancel`, other peers' requests by
+:meth:`~Negotiator.handle`, answers to our own requests by the methods that the effects name, and time by
+:meth:`~Negotiator.tick`. Each of them is one step: it reads and changes the book without waiting for
+anything, and returns what its caller is to do.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from typing import Any, ClassVar, NamedTuple
 
 from . import limits
 from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
-from .engine import Code
+from .engine import Code, Reason
+from .entry import Amendment, NewOrder, change_of, order_of
 from .errors import (
     BusyError,
     DuplicateOrderError,
-    InvalidFieldError,
     OrderBookError,
     OrderClosedError,
+    OrderRefusedError,
     ProtocolError,
+    UnderWayError,
 )
-from .events import accepted_event
+from .events import Amended, accepted_event
 from .maker import Maker
 from .market import Market
 from .messages import CrossPeerMatch, Envelope, Goodbye, Heartbeat, envelope, parse, plain
@@ -30,6 +33,7 @@ from .model import Order, Side, check_name
 from .recovery import Recovered
 from .roster import Peer
 from .taker import Taker
+from .terms import PostOnly
 
 Reply = tuple[Any, list[Effect]]
 
@@ -46,34 +50,6 @@ class Answer(NamedTuple):
     content: Any
     promise: bool
     effects: list[Effect]
-
-
-class NewOrder(NamedTuple):
-    """What a client submits, unchecked.
-
-    Attributes:
-        side: ``"buy"`` or ``"sell"``.
-        price: The limit, a decimal string; None for a market order.
-        quantity: A decimal string.
-        owner: Whose order it is.
-        client_order_id: The owner's own name for it, or None.
-        type: ``"limit"`` (also None), or ``"market"``: it takes any price there is, and never rests.
-        time_in_force: ``"gtc"`` (also None), good till cancelled; or ``"ioc"``, immediate or cancel: what has
-            met every peer and is left is cancelled.
-    """
-
-    side: object
-    price: object
-    quantity: object
-    owner: object
-    client_order_id: object = None
-    type: object = None
-    time_in_force: object = None
-
-
-def terms_of(order: Order) -> tuple[object, ...]:
-    """What makes a repeated submission the same."""
-    return (order.side, order.price, order.quantity, order.rests)
 
 
 class Negotiator:
@@ -95,19 +71,22 @@ class Negotiator:
         market, book = self.market, self.market.book
         resting: list[tuple[Order, int]] = []
         for order in recovered.finish().orders.values():
-            market.ledger.add_order(order)
+            market.ledger.add_order(order, recovered.submitted.get(order.id))
             open = order.open
-            order.open, order.reserved = 0, order.reserved + open  # held, since orders of a past may cross
+            if not order.untriggered:
+                # Held, since orders of a past may cross.
+                order.open, order.reserved = 0, order.reserved + open
+                resting.append((order, open))
             book.add(order)
-            resting.append((order, open))
+        book.last_price = recovered.last_price
         market.ledger.resume(recovered.archived_trades, recovered.archived_cross_peer, recovered.trades)
         for match_id, confirmation in recovered.confirmations.items():
             self._taker.resume(match_id, confirmation)
-        effects: list[Effect] = []
+        effects = market.expire_orders()
         for order, open in resting:
-            if open:
+            if open and not self._taker.wait(order, open):
                 book.release_held(order, open)
-                effects += market.rematch([order]) + market.cancel_rest(order)
+                effects += market.rematch([order])
         return self._end_step(effects)
 
     # -- clients ---------------------------------------------------------------------------------------
@@ -125,61 +104,62 @@ class Negotiator:
             BusyError: The book is full.
         """
         market, book = self.market, self.market.book
-        order = self._checked(new)
+        effects = market.expire_orders()
+        order = order_of(new, market.instrument, market.new_id(), market.clock.time_ms())
         if order.client_order_id is not None:
             known = market.ledger.order_of_client(order.owner, order.client_order_id)
             if known is not None:
-                if terms_of(known) != terms_of(order):
+                if not market.ledger.same(known, order):
                     raise DuplicateOrderError(
                         f"client_order_id {known.client_order_id} of {known.owner} names a different order: "
                         "use a new one"
                     )
-                return known, [] if known.id in self._taker.negotiations else [Settled(known.id)]
+                if known.id not in self._taker.negotiations:
+                    effects.append(Settled(known.id))
+                return known, self._end_step(effects)
         if len(book.orders) >= limits.OPEN_ORDERS:
             raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
 
-        code = book.submit(order)
-        if code is not Code.OK:
-            raise InvalidFieldError("order", code.rule)
+        accepted = accepted_event(order)
+        self._keep_apart(order)
+        check_code(book.submit(order))
+        market.note(accepted)
         market.ledger.add_order(order)
-        market.note(accepted_event(order))
-        effects = market.happened(book.events)
-        effects += self._taker.announce(order)
-        if order.id not in self._taker.negotiations:
-            effects += market.cancel_rest(order)
-            effects.append(Settled(order.id))
-        return order, self._end_step(effects)
+        self._note_change(order, accepted.price, accepted.quantity)
+        effects += market.happened(book.events)
+        return order, self._go_out(order, effects)
 
-    def _checked(self, new: NewOrder) -> Order:
-        instrument = self.market.instrument
-        if new.side not in ("buy", "sell"):
-            raise InvalidFieldError("side", 'must be "buy" or "sell"')
-        if new.type not in (None, "limit", "market"):
-            raise InvalidFieldError("type", 'must be "limit" or "market"')
-        if new.time_in_force not in (None, "gtc", "ioc"):
-            raise InvalidFieldError("time_in_force", 'must be "gtc" or "ioc"')
-        side = Side(new.side)
-        if new.type != "market":
-            price, rests = instrument.price(new.price), new.time_in_force != "ioc"
-        elif new.price is not None:
-            raise InvalidFieldError("price", "must be left out of a market order")
-        elif new.time_in_force == "gtc":
-            raise InvalidFieldError("time_in_force", 'must be "ioc" for a market order, which never rests')
-        else:
-            price, rests = (instrument.max_price if side is Side.BUY else 1), False
-        client_order_id = new.client_order_id
-        if client_order_id is not None:
-            client_order_id = check_name(client_order_id, "client_order_id")
-        return Order(
-            owner=check_name(new.owner, "owner"),
-            side=side,
-            price=price,
-            rests=rests,
-            quantity=instrument.quantity(new.quantity),
-            client_order_id=client_order_id,
-            id=self.market.new_id(),
-            time_ms=self.market.clock.time_ms(),
-        )
+    def amend(self, order_id: str, change: Amendment) -> tuple[Order, list[Effect]]:
+        """Change an order; what it crosses then it trades with, here and at other peers, as a new one would.
+
+        With the same price and no larger quantity it keeps its place in the queue, else it goes to the back.
+        What is reserved of it for others stays as it is: then its price can't change, nor its quantity be
+        less than what is reserved and filled.
+
+        Returns:
+            As :meth:`submit`.
+
+        Raises:
+            InvalidFieldError: A field breaks a rule.
+            UnknownOrderError: No such order here.
+            OrderClosedError: It is filled or cancelled already.
+            UnderWayError: It is on its way through the network: wait until that is over.
+            OrderRefusedError: A rule of the book forbids it, and the order is what it was.
+        """
+        market, book = self.market, self.market.book
+        price, quantity = change_of(change, market.instrument)
+        effects = market.expire_orders()
+        order = self._live(order_id)
+        if order_id in self._taker.negotiations or order_id in self._taker.waiting:
+            raise UnderWayError(f"order {order_id} is on its way through the network: ask again in a moment")
+        before = order.price, order.quantity
+        if price is not None:
+            price = self._apart(order, price)
+        check_code(book.amend(order.id, price=price, quantity=quantity))
+        self._note_change(order, *before)
+        effects += market.happened(book.events)
+        stays = order.price == before[0] and order.quantity <= before[1]
+        return order, self._end_step([*effects, Settled(order.id)]) if stays else self._go_out(order, effects)
 
     def cancel(self, order_id: str) -> tuple[Order, list[Effect]]:
         """Take an order back: what is open is cancelled now; what is reserved fills, or is cancelled when its
@@ -189,11 +169,45 @@ class Negotiator:
             UnknownOrderError: No such order here.
             OrderClosedError: It is filled or cancelled already.
         """
+        order = self._live(order_id)
+        self.market.book.cancel(order.id)
+        effects = self.market.happened(self.market.book.events)
+        return order, self._end_step(effects + self._taker.cancelled(order))
+
+    def _live(self, order_id: str) -> Order:
         order = self.market.ledger.order(order_id)
         if not order.live:
             raise OrderClosedError(f"order {order_id} is {order.status.value} already")
-        self.market.book.cancel(order.id)
-        return order, self._end_step(self.market.happened(self.market.book.events))
+        return order
+
+    def _go_out(self, order: Order, effects: list[Effect]) -> list[Effect]:
+        """``order`` has come in, or has moved, and goes its way; ``Settled`` says when that is over."""
+        effects += self._taker.announce(order)
+        effects = self._end_step(effects)
+        if order.id not in self._taker.negotiations and Settled(order.id) not in effects:
+            effects.append(Settled(order.id))
+        return effects
+
+    def _note_change(self, order: Order, price: int, quantity: int) -> None:
+        """The order has another price or quantity than it had, by itself or as its owner wished."""
+        moved = order.price != price and not order.terms.market
+        if moved or order.quantity != quantity:
+            self.market.ledger.amended(order, price, quantity)
+            self.market.note(Amended(order.id, order.price, order.quantity))
+
+    def _keep_apart(self, order: Order) -> None:
+        order.price = self._apart(order, order.price)
+
+    def _apart(self, order: Order, price: int) -> int:
+        """Where ``order`` may rest: a post-only one keeps clear of what other peers have last published, as
+        the book does of its own orders. Raises OrderRefusedError."""
+        other = self.market.roster.best(order.side.opposite) if order.terms.post_only is not None else None
+        if other is None or not order.side.crosses(price, other):
+            return price
+        apart = other - 1 if order.side is Side.BUY else other + 1
+        if order.terms.post_only is PostOnly.REJECT or not 1 <= apart <= self.market.instrument.max_price:
+            check_code(Code.POST_ONLY_CROSSES)
+        return apart
 
     # -- other peers' requests -------------------------------------------------------------------------
 
@@ -221,8 +235,8 @@ class Negotiator:
     def _handle_heartbeat(self, sender: str, payload: object) -> Reply:
         message = parse(payload, Heartbeat)
         self.market.check_instrument(message.instrument)
-        self._compare(self.market.roster.named(sender), message)
-        return plain(self._heartbeat()), []
+        effects = self._compare(self.market.roster.named(sender), message)
+        return plain(self._heartbeat()), effects
 
     def _handle_goodbye(self, sender: str, payload: object) -> Reply:
         parse(payload, Goodbye)
@@ -269,8 +283,8 @@ class Negotiator:
         except OrderBookError:
             self.market.roster.lost(destination)
             return []
-        self._compare(self.market.roster.heard(destination, name, self.market.clock.monotonic()), message)
-        return []
+        peer = self.market.roster.heard(destination, name, self.market.clock.monotonic())
+        return self._end_step(self._compare(peer, message))
 
     def peer_refuses(self, destination: str, reason: str) -> list[Effect]:
         """A peer has answered a ``Beat`` with an error: it is there, but does not trade with us."""
@@ -314,22 +328,34 @@ class Negotiator:
 
     def _heartbeat(self) -> Heartbeat:
         market = self.market
-        bid, ask = market.book.best(Side.BUY), market.book.best(Side.SELL)
+        (bid, bid_since), (ask, ask_since) = self._best(Side.BUY), self._best(Side.SELL)
         self._heartbeats += 1
         return Heartbeat(
             sequence=self._heartbeats,
-            best_bid=None if bid is None else market.instrument.price_text(bid),
-            best_ask=None if ask is None else market.instrument.price_text(ask),
+            best_bid=bid,
+            best_ask=ask,
             instrument=market.instrument.fingerprint,
             sender=market.peer,
             websocket=market.websocket,
+            bid_since=bid_since,
+            ask_since=ask_since,
         )
 
-    def _compare(self, peer: Peer | None, message: Heartbeat) -> None:
-        """Announce again what the best prices of ``peer`` cross."""
+    def _best(self, side: Side) -> tuple[str | None, int | None]:
+        """The best open price, and since when if the first order there is a post-only one."""
+        level = self.market.book.ladder(side).best
+        if level is None:
+            return None, None
+        first = level.head
+        posted = first is not None and first.terms.post_only is not None
+        since = first.time_ms if first is not None and posted else None
+        return self.market.instrument.price_text(level.price), since
+
+    def _compare(self, peer: Peer | None, message: Heartbeat) -> list[Effect]:
+        """Announce what the best prices of ``peer`` cross; of two post-only orders the younger yields."""
         instrument, book = self.market.instrument, self.market.book
         if peer is None or message.sequence <= peer.sequence:
-            return  # unknown yet, or overtaken by a newer one
+            return []  # unknown yet, or overtaken by a newer one
         peer.sequence, peer.websocket = message.sequence, message.websocket
         try:
             self.market.check_instrument(message.instrument)
@@ -337,29 +363,61 @@ class Negotiator:
             ask = message.best_ask and instrument.price(message.best_ask, "best_ask")
         except OrderBookError as error:
             peer.refused = str(error)
-            return
+            return []
         peer.refused, peer.best_bid, peer.best_ask = None, bid or None, ask or None
-        for side, price in ((Side.BUY, bid), (Side.SELL, ask)):
+        effects: list[Effect] = []
+        bests = (Side.BUY, bid, message.bid_since), (Side.SELL, ask, message.ask_since)
+        for side, price, since in bests:
             if price:
                 for order in book.crossed_by(side, price, limits.REANNOUNCE_PER_HEARTBEAT):
-                    self._taker.announce_later(order)
+                    if order.terms.post_only is None:
+                        self._taker.announce_later(order)
+                    elif since is not None and (order.time_ms, self.market.peer) > (since, peer.name or ""):
+                        effects += self._yield(order, price)
+        return effects
+
+    def _yield(self, order: Order, other: int) -> list[Effect]:
+        """A post-only ``order`` crosses an older one at another peer, at the price ``other``: neither may
+        take, so this one goes away from there, or altogether."""
+        market, book = self.market, self.market.book
+        before = order.price, order.quantity
+        apart = other - 1 if order.side is Side.BUY else other + 1
+        slides = order.terms.post_only is PostOnly.SLIDE and 1 <= apart <= market.instrument.max_price
+        if slides and order.reserved:
+            return []  # its price can't change now; the next heartbeat comes soon
+        if slides and book.amend(order.id, price=apart) is Code.OK:
+            self._note_change(order, *before)
+        else:
+            book.cancel(order.id, reason=Reason.POST_ONLY)
+        return market.happened(book.events)
 
     # -- time ------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Effect]:
         """Do what is due by now: free leases that have run out, ask again, send heartbeats."""
         now = self.market.clock.monotonic()
-        effects = self._maker.expire(now)
+        effects = self._maker.expire(now) + self.market.expire_orders()
         for step in self.market.agenda.due(now):
             effects += step()
         return self._end_step(effects)
 
     def next_due(self) -> float | None:
         """When :meth:`tick` is next wanted, on the monotonic clock."""
-        times = (self.market.book.next_expiry(), self.market.agenda.next_due())
+        times = (self.market.book.next_expiry(), self.market.agenda.next_due(), self._next_order_expiry())
         return min((time for time in times if time is not None), default=None)
 
+    def _next_order_expiry(self) -> float | None:
+        """When the next order expires, on the monotonic clock, as far as the wall clock can be trusted."""
+        expires_ms = self.market.book.next_expiry_ms
+        if expires_ms is None:
+            return None
+        clock = self.market.clock
+        return clock.monotonic() + max(0.0, (expires_ms - clock.time_ms()) / 1000)
+
     def _end_step(self, effects: list[Effect]) -> list[Effect]:
+        outbound = self.market.outbound
+        while outbound:
+            effects += self._taker.enter(*outbound.pop(0))
         self._taker.forget(self.market.file_closed())
         return effects
 
@@ -396,9 +454,16 @@ class Negotiator:
         for reservation in book.reservations.values():
             for order, quantity in reservation.fills:
                 unexplained[order.id] -= quantity
-        for negotiation in self._taker.negotiations.values():
+        assert not self.market.outbound, "an order was sent out, and nobody took it along"
+        for negotiation in (*self._taker.negotiations.values(), *self._taker.waiting.values()):
             unexplained[negotiation.order.id] -= negotiation.held
         for confirmation in self._taker.confirmations.values():
             unexplained[confirmation.order.id] -= confirmation.quantity
         wrong = {id: quantity for id, quantity in unexplained.items() if quantity}
         assert not wrong, f"reserved lots without a reason (or with two): {wrong}"
+
+
+def check_code(code: Code) -> None:
+    """Raises OrderRefusedError for every code but ``OK``."""
+    if code is not Code.OK:
+        raise OrderRefusedError(code.value, code.rule)

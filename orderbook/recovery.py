@@ -11,34 +11,56 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from . import limits
 from .errors import JournalError
 from .events import (
     Accepted,
+    Amended,
     Cancelled,
     Event,
     Executed,
     Intended,
     Refused,
+    Triggered,
     accepted_event,
+    order_of,
     trade_of,
 )
-from .model import Order, Side, Trade
+from .model import Order, Trade
 from .selection import OfferFill
 from .taker import Confirmation
+
+
+class KeptOrder(Struct, array_like=True, frozen=True):
+    """An order in a snapshot: how it was accepted, with its price and quantity of now, and what came of it.
+
+    Snapshots from before some of these were kept end earlier.
+    """
+
+    accepted: Accepted
+    filled: int
+    cancel_requested: bool
+    triggered: bool = False
+    cancelled: int = 0
+    reason: str | None = None
+    submitted: tuple[int, int] | None = None
 
 
 class Recovered:
     """What the events of a market add up to, so far.
 
     Attributes:
-        orders: By id, in order of arrival; ``filled`` and ``reserved`` (in-doubt) count, the rest of their
-            quantity is divided by :meth:`finish`.
+        orders: By id, in order of arrival, or of when they went to the back of the queue; ``filled`` and
+            ``reserved`` (in-doubt) count, the rest of their quantity is divided by :meth:`finish`. A stop
+            order that has come alive has a ``priority``.
+        submitted: Price and quantity that amended orders had at first, by order id.
         archived_trades: How many trades were executed before ``trades``.
         archived_cross_peer: How many of these with other peers.
         trades: The newest, in order of execution: all since the snapshot, or enough to begin with.
         confirmations: Those without an answer, by match id.
+        last_price: Of the last trade, in ticks; None before the first.
     """
 
     def __init__(self, peer: str, market: str):
@@ -49,6 +71,9 @@ class Recovered:
         self.archived_cross_peer = 0
         self.trades: list[Trade] = []
         self.confirmations: dict[str, Confirmation] = {}
+        self.submitted: dict[str, tuple[int, int]] = {}
+        self.last_price: int | None = None
+        self._parts_cancelled: dict[str, int] = {}
 
     def apply(self, events: Iterable[Event]) -> Recovered:
         """Add ``events``. Raises JournalError when they can't have happened in this order."""
@@ -63,18 +88,15 @@ class Recovered:
 
     def _apply(self, event: Event) -> None:
         if isinstance(event, Accepted):
-            self.orders[event.order_id] = Order(
-                id=event.order_id,
-                owner=event.owner,
-                side=Side(event.side),
-                price=event.price,
-                quantity=event.quantity,
-                time_ms=event.time_ms,
-                client_order_id=event.client_order_id,
-                rests=event.rests,
-            )
+            self.orders[event.order_id] = order_of(event)
+        elif isinstance(event, Amended):
+            self._amend(event)
+        elif isinstance(event, Triggered):
+            order = self.orders.pop(event.order_id)
+            order.priority = 1
+            self.orders[event.order_id] = order
         elif isinstance(event, Cancelled):
-            self.orders[event.order_id].cancel_requested = True
+            self._cancel(event)
         elif isinstance(event, Intended):
             self._intend(event)
         elif isinstance(event, Refused):
@@ -86,6 +108,7 @@ class Recovered:
             for order_id in trade.orders_of(self._peer):
                 self.orders[order_id].filled += event.quantity
             self._add_trade(trade)
+            self.last_price = event.price
 
     def _add_trade(self, trade: Trade) -> None:
         trades = self.trades
@@ -94,6 +117,22 @@ class Recovered:
             self.archived_cross_peer += sum(trade.cross_peer for trade in trades)
             trades.clear()
         trades.append(trade)
+
+    def _amend(self, event: Amended) -> None:
+        order = self.orders[event.order_id]
+        self.submitted.setdefault(order.id, (order.price, order.quantity))
+        if event.price != order.price or event.quantity > order.quantity:
+            self.orders[order.id] = self.orders.pop(order.id)
+        order.price, order.quantity = event.price, event.quantity
+
+    def _cancel(self, event: Cancelled) -> None:
+        order = self.orders[event.order_id]
+        order.reason = event.reason
+        if event.quantity is None:
+            order.cancel_requested = True
+        else:
+            parts = self._parts_cancelled
+            parts[order.id] = parts.get(order.id, 0) + event.quantity
 
     def _intend(self, event: Intended) -> None:
         order = self.orders[event.order_id]
@@ -113,10 +152,11 @@ class Recovered:
             JournalError: More was filled or confirmed than there is.
         """
         for order in self.orders.values():
-            left = order.quantity - order.filled - order.reserved
+            part = self._parts_cancelled.get(order.id, 0)
+            left = order.quantity - order.filled - order.reserved - part
             if left < 0 or order.reserved < 0:
                 raise JournalError(f"the events of {order.id} move more than there is: {order}")
-            order.open, order.cancelled = (0, left) if order.cancel_requested else (left, 0)
+            order.open, order.cancelled = (0, left + part) if order.cancel_requested else (left, part)
         return self
 
     @property
@@ -138,27 +178,46 @@ class Recovered:
         return {
             "trades": [self.trade_count, cross_peer],
             "orders": [
-                [msgspec.to_builtins(accepted_event(order)), order.filled, order.cancel_requested]
+                msgspec.to_builtins(self._kept(order))
                 for order in self.orders.values()
                 if order.id not in dropped
             ],
+            "last_price": self.last_price,
             "confirmations": [
                 msgspec.to_builtins(confirmation.intent(match_id))
                 for match_id, confirmation in self.confirmations.items()
             ],
         }
 
+    def _kept(self, order: Order) -> KeptOrder:
+        return KeptOrder(
+            accepted_event(order),
+            order.filled,
+            order.cancel_requested,
+            order.priority > 0,
+            self._parts_cancelled.get(order.id, 0),
+            order.reason,
+            self.submitted.get(order.id),
+        )
+
     def load(self, plain: Any) -> None:
         """Begin with a snapshot. Raises JournalError when it is none."""
         try:
-            orders = msgspec.convert(plain["orders"], list[tuple[Accepted, int, bool]])
+            orders = msgspec.convert(plain["orders"], list[KeptOrder])
+            last_price = msgspec.convert(plain.get("last_price"), int | None)
             intents = msgspec.convert(plain["confirmations"], list[Intended])
             trades = msgspec.convert(plain["trades"], tuple[int, int])
-        except (msgspec.ValidationError, KeyError, TypeError) as error:
+        except (msgspec.ValidationError, AttributeError, KeyError, TypeError) as error:
             raise JournalError(f"no snapshot: {error}") from error
-        for accepted, filled, cancel_requested in orders:
-            self.apply([accepted])
-            order = self.orders[accepted.order_id]
-            order.filled, order.cancel_requested = filled, cancel_requested
+        for kept in orders:
+            order = self.orders[kept.accepted.order_id] = order_of(kept.accepted)
+            order.filled, order.cancel_requested = kept.filled, kept.cancel_requested
+            order.reason = kept.reason
+            order.priority = int(kept.triggered)
+            if kept.cancelled:
+                self._parts_cancelled[order.id] = kept.cancelled
+            if kept.submitted is not None:
+                self.submitted[order.id] = kept.submitted
+        self.last_price = last_price
         self.apply(intents)
         self.archived_trades, self.archived_cross_peer = trades

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import limits
+from .model import Side
 
 
 class Peer:
@@ -121,6 +122,12 @@ class Roster:
     def not_heard_since(self, time: float) -> list[Peer]:
         """Whom to ask how they are."""
         return [peer for peer in self._peers.values() if peer.heard is None or peer.heard < time]
+
+    def best(self, side: Side) -> int | None:
+        """The best price of ``side`` that any of those who trade with us has last published, in ticks."""
+        prices = [peer.best_bid if side is Side.BUY else peer.best_ask for peer in self.trading()]
+        known = [price for price in prices if price is not None]
+        return (max if side is Side.BUY else min)(known, default=None)
 
     def trading(self) -> list[Peer]:
         """Those that orders are announced to."""

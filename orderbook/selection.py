@@ -11,6 +11,7 @@ source and returns them in its order of preference. One's own function of that f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
@@ -28,7 +29,15 @@ class OfferFill(NamedTuple):
 
 
 class PeerOffer(NamedTuple):
-    """A validated offer and who made it; offers are kept in order of arrival."""
+    """A validated offer and who made it; offers are kept in order of arrival.
+
+    What our own book offers, where it competes, is the first one: ``peer`` is ourselves, and it has no
+    ``destination``.
+
+    Attributes:
+        expires: When its lease has surely not run out yet, on our monotonic clock.
+        contended: The maker has more that crosses, but not now.
+    """
 
     peer: str
     destination: str
@@ -37,6 +46,8 @@ class PeerOffer(NamedTuple):
     quantity: int
     fully_matched: bool
     key: str | None = None
+    expires: float = math.inf
+    contended: bool = False
 
 
 class Choice(NamedTuple):

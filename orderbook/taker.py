@@ -2,10 +2,23 @@
 
     hold ─▶ announce ─▶ offers ─▶ choose ─▶ confirm ─▶ answers ─┬─▶ settle: the rest opens, and may rest
               ▲                                                 │
-              └───────── some was refused, and is left ─────────┘
+              └── some was refused, or there is more to have ───┘
 
 A confirmation without an answer is *in-doubt*: its quantity stays reserved, and the maker, who alone decides,
 is asked again until it has answered.
+
+Our own book competes with the other peers where orders are routed by best price, and for a fill-or-kill
+order: it makes an offer like theirs, a reservation that is for ourselves.
+
+A *fill-or-kill* order takes up offers only when they cover all of it, and confirms them one after the other,
+since what one maker has executed no other one can undo:
+
+- the first is refused: nothing has traded, the others are released, and all peers are asked again;
+- one is in-doubt: the others are released, and the order waits for the answer;
+- a later one is refused: the order is *broken*. The rest of it is looked for at all peers, as if it were
+  immediate-or-cancel, and what nobody has is cancelled with that reason.
+
+With one maker, or one maker and our own book, which comes last and never refuses, it can't break.
 """
 
 from __future__ import annotations
@@ -31,33 +44,73 @@ from .messages import (
 from .model import Order, Side, Trade
 from .roster import Peer
 from .selection import EAGER_POLICIES, Choice, OfferFill, PeerOffer, choose
+from .terms import Routing, TimeInForce
+
+OURSELVES = ""
+"""The destination of what our own book offers."""
 
 
 class Negotiation:
     """One order on its way through the network.
 
     Attributes:
-        order: It rests in the book, with ``held`` lots self-reserved.
+        order: It is in the book, with ``held`` lots self-reserved.
         held: Self-reserved lots that are neither being confirmed nor in-doubt.
+        asked: Lots that this round asks for: of an iceberg no more than it shows at a time.
+        asked_at: When it did, on our monotonic clock.
+        price: The worst price that it may take, in ticks.
         round: Counts its announcements.
+        fruitless: Counts those of them, since the last fruitful one, that have got nothing.
         awaited: Destinations whose offer is still out.
         offers: In order of arrival.
         confirming: Match ids whose answer this round waits for.
+        next: What a fill-or-kill order confirms when it has this answer, the last one first.
         contended: There may be more: reserved quantity was named, or a peer could not be asked.
         refused: Some of what this round confirmed was refused.
+        more: There is more to be had of those whose offers were taken up, or to be asked for.
+        filled: Something was executed in this round.
     """
 
-    __slots__ = ("awaited", "confirming", "contended", "held", "offers", "order", "refused", "round")
+    __slots__ = (
+        "asked",
+        "asked_at",
+        "awaited",
+        "confirming",
+        "contended",
+        "filled",
+        "fruitless",
+        "held",
+        "more",
+        "next",
+        "offers",
+        "order",
+        "price",
+        "refused",
+        "round",
+    )
 
     def __init__(self, order: Order, held: int):
         self.order = order
         self.held = held
+        self.asked = 0
+        self.asked_at = 0.0
+        self.price = order.price
         self.round = 0
+        self.fruitless = 0
         self.awaited: set[str] = set()
         self.offers: list[PeerOffer] = []
         self.confirming: set[str] = set()
+        self.next: list[Choice] = []
         self.contended = False
         self.refused = False
+        self.more = False
+        self.filled = False
+
+    @property
+    def all_or_none(self) -> bool:
+        """Whether it is a fill-or-kill order, that is not broken."""
+        order = self.order
+        return order.terms.time_in_force is TimeInForce.FOK and not order.filled
 
 
 class Confirmation:
@@ -107,6 +160,8 @@ class Taker:
         self._book = market.book
         self.negotiations: dict[str, Negotiation] = {}
         """Orders under way, by order id."""
+        self.waiting: dict[str, Negotiation] = {}
+        """Fill-or-kill orders of which a part is in-doubt, by order id; the rest is held meanwhile."""
         self.confirmations: dict[str, Confirmation] = {}
         """What makers have not answered yet, by match id."""
         self._retries: dict[str, int] = {}
@@ -115,15 +170,28 @@ class Taker:
     # -- announcing --------------------------------------------------------------------------------------
 
     def announce(self, order: Order) -> list[Effect]:
-        """Step 2: hold what is open of ``order`` and ask all peers; nothing where there is nobody to ask."""
+        """Step 2: hold what is open of a resting ``order`` and ask all peers; nothing where there is nobody
+        to ask. A post-only order asks nobody: it waits to be found."""
         peers = self._market.roster.trading()
-        if not order.open or not peers or order.id in self.negotiations:
+        if order.level is None or not peers or order.terms.post_only or order.id in self.negotiations:
             return []
         if len(self.negotiations) >= limits.NEGOTIATIONS:
             self.announce_later(order)
             return []
-        negotiation = Negotiation(order, self._book.hold(order))
-        self.negotiations[order.id] = negotiation
+        return self._begin(Negotiation(order, self._book.hold(order)), peers)
+
+    def enter(self, order: Order, held: int) -> list[Effect]:
+        """``order`` has come alive, or ``held`` lots of it were set aside for its way."""
+        if not held:
+            return self.announce(order)
+        if len(self.negotiations) < limits.NEGOTIATIONS:
+            return self._begin(Negotiation(order, held), self._market.roster.trading())
+        effects = self._begin(Negotiation(order, held), [])
+        self.announce_later(order)
+        return effects
+
+    def _begin(self, negotiation: Negotiation, peers: Sequence[Peer]) -> list[Effect]:
+        self.negotiations[negotiation.order.id] = negotiation
         return self._ask(negotiation, peers)
 
     def announce_later(self, order: Order) -> None:
@@ -131,7 +199,7 @@ class Taker:
 
         The pauses double; after some tries it is left to the heartbeat to find what still crosses.
         """
-        if order.id in self._retry_waiting:
+        if order.id in self._retry_waiting or order.terms.post_only:
             return
         tries = self._retries.get(order.id, 0)
         if not order.open or tries == limits.CONTENDED_RETRIES:
@@ -150,24 +218,49 @@ class Taker:
         return self.announce(order)
 
     def _ask(self, negotiation: Negotiation, peers: Sequence[Peer]) -> list[Effect]:
-        order, instrument = negotiation.order, self._market.instrument
+        order, market = negotiation.order, self._market
+        instrument = market.instrument
         negotiation.round += 1
         negotiation.offers = []
-        negotiation.refused = negotiation.contended = False
+        negotiation.refused = negotiation.contended = negotiation.more = negotiation.filled = False
+        negotiation.asked = negotiation.held
+        if order.terms.display is not None and order.terms.display < negotiation.held:
+            negotiation.asked, negotiation.more = order.terms.display, True
+        negotiation.price = order.price
+        if self._book.routing is Routing.BEST_PRICE or negotiation.all_or_none:
+            self._offer_our_own(negotiation)
         negotiation.awaited = {peer.destination for peer in peers}
+        if not peers:
+            return self._choose(negotiation)
         message = AnnounceOpenOrder(
             OpenOrder(
                 id=order.id,
                 market=instrument.market,
                 side=order.side.value,
-                price=instrument.price_text(order.price),
-                quantity=instrument.quantity_text(negotiation.held),
+                price=instrument.price_text(negotiation.price),
+                quantity=instrument.quantity_text(negotiation.asked),
             ),
             negotiation.round,
             instrument.fingerprint,
         )
-        payload = envelope(self._market.peer, message)
+        payload = envelope(market.peer, message)
+        negotiation.asked_at = market.clock.monotonic()
         return [Announce(order.id, negotiation.round, peer.destination, payload) for peer in peers]
+
+    def _offer_our_own(self, negotiation: Negotiation) -> None:
+        """Reserve what our own book has for an order, as another peer would."""
+        market, asked = self._market, negotiation.asked
+        fills, negotiation.price = self._book.reach(negotiation.order, asked)
+        if not fills:
+            return
+        expires = market.clock.monotonic() + limits.LEASE_S
+        lock_id = market.new_id()
+        reservation = self._book.reserve(lock_id, market.peer, negotiation.order.id, fills, expires)
+        ours = tuple(OfferFill(order.id, order.price, quantity) for order, quantity in fills)
+        quantity = reservation.quantity
+        negotiation.offers.append(
+            PeerOffer(market.peer, OURSELVES, lock_id, ours, quantity, quantity == asked, expires=expires)
+        )
 
     # -- offers ------------------------------------------------------------------------------------------
 
@@ -211,17 +304,25 @@ class Taker:
         fills: list[OfferFill] = []
         for fill in offer.fills:
             price = instrument.price(fill.price)
-            if not order.side.crosses(order.price, price):
+            if not order.side.crosses(negotiation.price, price):
                 raise ProtocolError(f"{peer.name} offers {fill.price}, outside the limit of {order.id}")
             fills.append(OfferFill(fill.order_id, price, instrument.quantity(fill.quantity)))
         if len({fill.order_id for fill in fills}) != len(fills):
             raise ProtocolError(f"{peer.name} offers one order twice")
         quantity = sum(fill.quantity for fill in fills)
-        if quantity > negotiation.held:
+        if quantity > negotiation.asked:
             raise ProtocolError(f"{peer.name} offers more than was asked")
         negotiation.offers.append(
             PeerOffer(
-                peer.name, destination, offer.lock_id, tuple(fills), quantity, offer.fully_matched, offer.key
+                peer.name,
+                destination,
+                offer.lock_id,
+                tuple(fills),
+                quantity,
+                offer.fully_matched,
+                offer.key,
+                negotiation.asked_at + offer.lease / 1000,
+                offer.contended,
             )
         )
         negotiation.contended |= offer.contended
@@ -242,8 +343,8 @@ class Taker:
         market, side = self._market, negotiation.order.side
         if market.policy not in EAGER_POLICIES:
             return False
-        choices = choose(negotiation.offers, side, negotiation.held, market.policy, market.random)
-        if sum(choice.quantity for choice in choices) < negotiation.held:
+        choices = choose(negotiation.offers, side, negotiation.asked, market.policy, market.random)
+        if sum(choice.quantity for choice in choices) < negotiation.asked:
             return False
         worst = [fill.price for choice in choices for fill in choice.fills]
         for destination in negotiation.awaited:
@@ -260,16 +361,77 @@ class Taker:
     def _choose(self, negotiation: Negotiation) -> list[Effect]:
         """Step 4: confirm the best offers, release the others."""
         order, market = negotiation.order, self._market
-        wanted = 0 if order.cancel_requested else negotiation.held
-        choices = choose(negotiation.offers, order.side, wanted, market.policy, market.random)
+        wanted = 0 if order.cancel_requested else negotiation.asked
+        offers = [offer for offer in negotiation.offers if offer.destination or self._still_ours(offer)]
+        if negotiation.all_or_none:
+            safe = market.clock.monotonic() + limits.LEASE_LEFT_S
+            usable = [offer for offer in offers if offer.expires >= safe]
+            choices = choose(usable, order.side, wanted, market.policy, market.random)
+            if sum(choice.quantity for choice in choices) < wanted:
+                choices = []
+        else:
+            choices = choose(offers, order.side, wanted, market.policy, market.random)
         chosen = {(choice.offer.destination, choice.offer.lock_id) for choice in choices}
         effects: list[Effect] = []
-        for choice in choices:
-            effects.append(self._confirm(negotiation, choice))
-        for offer in negotiation.offers:
+        if negotiation.all_or_none:
+            # Our own comes last, before it the leases that last longest.
+            negotiation.next = sorted(choices, key=_certainty, reverse=True)
+        else:
+            for choice in choices:
+                effects += self._take_up(negotiation, choice)
+        for offer in offers:
             if (offer.destination, offer.lock_id) not in chosen:
-                effects += self._release(offer.destination, offer.lock_id)
-        return effects if choices else effects + self._settle(negotiation)
+                effects += self._let_go(offer)
+        if negotiation.next:
+            effects += self._take_up_next(negotiation)
+        return effects if negotiation.confirming else effects + self._round_over(negotiation)
+
+    def _still_ours(self, offer: PeerOffer) -> bool:
+        """Whether what our own book offers is reserved still."""
+        return offer.lock_id in self._book.reservations
+
+    def _take_up(self, negotiation: Negotiation, choice: Choice) -> list[Effect]:
+        negotiation.more |= choice.offer.contended
+        if choice.offer.destination == OURSELVES:
+            return self._trade_here(negotiation, choice)
+        return [self._confirm(negotiation, choice)]
+
+    def _take_up_next(self, negotiation: Negotiation) -> list[Effect]:
+        """Go on with a fill-or-kill order, until there is an answer to wait for."""
+        effects: list[Effect] = []
+        safe = self._market.clock.monotonic() + limits.LEASE_LEFT_S
+        while negotiation.next and not negotiation.confirming:
+            choice = negotiation.next[-1]
+            here = choice.offer.destination == OURSELVES
+            gone = not self._still_ours(choice.offer) if here else choice.offer.expires < safe
+            if gone or negotiation.order.cancel_requested:
+                negotiation.refused = True
+                return effects + self._drop_the_next(negotiation)
+            negotiation.next.pop()
+            effects += self._take_up(negotiation, choice)
+        return effects
+
+    def _drop_the_next(self, negotiation: Negotiation) -> list[Effect]:
+        """A fill-or-kill order takes up nothing more of what it had chosen."""
+        dropped, negotiation.next = negotiation.next, []
+        return [effect for choice in dropped for effect in self._let_go(choice.offer)]
+
+    def _trade_here(self, negotiation: Negotiation, choice: Choice) -> list[Effect]:
+        """Take up what our own book offers: local trades, like those of an order that meets others here."""
+        market, book = self._market, self._book
+        reservation = book.reservations[choice.offer.lock_id]
+        quantities = {fill.order_id: fill.quantity for fill in choice.fills}
+        book.commit_here(reservation, quantities, negotiation.order)
+        negotiation.held -= choice.quantity
+        negotiation.filled = True
+        effects = market.happened(book.events)
+        return effects + market.rematch([fill.order for fill in reservation.fills])
+
+    def _let_go(self, offer: PeerOffer) -> list[Effect]:
+        if offer.destination != OURSELVES:
+            return self._release(offer.destination, offer.lock_id)
+        reservation = self._book.reservations.get(offer.lock_id)
+        return [] if reservation is None else self._market.free(reservation)
 
     def _confirm(self, negotiation: Negotiation, choice: Choice) -> Effect:
         offer, match_id = choice.offer, self._market.new_id()
@@ -315,13 +477,17 @@ class Taker:
             return self.match_failed(match_id)
         del self.confirmations[match_id]
         order = confirmation.order
-        negotiation = self.negotiations.get(order.id)
+        negotiation = self._of(order)
         effects: list[Effect] = []
         if said.status == "committed":
             time_ms = said.trades[0].time if said.trades else self._market.clock.time_ms()
-            for fill in confirmation.fills:
-                self._book.fill_held(order, fill.quantity, fill.price)
             effects += self._market.traded(self._trades(match_id, confirmation, time_ms))
+            self._book.fill_held(order, *((fill.quantity, fill.price) for fill in confirmation.fills))
+            effects += self._market.happened(self._book.events)  # it may have brought stops alive
+            if negotiation is None:
+                effects += self._market.rematch([order])  # an iceberg may show its next tip
+            else:
+                negotiation.filled = True
         elif negotiation is not None:
             self._market.note(Refused(match_id))
             negotiation.held += confirmation.quantity
@@ -329,9 +495,16 @@ class Taker:
         else:
             self._market.note(Refused(match_id))
             self._book.release_held(order, confirmation.quantity)
-            effects += self._market.rematch([order]) + self._market.cancel_rest(order)
+            effects += self._market.rematch([order])
             self.announce_later(order)
         return effects + self._answered(negotiation, match_id)
+
+    def _of(self, order: Order) -> Negotiation | None:
+        """The negotiation of ``order``; one that has waited for an answer goes on."""
+        waiting = self.waiting.pop(order.id, None)
+        if waiting is not None:
+            self.negotiations[order.id] = waiting
+        return self.negotiations.get(order.id)
 
     def _trades(self, match_id: str, confirmation: Confirmation, time_ms: int) -> Sequence[Trade]:
         """A maker executes exactly what it was asked for, or nothing: so the fills are ours to know."""
@@ -360,7 +533,13 @@ class Taker:
         pause = min(longest, shortest * 2 ** min(confirmation.silences, 16))
         confirmation.silences += 1
         self._market.agenda.later_about(pause, lambda: self._confirm_again(match_id))
-        return self._answered(self.negotiations.get(confirmation.order.id), match_id)
+        order = confirmation.order
+        negotiation = self.negotiations.get(order.id)
+        if negotiation is None or order.terms.time_in_force is not TimeInForce.FOK:
+            return self._answered(negotiation, match_id)
+        # Whether the rest of it is wanted is not known before this is.
+        self.waiting[order.id] = self.negotiations.pop(order.id)
+        return [*self._drop_the_next(negotiation), Settled(order.id)]
 
     def _confirm_again(self, match_id: str) -> list[Effect]:
         confirmation = self.confirmations.get(match_id)
@@ -377,21 +556,49 @@ class Taker:
         confirmation.silences = 1
         self._market.agenda.later_about(limits.IN_DOUBT_RETRY_S[0], lambda: self._confirm_again(match_id))
 
-    def _answered(self, negotiation: Negotiation | None, match_id: str) -> list[Effect]:
-        """``match_id`` is answered or in-doubt; after the last of a round comes the next round, or the end.
+    def wait(self, order: Order, held: int) -> bool:
+        """After a restart: let a fill-or-kill order with a part in-doubt wait for the answer, and hold the
+        rest. Returns whether it is one."""
+        doubts = {id for id, confirmation in self.confirmations.items() if confirmation.order is order}
+        if not doubts or order.terms.time_in_force is not TimeInForce.FOK or order.cancel_requested:
+            return False
+        negotiation = self.waiting[order.id] = Negotiation(order, held)
+        negotiation.confirming = doubts
+        return True
 
-        Where nothing was refused, all that was open has been offered and taken: only a refusal, whose
-        quantity has to be found elsewhere, is a reason to ask again at once.
-        """
+    def cancelled(self, order: Order) -> list[Effect]:
+        """``order`` was taken back: if it waits for an answer, no more than that is to be waited for."""
+        negotiation = self.waiting.pop(order.id, None)
+        return [] if negotiation is None else self._end(negotiation)
+
+    def _answered(self, negotiation: Negotiation | None, match_id: str) -> list[Effect]:
+        """``match_id`` is answered or in-doubt; after the last of a round comes the next one, or the end."""
         if negotiation is None or match_id not in negotiation.confirming:
             return []
         negotiation.confirming.discard(match_id)
-        if negotiation.confirming:
-            return []
-        peers = self._market.roster.trading()
-        again = negotiation.refused and negotiation.held and not negotiation.order.cancel_requested
-        if again and peers and negotiation.round < limits.ROUNDS:
-            return self._ask(negotiation, peers)
+        effects: list[Effect] = []
+        if negotiation.refused:
+            effects += self._drop_the_next(negotiation)
+        elif negotiation.next:
+            effects += self._take_up_next(negotiation)
+        return effects if negotiation.confirming else effects + self._round_over(negotiation)
+
+    def _round_over(self, negotiation: Negotiation) -> list[Effect]:
+        """Ask again, or settle.
+
+        Where nothing was refused, all that was open has been offered and taken. So a reason to ask again at
+        once is only a refusal, whose quantity has to be found elsewhere; or that something was filled, and
+        there is more.
+        """
+        order = negotiation.order
+        negotiation.fruitless = 0 if negotiation.filled else negotiation.fruitless + 1
+        broken = order.terms.time_in_force is TimeInForce.FOK and order.filled
+        more = negotiation.filled and (negotiation.more or broken)
+        again = (negotiation.refused or more) and negotiation.held and not order.cancel_requested
+        if again and negotiation.fruitless < limits.ROUNDS and negotiation.round < limits.ROUNDS_MAX:
+            peers = self._market.roster.trading()
+            if peers:
+                return self._ask(negotiation, peers)
         negotiation.contended |= negotiation.refused
         return self._settle(negotiation)
 
@@ -401,16 +608,25 @@ class Taker:
         """Step 6: what is left opens and, matched with what came meanwhile, rests or is cancelled."""
         order = negotiation.order
         del self.negotiations[order.id]
-        if negotiation.held:
-            self._book.release_held(order, negotiation.held)
-        effects = self._market.rematch([order]) + self._market.cancel_rest(order)
+        effects = self._end(negotiation)
         if negotiation.contended:
             self.announce_later(order)
         else:
             self._retries.pop(order.id, None)
         return [*effects, Settled(order.id)]
 
+    def _end(self, negotiation: Negotiation) -> list[Effect]:
+        order = negotiation.order
+        if negotiation.held:
+            self._book.release_held(order, negotiation.held)
+        return self._market.rematch([order])
+
     def forget(self, orders: Iterable[Order]) -> None:
         """These have closed; nothing about them is to be tried again."""
         for order in orders:
             self._retries.pop(order.id, None)
+
+
+def _certainty(choice: Choice) -> tuple[bool, float]:
+    """How sure it is that what was offered is still there."""
+    return choice.offer.destination == OURSELVES, choice.offer.expires

@@ -19,6 +19,17 @@ class TimeInForce(Enum):
     """Fill or kill: there is none. The order trades completely at once, or is refused and changes nothing."""
 
 
+class Routing(Enum):
+    """How far an order's way goes, and what comes first."""
+
+    ALONE = "alone"
+    """The book is the whole market."""
+    LOCAL_FIRST = "local-first"
+    """Orders trade in their own book first, and what is left of them with others."""
+    BEST_PRICE = "best-price"
+    """An order goes where the price is best, its own book being one place among others."""
+
+
 class PostOnly(Enum):
     """What an order does that must only ever make a price, when it would take one."""
 
@@ -62,6 +73,11 @@ class Terms:
     display: int | None = None
     expires_ms: int | None = None
     self_trade: SelfTrade = SelfTrade.CANCEL_NEWEST
+
+    @property
+    def rests(self) -> bool:
+        """Whether what is left of the order stays in the book."""
+        return not self.market and self.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
 
 
 GTC = Terms()

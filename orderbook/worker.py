@@ -25,6 +25,7 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 
 from . import limits
 from .effects import Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
+from .entry import NewOrder
 from .errors import (
     InvalidFieldError,
     JournalError,
@@ -40,7 +41,7 @@ from .lines import Caller, Lines, Refusal, request_of
 from .market import Market
 from .messages import decode
 from .model import Instrument, Order, Trade, check_name
-from .negotiation import Negotiator, NewOrder
+from .negotiation import Negotiator
 from .outbox import Outbox
 from .selection import POLICIES, Policy
 from .signing.channel import Channel, Question

@@ -11,13 +11,26 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import InvalidFieldError, JournalError
-from ..events import Accepted, Cancelled, Event, Executed, Intended, Refused, accepted_event, to_plain
+from ..events import (
+    Accepted,
+    Amended,
+    Cancelled,
+    Event,
+    Executed,
+    Intended,
+    Refused,
+    Triggered,
+    accepted_event,
+    to_plain,
+)
 from ..journal.file import JournalFile
 from ..model import Instrument, Order
 from .views import printable, time_text
 
 HEADING = f"{'number':>9}  {'time':23}  {'event':9}  {'id':24}  what"
 FILLS_SHOWN = 3
+OF_ORDERS = (Accepted, Amended, Triggered, Cancelled)
+"""Events of one of our orders; the others are those of a match."""
 
 
 class Entry(NamedTuple):
@@ -64,7 +77,7 @@ def about(order_id: str, source: Iterable[Entry]) -> Iterator[Entry]:
     matches: set[str] = set()
     for entry in source:
         event = entry.event
-        if isinstance(event, Accepted | Cancelled):
+        if isinstance(event, OF_ORDERS):
             concerned = event.order_id == order_id
         elif isinstance(event, Executed):
             concerned = order_id in (event.maker_order_id, event.taker_order_id)
@@ -84,8 +97,15 @@ def record(entry: Entry, instrument: Instrument) -> dict[str, Any]:
     """``entry`` as plain JSON: the event's fields, with decimal strings for prices and quantities."""
     plain: dict[str, Any] = {"number": entry.number, **to_plain(entry.event)}
     if "price" in plain:
-        plain["price"] = instrument.price_text(plain["price"])
+        plain["price"] = _price(plain["price"], instrument)
+    if "quantity" in plain:
         plain["quantity"] = instrument.quantity_text(plain["quantity"])
+    if "terms" in plain:
+        terms = plain["terms"]
+        if terms["stop_price"] is not None:
+            terms["stop_price"] = instrument.price_text(terms["stop_price"])
+        if terms["display"] is not None:
+            terms["display"] = instrument.quantity_text(terms["display"])
     if "fills" in plain:
         plain["fills"] = [
             {
@@ -107,7 +127,7 @@ def line(entry: Entry, instrument: Instrument) -> str:
     """``entry`` as a line under :data:`HEADING`, with every string of the file made harmless."""
     event = entry.event
     time = time_text(event.time_ms) if isinstance(event, Accepted | Executed) else ""
-    id = event.order_id if isinstance(event, Accepted | Cancelled) else event.match_id
+    id = event.order_id if isinstance(event, OF_ORDERS) else event.match_id
     what = _what(entry, instrument)
     name = type(event).__name__.lower()
     return printable(f"{entry.number:>9}  {time:23}  {name:9}  {id:24}  {what}").rstrip()
@@ -117,14 +137,20 @@ def _what(entry: Entry, instrument: Instrument) -> str:
     event = entry.event
     if isinstance(event, Accepted):
         said = f"{event.side} {_amount(event, instrument)} for {event.owner or 'nobody'}"
+        said += _terms(event, instrument)
         if event.client_order_id is not None:
             said += f", who calls it {event.client_order_id}"
         if entry.order is not None:
             said += f"; by the snapshot {instrument.quantity_text(entry.order.filled)} filled"
             said += ", cancelled" if entry.order.cancel_requested else ""
         return said
+    if isinstance(event, Amended):
+        return f"it is {_amount(event, instrument)} now"
+    if isinstance(event, Triggered):
+        return "its stop price has come"
     if isinstance(event, Cancelled):
-        return "what is left of it is taken back"
+        part = "what is left" if event.quantity is None else instrument.quantity_text(event.quantity)
+        return f"{part} of it is taken back" + (f": {event.reason}" if event.reason else "")
     if isinstance(event, Executed):
         return (
             f"{_amount(event, instrument)}: maker {event.maker_peer} {event.maker_order_id}, "
@@ -142,5 +168,28 @@ def _what(entry: Entry, instrument: Instrument) -> str:
     return "signed by both peers"
 
 
-def _amount(event: Accepted | Executed, instrument: Instrument) -> str:
-    return f"{instrument.quantity_text(event.quantity)} at {instrument.price_text(event.price)}"
+def _price(ticks: int, instrument: Instrument) -> str | None:
+    """A price as text; None for that of a market order, which has none."""
+    return instrument.price_text(ticks) if ticks else None
+
+
+def _amount(event: Accepted | Amended | Executed, instrument: Instrument) -> str:
+    price = _price(event.price, instrument)
+    return f"{instrument.quantity_text(event.quantity)} at {price or 'any price'}"
+
+
+def _terms(event: Accepted, instrument: Instrument) -> str:
+    """The instructions of an order that is no plain one, in a few words."""
+    terms = event.terms
+    if terms is None:
+        return "" if event.rests else ", ioc"
+    words = [terms.time_in_force.value]
+    if terms.post_only is not None:
+        words.append("post-only")
+    if terms.stop_price is not None:
+        words.append(f"stop at {instrument.price_text(terms.stop_price)}")
+    if terms.display is not None:
+        words.append(f"showing {instrument.quantity_text(terms.display)}")
+    if terms.expires_ms is not None:
+        words.append(f"until {time_text(terms.expires_ms)}")
+    return ", " + ", ".join(words)

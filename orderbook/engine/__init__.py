@@ -5,10 +5,10 @@
 """
 
 from ..model import Instrument, Order, OrderStatus, Side
-from ..terms import FOK, GTC, IOC, MARKET, POST_ONLY, PostOnly, SelfTrade, Terms, TimeInForce
+from ..terms import FOK, GTC, IOC, MARKET, POST_ONLY, PostOnly, Routing, SelfTrade, Terms, TimeInForce
 from .book import Book, Quote
 from .codes import Code, Reason
-from .events import Cancellation, Contention, Event, Execution, Match, Trigger
+from .events import Cancellation, Contention, Event, Execution, Match, Outbound, Trigger
 from .reserving import Crossing, Fill, Reservation
 from .rules import MarketState, Rules
 from .state import restore, snapshot, state_hash
@@ -37,11 +37,13 @@ __all__ = [
     "Order",
     "OrderRow",
     "OrderStatus",
+    "Outbound",
     "PostOnly",
     "Quote",
     "Reason",
     "Replica",
     "Reservation",
+    "Routing",
     "Rules",
     "SelfTrade",
     "Side",

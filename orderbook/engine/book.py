@@ -69,13 +69,14 @@ class Book(Reserving):
 
     # -- taking back -------------------------------------------------------------------------------------
 
-    def cancel(self, id: str, owner: str | None = None) -> Code:
+    def cancel(self, id: str, owner: str | None = None, reason: Reason = REQUESTED) -> Code:
         """Take an order back: what is open is cancelled now, what is reserved fills or is cancelled when its
         reservation ends. O(1), or O(log n) when its price level ends.
 
         Args:
             id: Of a live order, also one that waits for its stop price.
             owner: Whose it must be; None: anybody's.
+            reason: What the event says.
 
         Returns:
             ``OK``, or ``UNKNOWN_ORDER``, ``NOT_OWNER``, ``BEING_CANCELLED`` or ``HALTED``.
@@ -93,7 +94,7 @@ class Book(Reserving):
         self.sequence += 1
         level = order.level
         if level is None or order.reserved or order.terms is not GTC or self._freed or self._partners:
-            self._cancel_open(order, REQUESTED)
+            self._cancel_open(order, reason)
             self._follow_up()
             return OK
         # The same for most orders, without its calls.
@@ -106,7 +107,7 @@ class Book(Reserving):
         order.open = 0
         order.cancelled += quantity
         order.cancel_requested = True
-        self.events = [_new(Cancellation, (order, quantity, REQUESTED))]
+        self.events = [_new(Cancellation, (order, quantity, reason))]
         del self.orders[id]
         if self._by_owner is not None:
             self._disown(order)
@@ -144,6 +145,11 @@ class Book(Reserving):
                 self.sequence += 1
                 self._cancel_open(order, Reason.EXPIRED)
         self._follow_up()
+
+    @property
+    def next_expiry_ms(self) -> int | None:
+        """When the next order expires, in milliseconds since the epoch, or None. O(1)."""
+        return int(self._expiring.keys()[0][0]) if self._expiring else None
 
     # -- changing ----------------------------------------------------------------------------------------
 
@@ -335,13 +341,16 @@ class Book(Reserving):
         self.events = []
         self.sequence += 1
         self.state = state
-        self._price_min, self._price_max = self.band if state is OPEN else (1, 0)
+        self._measure_plain_orders()
         if state is not OPEN:
             return
         freed = sorted(self._freed.values(), key=lambda order: order.priority)
         self._freed.clear()
         for order in freed:
-            self._uncross(order)
+            if order.terms.rests:
+                self._uncross(order)
+            else:
+                self._finish(order)
         self._follow_up(self.last_price)
 
     def set_band(self, low: int, high: int) -> Code:
@@ -357,8 +366,7 @@ class Book(Reserving):
             return Code.INVALID_PRICE
         self.sequence += 1
         self.band = (low, high)
-        if self.state is OPEN:
-            self._price_min, self._price_max = self.band
+        self._measure_plain_orders()
         return OK
 
     def note_trade(self, price: int) -> Code:
@@ -382,7 +390,7 @@ class Book(Reserving):
         """Take an order of an earlier life as it is, with what is reserved, filled and cancelled of it.
 
         It goes behind all others of its price, and is not matched: call :meth:`rematch` when all are there.
-        O(log n).
+        A stop order waits, unless it has a ``priority``: then it came alive in that life. O(log n).
 
         Raises:
             ValueError: Its id is that of a live order.
@@ -395,19 +403,19 @@ class Book(Reserving):
             if self._on_closed is not None:
                 self._on_closed(order)
             return
-        if self._waits(order):
+        if order.untriggered:
             self.stops.add(order)
         else:
-            own = self.ladder(order.side)
-            key = order.price * own.sign
+            order.price = order.price or self._limit_price(order)
             order.priority = order.sequence
             if order.terms.display is not None:
                 order.hidden = max(0, order.open - order.terms.display)
             if order.reserved:
-                own.reserve(key, order.reserved)
+                self._count_reserved(order, order.reserved)
             if order.open:
-                self._come_back(order)
                 self._freed[order.id] = order
+                if order.terms.rests:
+                    self._come_back(order)
         self._enlist(order)
         self._mark_expiry(order)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ..model import Order, Side
-from .entering import OPEN
+from .entering import ALONE, OPEN
 from .ladder import NO_KEY, Ladder, Level
 from .reserving import Reserving
 
@@ -37,6 +37,11 @@ def check(book: Reserving) -> None:
             continue
         assert not order.untriggered, f"{order} should wait with the stop orders"
         assert 0 < order.sequence <= order.priority <= book.sequence, f"{order} has no place in time"
+        if not order.terms.rests:
+            assert book.routing is not ALONE, f"{order} does not rest, and is here"
+            assert order.level is None, f"{order} does not rest, and can be taken"
+            assert not order.open or id in book._freed, f"{order} has met everyone, and is still here"
+            continue
         shown = order.open - order.hidden
         assert (shown > 0) is (id in matchable), f"{order} shows {shown} lots"
         assert shown or not order.hidden or order.reserved, f"{order} shows no tip"
@@ -120,7 +125,7 @@ def _check_reservations(book: Reserving) -> None:
     for ladder in (book.bids, book.asks):
         sums: dict[int, int] = {}
         for order in book.orders.values():
-            if order.side is ladder.side and order.reserved:
+            if order.side is ladder.side and order.reserved and order.terms.rests:
                 key = order.price * ladder.sign
                 sums[key] = sums.get(key, 0) + order.reserved
         assert dict(ladder.reserved) == sums, f"the reserved sums of {ladder.side.value} disagree"

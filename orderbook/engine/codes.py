@@ -94,7 +94,13 @@ class Reason(Enum):
     RELEASED = "released"
     """Its reservation has ended, after the order had been cancelled."""
     UNFILLABLE = "unfillable"
-    """A fill-or-kill order that waited for its stop price could not be filled when it came."""
+    """A fill-or-kill order could not be filled when its stop price came, or after its way through the
+    network."""
+    BROKEN = "broken"
+    """What is left of a fill-or-kill order of which another peer had executed a part when a further one
+    refused."""
+    POST_ONLY = "post_only"
+    """A post-only order that would have taken a price at another peer."""
 
 
 def conflict_of(terms: Terms) -> Code:
@@ -107,9 +113,8 @@ def conflict_of(terms: Terms) -> Code:
     expires = terms.expires_ms is not None
     if expires is not (force is TimeInForce.GTD) or (expires and type(terms.expires_ms) is not int):
         return Code.INVALID_EXPIRY
-    rests = force in (TimeInForce.GTC, TimeInForce.GTD) and not terms.market
     only_for_resting = terms.post_only is not None or terms.display is not None or force is TimeInForce.GTD
-    if only_for_resting and not rests:
+    if only_for_resting and not terms.rests:
         return Code.CONFLICTING_TERMS
     if terms.post_only is not None and terms.stop_price is not None:
         return Code.CONFLICTING_TERMS

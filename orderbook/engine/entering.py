@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 from .. import limits
 from ..model import Order
-from ..terms import GTC, PostOnly, TimeInForce
+from ..terms import GTC, PostOnly, Routing, Terms, TimeInForce
 from .codes import Code, Reason, conflict_of
-from .events import Contention, Event, Execution, Match, Trigger
-from .ladder import NO_KEY
+from .events import Contention, Event, Execution, Match, Outbound, Trigger
+from .ladder import NO_KEY, Ladder
 from .resting import BUY, Resting
 from .rules import RULES, MarketState, Rules
 from .stops import Stops
 
 OPEN = MarketState.OPEN
+ALONE = Routing.ALONE
 OK = Code.OK
-_ENDS_AT_ONCE = (TimeInForce.IOC, TimeInForce.FOK)
 
 
 class Entering(Resting):
@@ -28,19 +28,30 @@ class Entering(Resting):
         band: The lowest and the highest price of a new order, in ticks.
         stops: Stop orders that wait.
         time_ms: The latest time the book was told, in milliseconds since the epoch.
+        routing: Whether orders go on to other books, which :class:`~orderbook.engine.events.Outbound` tells.
     """
 
-    def __init__(self, rules: Rules = RULES, on_closed: Callable[[Order], object] | None = None):
+    def __init__(
+        self,
+        rules: Rules = RULES,
+        on_closed: Callable[[Order], object] | None = None,
+        routing: Routing = ALONE,
+    ):
         super().__init__(rules, on_closed)
+        self.routing = routing
         self.state = OPEN
         self.band = (1, rules.max_price)
-        # What a plain order is measured by at once; no price fits while the market is not open.
-        self._price_min, self._price_max = self.band
+        self._measure_plain_orders()
         self._quantity_min, self._quantity_max = rules.min_quantity, rules.max_quantity
         self._orders_max = rules.max_orders
         self.stops = Stops()
         self.time_ms = 0
         self._partners: dict[str, str] = {}
+
+    def _measure_plain_orders(self) -> None:
+        """Set what :meth:`submit` measures a plain order by: no price fits what it can't simply match."""
+        simple = self.state is OPEN and self.routing is not Routing.BEST_PRICE
+        self._price_min, self._price_max = self.band if simple else (1, 0)
 
     def submit(self, order: Order) -> Code:
         """Take a new order: match it, and do with the rest as its terms say.
@@ -110,9 +121,9 @@ class Entering(Resting):
         """
         self.events = []
         terms = resting.terms
-        rests = terms.stop_price is None and not terms.market and terms.time_in_force not in _ENDS_AT_ONCE
         if (
-            not rests
+            not terms.rests
+            or terms.stop_price is not None
             or stop.terms.stop_price is None
             or Stops.reached(stop, self.last_price)
             or resting.id == stop.id
@@ -193,7 +204,8 @@ class Entering(Resting):
             code = Code.EXPIRED
         if code is OK and terms.post_only is not None and self._posted_price(order, order.price) is None:
             code = Code.POST_ONLY_CROSSES
-        if code is OK and terms.time_in_force is TimeInForce.FOK and not self._waits(order):
+        kills = terms.time_in_force is TimeInForce.FOK and self.routing is ALONE
+        if code is OK and kills and not self._waits(order):
             other = self.opposite(order.side)
             if not self._fillable(order, other, self._limit_price(order) * other.sign):
                 code = Code.UNFILLABLE
@@ -247,24 +259,23 @@ class Entering(Resting):
         return self.band[1] if order.side is BUY else self.band[0]
 
     def _enter(self, order: Order, *, fillable: bool = False) -> None:
-        """Match an accepted order that is in no level, then rest or cancel what is left of it.
+        """Match an accepted order that is in no level, then rest, send out or cancel what is left of it.
 
-        ``fillable``: a fill-or-kill order can be filled now, this has been seen already.
+        ``fillable``: a fill-or-kill order can be filled here and now, this has been seen already.
         """
         terms = order.terms
         known = order.id in self.orders
         order.price = self._limit_price(order)
         own, other = self.ladder(order.side), self.opposite(order.side)
         limit = order.price * other.sign
-        fillable = fillable or terms.time_in_force is not TimeInForce.FOK
-        if not fillable and not self._fillable(order, other, limit):
-            self._cancel_open(order, Reason.UNFILLABLE)
-        elif other.best_key >= limit:
-            self._match(order, other, limit)
-        elif other.reserved and other.contends(limit):
-            self.events.append(Contention(order))
-        if order.open and (terms.market or terms.time_in_force in _ENDS_AT_ONCE):
-            self._cancel_open(order, Reason.REMAINDER)
+        if terms.time_in_force is not TimeInForce.FOK:
+            fillable = True
+        elif not fillable or self.routing is not ALONE:
+            fillable = self._fillable(order, other, limit)
+        if self._goes_out_first(terms, fillable):
+            self._send_out(order)
+        else:
+            self._take(order, other, limit, fillable=fillable)
         if order.open:
             if terms.display is not None:
                 order.hidden = max(0, order.open - terms.display)
@@ -273,8 +284,53 @@ class Entering(Resting):
             self._mark_expiry(order)
         elif known:
             self._close_if_done(order)
-        elif self._on_closed is not None:
+        elif not order.reserved and self._on_closed is not None:
             self._on_closed(order)
+
+    def _goes_out_first(self, terms: Terms, fillable: bool) -> bool:
+        """Whether an order is to be set aside before it meets anything here."""
+        if self.routing is Routing.BEST_PRICE:
+            return terms.post_only is None
+        return self.routing is not ALONE and not fillable
+
+    def _take(self, order: Order, other: Ladder, limit: int, *, fillable: bool) -> None:
+        """Let ``order`` trade with what it crosses. What is left and does not rest goes out, or ends here."""
+        if not fillable:
+            self._cancel_open(order, Reason.UNFILLABLE)
+        elif other.best_key >= limit:
+            self._match(order, other, limit)
+        elif other.reserved and other.contends(limit):
+            self.events.append(Contention(order))
+        if order.open and not order.terms.rests:
+            if self.routing is ALONE:
+                self._cancel_open(order, Reason.REMAINDER)
+            else:
+                self._send_out(order)
+
+    def _send_out(self, order: Order) -> None:
+        """Set all that is open of ``order`` aside for its way through the network."""
+        quantity = order.open
+        self.sequence = order.priority = self.sequence + 1
+        self._enlist(order)
+        self._mark_expiry(order)
+        self._set_aside(order, quantity)
+        self.events.append(Outbound(order, quantity))
+
+    def _finish(self, order: Order) -> None:
+        """An order that does not rest has come back from its way: it takes what is here by now, and ends."""
+        other = self.opposite(order.side)
+        limit = order.price * other.sign
+        reason = Reason.REMAINDER
+        fillable = True
+        if order.terms.time_in_force is TimeInForce.FOK:
+            reason = Reason.BROKEN if order.filled else Reason.UNFILLABLE
+            fillable = order.filled > 0 or self._fillable(order, other, limit)
+        if fillable and other.best_key >= limit:
+            self._match(order, other, limit)
+        if order.open:
+            self._cancel_open(order, reason)
+        else:
+            self._close_if_done(order)
 
     def _mark_expiry(self, order: Order) -> None:
         if order.terms.expires_ms is not None:
@@ -320,7 +376,7 @@ class Entering(Resting):
         for event in news:
             orders = (event.maker, event.taker) if isinstance(event, Match) else (event.order,)
             for order in orders:
-                if order.id in self._partners and not isinstance(event, Contention):
+                if order.id in self._partners and not isinstance(event, Contention | Outbound):
                     partner_id = self._partners.pop(order.id)
                     del self._partners[partner_id]
                     partner = self.orders.get(partner_id)

@@ -5,6 +5,7 @@
     Cancellation   quantity was taken back, and why
     Trigger        a stop order has come alive; what it does follows
     Contention     an order did not get all it could have: more crosses, but is reserved for others
+    Outbound       an order was set aside for its way through the network
 
 The same commands on the same book give the same events. They hold the orders themselves, which go on
 changing: whoever keeps events writes down at once what it needs of the orders.
@@ -62,4 +63,14 @@ class Contention(NamedTuple):
     order: Order
 
 
-Event = Match | Execution | Cancellation | Trigger | Contention
+class Outbound(NamedTuple):
+    """``quantity`` lots of ``order``, all that is open of it, were set aside for its way through the network.
+
+    :meth:`~orderbook.engine.reserving.Reserving.fill_held` and ``release_held`` say what came of it.
+    """
+
+    order: Order
+    quantity: int
+
+
+Event = Match | Execution | Cancellation | Trigger | Contention | Outbound

@@ -15,9 +15,10 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from ..model import Order, Side
+from ..terms import GTC, Routing, SelfTrade
 from .codes import Reason
-from .entering import OPEN, Entering
-from .events import Cancellation, Execution
+from .entering import ALONE, OPEN, Entering
+from .events import Cancellation, Execution, Match
 from .rules import RULES, Rules
 
 _ENDED_LEASES = 1_000  # kept at the most before they are swept, beyond as many as there are live ones
@@ -40,6 +41,18 @@ class Crossing(NamedTuple):
 
     fills: list[Fill]
     contended: bool
+
+
+class Reach(NamedTuple):
+    """How far an order of this book may go.
+
+    Attributes:
+        fills: Open quantity that it can have here, best price first, oldest first within a price.
+        price: The worst price that it may take anywhere, in ticks.
+    """
+
+    fills: list[Fill]
+    price: int
 
 
 class Reservation:
@@ -81,8 +94,13 @@ class Reserving(Entering):
         reservations: Reservations for counterparties by id.
     """
 
-    def __init__(self, rules: Rules = RULES, on_closed: Callable[[Order], object] | None = None):
-        super().__init__(rules, on_closed)
+    def __init__(
+        self,
+        rules: Rules = RULES,
+        on_closed: Callable[[Order], object] | None = None,
+        routing: Routing = ALONE,
+    ):
+        super().__init__(rules, on_closed, routing)
         self.reservations: dict[str, Reservation] = {}
         self._leases: list[tuple[float, str]] = []  # a heap; those that have ended go when they come up
 
@@ -159,23 +177,48 @@ class Reserving(Entering):
         Raises:
             ValueError: The reservation has ended, or ``quantities`` is not within it; nothing has changed.
         """
-        self._check_live(reservation)
-        reserved = {fill.order.id: fill.quantity for fill in reservation.fills}
-        for order_id, quantity in quantities.items():
-            if type(quantity) is not int or not 0 < quantity <= reserved.get(order_id, 0):
-                raise ValueError(f"{quantity} of order {order_id} is not within reservation {reservation.id}")
+        executed = self._within(reservation, quantities)
         self.events = []
         self._end(reservation)
-        executed: list[Fill] = []
         for order, quantity in reservation.fills:
             part = quantities.get(order.id, 0)
             if part:
-                executed.append(Fill(order, part))
                 self._execute(order, part, order.price)
             if quantity > part:
                 self._give_back(order, quantity - part)
         self._follow_up()
         return executed
+
+    def commit_here(self, reservation: Reservation, quantities: Mapping[str, int], taker: Order) -> None:
+        """As :meth:`commit`, for a ``taker`` of this book, of which as much was held: they trade, and
+        ``events`` has each :class:`~orderbook.engine.events.Match`.
+
+        Raises:
+            ValueError: As :meth:`commit`, or so much is not reserved of ``taker``; nothing has changed.
+        """
+        executed = self._within(reservation, quantities)
+        self._check_reserved(taker, sum(fill.quantity for fill in executed))
+        self.events = []
+        self._end(reservation)
+        for maker, quantity in reservation.fills:
+            part = quantities.get(maker.id, 0)
+            if part:
+                self._fill(maker, part, maker.price)
+                self._fill(taker, part, maker.price)
+                self.events.append(Match(maker, taker, maker.price, part))
+            if quantity > part:
+                self._give_back(maker, quantity - part)
+        self._follow_up()
+
+    def _within(self, reservation: Reservation, quantities: Mapping[str, int]) -> list[Fill]:
+        """``quantities`` in the reservation's order. Raises ValueError when they are not within it."""
+        self._check_live(reservation)
+        reserved = {fill.order.id: fill.quantity for fill in reservation.fills}
+        for order_id, quantity in quantities.items():
+            if type(quantity) is not int or not 0 < quantity <= reserved.get(order_id, 0):
+                raise ValueError(f"{quantity} of order {order_id} is not within reservation {reservation.id}")
+        orders = [fill.order for fill in reservation.fills]
+        return [Fill(order, quantities[order.id]) for order in orders if order.id in quantities]
 
     def release(self, reservation: Reservation) -> None:
         """Free all of a reservation. O(k log n). Its orders are the caller's to :meth:`rematch`.
@@ -239,17 +282,42 @@ class Reserving(Entering):
             self._set_aside(order, quantity)
         return quantity
 
-    def fill_held(self, order: Order, quantity: int, price: int) -> None:
-        """Execute ``quantity`` lots of what was held of ``order`` at a counterparty's ``price``, in ticks.
+    def reach(self, order: Order, quantity: int) -> Reach:
+        """What ``order``, which was held, could trade with here now, up to ``quantity`` lots: of icebergs
+        what they show. O(k + levels met).
+
+        It goes no further than to an order of its own owner, unless its terms cancel that one.
+        """
+        fills: list[Fill] = []
+        if self.state is not OPEN:
+            return Reach(fills, order.price)
+        other = self.opposite(order.side)
+        passes_own = order.terms.self_trade is SelfTrade.CANCEL_OLDEST
+        for level in other.down_to(order.price * other.sign):
+            for maker in level:
+                if maker.owner == order.owner and maker.owner:
+                    if passes_own:
+                        continue
+                    return Reach(fills, maker.price)
+                part = min(maker.open - maker.hidden, quantity)
+                fills.append(Fill(maker, part))
+                quantity -= part
+                if not quantity:
+                    return Reach(fills, order.price)
+        return Reach(fills, order.price)
+
+    def fill_held(self, order: Order, *fills: tuple[int, int]) -> None:
+        """Execute ``fills`` of what was held of ``order``: lots, and the price of a counterparty in ticks.
         O(log n).
 
         Raises:
             ValueError: So much is not reserved.
         """
-        self._check_reserved(order, quantity)
+        self._check_reserved(order, sum(quantity for quantity, _ in fills))
         self.events = []
         self.sequence += 1
-        self._execute(order, quantity, price)
+        for quantity, price in fills:
+            self._execute(order, quantity, price)
         self._follow_up()
 
     def release_held(self, order: Order, quantity: int) -> None:
@@ -275,36 +343,29 @@ class Reserving(Entering):
 
         Orders that arrived while it was reserved may cross it. The one with the earlier priority is the maker
         and sets the price; where both have the same owner, the terms of the other one say which is cancelled.
-        While the market is not open this waits until it is.
+        An order that does not rest takes what there is by now, and ends. While the market is not open this
+        waits until it is.
         """
         self.events = []
         if order.id in self._freed and self.state is OPEN:
             del self._freed[order.id]
             self.sequence += 1
-            self._uncross(order)
+            if order.terms is GTC or order.terms.rests:
+                self._uncross(order)
+            else:
+                self._finish(order)
             self._follow_up()
 
     # -- between open, reserved and filled -----------------------------------------------------------------
 
-    def _set_aside(self, order: Order, quantity: int) -> None:
-        """Reserve ``quantity`` lots, at most what ``order`` shows, or all of it."""
-        own = self.ladder(order.side)
-        own.reserve(order.price * own.sign, quantity)
-        level = order.level
-        shown = order.open - order.hidden
-        if level is not None and quantity < shown:
-            level.open -= quantity
-        elif level is not None:
-            self._leave(order)
-        order.reserved += quantity
-        order.open -= quantity
-        order.hidden = min(order.hidden, order.open)
-
     def _execute(self, order: Order, quantity: int, price: int) -> None:
+        self.events.append(Execution(order, price, quantity))
+        self._fill(order, quantity, price)
+
+    def _fill(self, order: Order, quantity: int, price: int) -> None:
         self._unreserve(order, quantity)
         order.filled += quantity
         self.last_price = price
-        self.events.append(Execution(order, price, quantity))
         if self._show_next(order):
             self._freed[order.id] = order
         self._close_if_done(order)
@@ -317,6 +378,10 @@ class Reserving(Entering):
             self.events.append(Cancellation(order, quantity, Reason.RELEASED))
             self._close_if_done(order)
             return
+        self._freed[order.id] = order
+        if order.terms is not GTC and not order.terms.rests:
+            order.open += quantity  # it is nobody's to take
+            return
         level = order.level
         shown = order.open - order.hidden + quantity
         if order.terms.display is not None:
@@ -328,9 +393,3 @@ class Reserving(Entering):
         else:
             level.open += quantity
             level.hidden += order.hidden - hidden
-        self._freed[order.id] = order
-
-    def _unreserve(self, order: Order, quantity: int) -> None:
-        own = self.ladder(order.side)
-        own.reserve(order.price * own.sign, -quantity)
-        order.reserved -= quantity

@@ -305,6 +305,29 @@ class Resting:
 
     # -- quantities of resting orders --------------------------------------------------------------------
 
+    def _set_aside(self, order: Order, quantity: int) -> None:
+        """Reserve ``quantity`` lots, at most what ``order`` shows, or all of it."""
+        self._count_reserved(order, quantity)
+        level = order.level
+        shown = order.open - order.hidden
+        if level is not None and quantity < shown:
+            level.open -= quantity
+        elif level is not None:
+            self._leave(order)
+        order.reserved += quantity
+        order.open -= quantity
+        order.hidden = min(order.hidden, order.open)
+
+    def _unreserve(self, order: Order, quantity: int) -> None:
+        self._count_reserved(order, -quantity)
+        order.reserved -= quantity
+
+    def _count_reserved(self, order: Order, quantity: int) -> None:
+        """Only what may rest contends with others: nobody can have anything of the other orders."""
+        if order.terms is GTC or order.terms.rests:
+            own = self.ladder(order.side)
+            own.reserve(order.price * own.sign, quantity)
+
     def _take_shown(self, order: Order, quantity: int) -> None:
         """Take ``quantity`` lots out of what ``order``, which is in its level, shows; they are counted
         elsewhere already. O(1), or O(log n) when nothing is shown any more."""

@@ -100,9 +100,8 @@ def _restored(data: Mapping[str, Any], rules: Rules, on_closed: Callable[[Order]
             by_priority.append(order)
     by_priority.sort(key=lambda order: order.priority)
     for order in by_priority:
-        ladder = book.ladder(order.side)
         if order.reserved:
-            ladder.reserve(order.price * ladder.sign, order.reserved)
+            book._count_reserved(order, order.reserved)
         if order.open > order.hidden:
             book._come_back(order)
     for id, counterparty, purpose, expires, fills in data["reservations"]:

@@ -11,9 +11,9 @@ import pytest
 
 from grenache_py.aio import Link
 from orderbook.api import Api
+from orderbook.entry import NewOrder
 from orderbook.errors import UnknownMarketError
 from orderbook.model import Instrument, Order, OrderStatus
-from orderbook.negotiation import NewOrder
 from orderbook.worker import Worker
 from tests.harness import until
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from random import Random
 
 from orderbook.selection import POLICIES
+from orderbook.terms import Routing
 from tests.simulation.markets import Exchange
 from tests.simulation.world import NetworkFaults
 
@@ -37,6 +38,12 @@ FAULTS = (
     "staleness",
     "liars",
 )
+ROUTINGS = (
+    (Routing.LOCAL_FIRST,),
+    (Routing.BEST_PRICE,),
+    (Routing.LOCAL_FIRST, Routing.BEST_PRICE),
+)
+"""How the peers route orders, in turn."""
 FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
 """Seeds that found something once, one per line with a word on what; they are run first, always."""
 
@@ -53,6 +60,7 @@ class Scenario:
     listed: bool = False
     ed25519: bool = False
     trades_in_memory: int = 50
+    routings: tuple[Routing, ...] = (Routing.LOCAL_FIRST,)
 
     @classmethod
     def of_seed(cls, seed: int) -> Scenario:
@@ -67,6 +75,7 @@ class Scenario:
             faults=frozenset(fault for fault in FAULTS if random.random() < share),
             listed=random.random() < 0.5,
             trades_in_memory=random.choice((1, 4, 50)),
+            routings=random.choice(ROUTINGS),
         )
 
 
@@ -116,6 +125,8 @@ def set_up(scenario: Scenario) -> Exchange:
             delay_s=delay_s,
         ),
         policy=scenario.policy,
+        routings=scenario.routings,
+        calm=faults <= {"skew"},
         drift=0.02 if "skew" in faults else 0.0,
         wall_off_s=random.choice((0.05, 0.2, 1.0, 8.0)) if "skew" in faults else 0.0,
         stale_s=5.0 if "staleness" in faults else 0.0,

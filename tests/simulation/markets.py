@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -17,18 +17,21 @@ from typing import Any
 import msgpack
 
 from orderbook import limits
-from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
-from orderbook.errors import OrderBookError
-from orderbook.events import Event, Executed, Signed, trade_of
+from orderbook.effects import Announce, Confirm, Discover, DropTrades, Effect, Settled, Traded
+from orderbook.engine.stops import Stops
+from orderbook.entry import Amendment, NewOrder
+from orderbook.errors import OrderBookError, OrderRefusedError
+from orderbook.events import Accepted, Amended, Event, Executed, Signed, Triggered, trade_of
 from orderbook.market import Market
 from orderbook.model import Instrument, Order, Side, Trade
-from orderbook.negotiation import Negotiator, NewOrder
+from orderbook.negotiation import Negotiator
 from orderbook.outbox import Outbox
 from orderbook.recovery import Recovered
 from orderbook.selection import POLICIES
 from orderbook.signing.channel import Channel, Question
 from orderbook.signing.gate import Gate
 from orderbook.signing.proofs import Proof, agree, check
+from orderbook.terms import Routing, TimeInForce
 from tests.simulation.liars import Liar
 from tests.simulation.signing import KeyCeremony
 from tests.simulation.world import NetworkFaults, SimDisk, SimNetwork, SkewedClock, World
@@ -43,17 +46,22 @@ class Told:
     order_id: str
     filled: int
     cancelled: bool
+    price: int
+    quantity: int
 
 
 class SimPeer:
     """One peer: a disk and clocks that stay, and a process that comes and goes."""
 
-    def __init__(self, exchange: Exchange, name: str, drift: float, wall_off_s: float, policy: str):
+    def __init__(
+        self, exchange: Exchange, name: str, drift: float, wall_off_s: float, policy: str, routing: Routing
+    ):
         self.exchange = exchange
         self.name = name
         self.clock = SkewedClock(exchange.world, drift, wall_off_s)
         self.disk: SimDisk[Event] = SimDisk(exchange.world)
         self.policy = policy
+        self.routing = routing
         self.signer = exchange.keys.signer(name)
         self.negotiator: Negotiator | None = None
         self.channel: Channel | None = None
@@ -85,6 +93,7 @@ class SimPeer:
             new_id=lambda: f"{self.name}-{life}-{next(self._ids)}",
             random=Random(world.random.random()),
             policy=POLICIES[self.policy],
+            routing=self.routing,
         )
         market.ledger.archive_in(self, in_memory=self.exchange.trades_in_memory)
         self.negotiator = Negotiator(market)
@@ -169,9 +178,55 @@ class SimPeer:
         assert self.negotiator is not None
         assert self._outbox is not None
         effects = step(self.negotiator)
+        self._check_step(effects)
+        self._outbox.after_step(effects)
+
+    def _check_step(self, effects: list[Effect]) -> None:
+        """What must hold after every step."""
+        assert self.negotiator is not None
+        market = self.negotiator.market
         self.negotiator.check()
         self.check_leases()
-        self._outbox.after_step(effects)
+        for stop in market.book.stops:
+            assert not Stops.reached(stop, market.book.last_price), f"{stop} should have come alive"
+        for effect in effects:
+            if isinstance(effect, Announce):
+                self._check_announced(effect)
+            elif isinstance(effect, Traded):
+                self._check_trades(effect)
+
+    def _check_announced(self, effect: Announce) -> None:
+        """What others learn of an order, and that our own book competes with them where it is to."""
+        assert self.negotiator is not None
+        market = self.negotiator.market
+        order, announced = market.ledger.order(effect.order_id), effect.payload["payload"]["order"]
+        lots, price = int(announced["quantity"]), int(announced["price"])
+        assert order.terms.post_only is None, f"{order} asks for what it must not take"
+        assert lots <= (order.terms.display or lots), f"{order} shows {lots} lots of an iceberg"
+        if self.routing is Routing.BEST_PRICE:
+            ours = [r for r in market.book.reservations.values() if r.counterparty == self.name]
+            reserved = sum(r.quantity for r in ours if r.purpose == order.id)
+            better = [
+                other
+                for other in market.book.orders.values()
+                if other.side is not order.side and other.level is not None and other.owner != order.owner
+                if other.price != price and order.side.crosses(price, other.price)
+            ]
+            assert reserved == lots or not better, f"{order} passes over {better} in its own book"
+            self.exchange.sights["our own book competes"] += bool(reserved)
+
+    def _check_trades(self, effect: Traded) -> None:
+        """I3 for our own orders, as they are when they trade."""
+        assert self.negotiator is not None
+        ledger = self.negotiator.market.ledger
+        for trade in effect.trades:
+            if trade.maker_peer == self.name:
+                maker = ledger.order(trade.maker_order_id)
+                assert maker.rests, f"{maker} is no order to make a price: {trade}"
+            if trade.taker_peer == self.name:
+                taker = ledger.order(trade.taker_order_id)
+                assert taker.terms.post_only is None, f"{taker} has taken a price: {trade}"
+                assert not taker.untriggered, f"{taker} has traded and waits: {trade}"
 
     def _serve(self, request: str, reply: Callable[[str], None]) -> None:
         negotiator, channel, outbox = self.negotiator, self.channel, self._outbox
@@ -186,17 +241,29 @@ class SimPeer:
             self.exchange.sights[f"request refused: {field_of(error)}"] += 1
             reply(json.dumps({"error": str(error)}))
             return
-        negotiator.check()
-        self.check_leases()
+        self._check_step(answer.effects)
         self._note_sights(message, answer.content)
-        if negotiator.market.book.reservations.keys() - locks_before:
+        new = negotiator.market.book.reservations.keys() - locks_before
+        if message["type"] == "AnnounceOpenOrder" and answer.content and answer.content.get("lock_id") in new:
             check_priority(negotiator, message["payload"]["order"], answer.content)
+            self._check_offer(answer.content)
         outbox.after_step(answer.effects)
         content = json.dumps(answer.content)
         if answer.promise:
             outbox.promise(lambda: reply(content))
         else:
             reply(content)
+
+    def _check_offer(self, offer: Any) -> None:
+        """Nothing is offered that has run out, nor more of an iceberg than it shows."""
+        assert self.negotiator is not None
+        market = self.negotiator.market
+        for fill in offer["fills"]:
+            order = market.ledger.order(fill["order_id"])
+            expires_ms, display = order.terms.expires_ms, order.terms.display
+            assert expires_ms is None or expires_ms > market.book.time_ms, f"{order} has run out"
+            assert display is None or int(fill["quantity"]) <= display, f"{order} shows {fill}"
+            self.exchange.sights["tip of an iceberg offered"] += display is not None
 
     def _note_sights(self, message: Any, answer: Any) -> None:
         sights, kind = self.exchange.sights, message["type"]
@@ -289,31 +356,38 @@ class SimPeer:
 
     # -- clients ---------------------------------------------------------------------------------------
 
-    def submit(
-        self, side: str, price: int | None, quantity: int, owner: str, ioc: bool = False
-    ) -> str | None:
-        """Returns the order's id, or None where nobody answers. ``price`` None: a market order."""
+    def submit(self, new: NewOrder) -> str | None:
+        """Returns the order's id, or None where nobody answers or it is refused."""
         if self.negotiator is None:
             return None
         taken: list[Order] = []
 
         def step(negotiator: Negotiator) -> list[Effect]:
-            order, effects = negotiator.submit(
-                NewOrder(
-                    side,
-                    None if price is None else str(price),
-                    str(quantity),
-                    owner,
-                    type="market" if price is None else "limit",
-                    time_in_force="ioc" if ioc or price is None else "gtc",
-                )
-            )
+            order, effects = negotiator.submit(new)
             taken.append(order)
-            self.exchange.world.log(f"{self.name} takes {order}")
+            self.exchange.world.log(f"{self.name} takes {order} {order.terms}")
             return effects
 
-        self._step(step)
+        try:
+            self._step(step)
+        except OrderRefusedError as error:
+            self.exchange.sights[f"order refused: {error.code}"] += 1
+            return None
         return taken[0].id
+
+    def amend(self, order_id: str, price: int | None, quantity: int | None) -> None:
+        if self.negotiator is None:
+            return
+        change = Amendment(*(None if number is None else str(number) for number in (price, quantity)))
+        self.exchange.world.log(f"{self.name} is to change {order_id} to {change}")
+        try:
+            self._step(lambda n: n.amend(order_id, change)[1])
+        except OrderBookError as error:
+            self.exchange.sights[f"amendment refused: {error.code}"] += 1
+            return
+        self.exchange.sights["amended"] += 1
+        assert self._outbox is not None
+        self._outbox.promise(lambda: self._tell(order_id))
 
     def cancel(self, order_id: str) -> None:
         if self.negotiator is None:
@@ -331,10 +405,18 @@ class SimPeer:
         order = self.negotiator.market.ledger.order(order_id)
         sights = self.exchange.sights
         sights[f"told: {order.status.value}"] += 1
+        force = order.terms.time_in_force
+        if force is not TimeInForce.GTC and not order.live:
+            sights[f"told: {force.value} {order.reason or 'filled'}"] += 1
+        sights["post-only order yielded"] += order.reason == "post_only"
         sights["told: in doubt"] += bool(order.reserved) and not order.cancel_requested
         trades = self.negotiator.market.ledger.trades_of_order(order_id)
-        sights["filled by several peers"] += len({trade.maker_peer for trade in trades}) > 1
-        told = Told(order_id, order.filled, order.cancel_requested)
+        several = len({trade.maker_peer for trade in trades}) > 1
+        sights["filled by several peers"] += several
+        sights["fill-or-kill filled by several peers"] += (
+            several and force is TimeInForce.FOK and not order.live
+        )
+        told = Told(order_id, order.filled, order.cancel_requested, order.price, order.quantity)
         # What is told may be newer than what was waited for: it has to be durable as well.
         assert self._outbox is not None
         self._outbox.promise(lambda: self.told.update({order_id: told}))
@@ -374,6 +456,36 @@ def same_match(one: Event, other: Event) -> bool:
     return isinstance(one, Executed) and isinstance(other, Executed) and one.match_id == other.match_id
 
 
+def random_order(random: Random, peer: SimPeer) -> NewOrder:
+    """An order of any kind; about half of them are plain."""
+    new = NewOrder(
+        random.choice(("buy", "sell")),
+        str(random.randint(97, 103)),
+        str(random.randint(1, 9)),
+        f"o{random.randrange(6)}-{peer.name}",
+        self_trade=random.choice((None, None, "cancel_oldest", "cancel_both", "decrement")),
+    )
+    kind = random.choices(range(8), weights=(45, 9, 9, 12, 7, 9, 9, 9))[0]
+    if kind == 1:
+        new = new._replace(type="market", price=None, time_in_force=random.choice((None, "fok")))
+    elif kind == 2:
+        new = new._replace(time_in_force="ioc")
+    elif kind == 3:
+        new = new._replace(time_in_force="fok", quantity=str(random.randint(2, 12)))
+    elif kind == 4:
+        life_ms = random.choice((1, 20, 300, 3000))
+        new = new._replace(time_in_force="gtd", expires_ms=peer.clock.time_ms() + life_ms)
+    elif kind == 5:
+        new = new._replace(post_only=random.choice(("reject", "slide")))
+    elif kind == 6:
+        new = new._replace(display=str(random.randint(1, 3)), quantity=str(random.randint(4, 12)))
+    elif kind == 7:
+        new = new._replace(stop_price=str(random.randint(97, 103)))
+        if random.random() < 0.5:
+            new = new._replace(type="market", price=None)
+    return new
+
+
 def field_of(error: OrderBookError) -> str:
     """The field of a message that ``error`` is about, which its text begins with."""
     return str(error).split()[0].rstrip(":")
@@ -386,11 +498,11 @@ def check_priority(negotiator: Negotiator, announced: Any, offer: Any) -> None:
     book = negotiator.market.book
     offered = {fill["order_id"] for fill in offer["fills"]}
     last = max(
-        (sign * book.orders[id].price, book.orders[id].sequence) for id in offered if id in book.orders
+        (sign * book.orders[id].price, book.orders[id].priority) for id in offered if id in book.orders
     )
     for order in book.orders.values():
-        if order.side is not side and order.open and order.id not in offered:
-            first = (sign * order.price, order.sequence)
+        if order.side is not side and order.level is not None and order.id not in offered:
+            first = (sign * order.price, order.priority)
             assert first > last, f"{order} comes before what was offered: {offer['fills']}"
 
 
@@ -405,12 +517,14 @@ class Exchange:
         liars: int = 0,
         faults: NetworkFaults | None = None,
         policy: str = "full-first",
+        routings: Sequence[Routing] = (Routing.LOCAL_FIRST,),
         drift: float = 0.0,
         wall_off_s: float = 0.0,
         stale_s: float = 0.0,
         listed: bool = False,
         ed25519: bool = False,
         trades_in_memory: int = 50,
+        calm: bool = False,
     ):
         self.world = World(seed)
         self.trades_in_memory = trades_in_memory
@@ -420,6 +534,8 @@ class Exchange:
         self.allowed = {self.keys.signer(name).key: name for name in everyone} if listed else None
         """Whose key is whose, where all peers are told so; else a liar may be the first to use a name."""
         self.healed = False
+        self.calm = calm
+        """Nothing happens to anybody, but that their clocks are not the same."""
         self.network = SimNetwork(self.world, faults or NetworkFaults())
         self.sights: Counter[str] = Counter()
         """What has been seen to happen: a run in which nothing does proves little."""
@@ -433,8 +549,9 @@ class Exchange:
                 random.uniform(-drift, drift),
                 random.uniform(-wall_off_s, wall_off_s),
                 policy,
+                routing,
             )
-            for name in names
+            for name, routing in zip(names, itertools.cycle(routings))
         }
         for peer in self.peers.values():
             peer.start()
@@ -458,21 +575,25 @@ class Exchange:
 
     # -- clients ---------------------------------------------------------------------------------------
 
-    def trade_at_random(self, orders: int, *, seconds: float = 4.0, cancels: float = 0.3) -> None:
-        """Many small orders that cross, at random peers, some cancelled at once, in flight, or later."""
+    def trade_at_random(
+        self, orders: int, *, seconds: float = 4.0, cancels: float = 0.25, amends: float = 0.2
+    ) -> None:
+        """Many small orders of every kind that cross, at random peers, some changed or cancelled at once, in
+        flight, or later."""
         random = Random(self.world.random.random())
         names = list(self.peers)
 
         def place() -> None:
             peer = self.peers[random.choice(names)]
-            order_id = peer.submit(
-                random.choice(("buy", "sell")),
-                None if random.random() < 0.1 else random.randint(97, 103),
-                random.randint(1, 9),
-                f"o{random.randrange(6)}-{peer.name}",
-                ioc=random.random() < 0.15,
-            )
-            if order_id is not None and random.random() < cancels:
+            order_id = peer.submit(random_order(random, peer))
+            if order_id is None:
+                return
+            if random.random() < amends:
+                price = random.choice((None, random.randint(97, 103)))
+                quantity = random.randint(1, 12) if price is None or random.random() < 0.5 else None
+                pause = random.choice((0.0, 0.01, 0.05, 0.3, 1.0))
+                self.world.after(pause, lambda: peer.amend(order_id, price, quantity))
+            if random.random() < cancels:
                 pause = random.choice((0.0, 0.01, 0.05, 1.0))
                 self.world.after(pause, lambda: peer.cancel(order_id))
 
@@ -577,10 +698,13 @@ class Exchange:
             assert sorted(keepers) == sorted(honest), f"{trade} is kept by {keepers}, not by {honest}"
             maker = orders.get((trade.maker_peer, trade.maker_order_id))
             taker = orders.get((trade.taker_peer, trade.taker_order_id))
-            assert maker is None or trade.price == maker.price, f"{trade} is not at the price of {maker}"
-            if taker is not None:
-                better = taker.price - trade.price if taker.side is Side.BUY else trade.price - taker.price
-                assert better >= 0, f"{trade} is outside the limit of {taker}"
+            if maker is not None:
+                prices = self.prices_of(trade.maker_peer, maker)
+                assert trade.price in prices, f"{trade} is not at the price of {maker}"
+            if taker is not None and not taker.terms.market:
+                prices = self.prices_of(trade.taker_peer, taker)
+                inside = any(taker.side.crosses(price, trade.price) for price in prices)
+                assert inside, f"{trade} is outside the limit of {taker}"
             if maker is not None and taker is not None:
                 assert maker.side is taker.side.opposite, f"{trade}: {maker}, {taker}"
                 assert maker.owner != taker.owner, f"{trade} is {taker.owner} with itself"
@@ -588,7 +712,8 @@ class Exchange:
                 for id in trade.orders_of(name):
                     filled[name, id] += trade.quantity
         for key, order in orders.items():
-            assert order.rests or not order.open, f"{order} rests, and is not to"
+            assert order.rests or order.untriggered or not order.open, f"{order} rests, and is not to"
+            self.check_terms(key[0], order)
             assert filled[key] == order.filled, f"{order} has trades of {filled[key]}"
         assert filled.keys() <= orders.keys(), "there are trades of no order"
         for name, peer in self.peers.items():
@@ -597,8 +722,32 @@ class Exchange:
                 order = orders[name, told.order_id]
                 assert order.filled >= told.filled, f"{told}, and now {order}"
                 assert not told.cancelled or not order.open, f"{told}, and now {order}"
+                if not order.terms.market and (order.price, order.quantity) != (told.price, told.quantity):
+                    later = [Amended(order.id, order.price, order.quantity) in peer.disk.durable]
+                    assert later == [True], f"{told}, and now {order}"
         self.check_disks()
         self.check_proofs()
+
+    def prices_of(self, peer: str, order: Order) -> set[int]:
+        """Every price that ``order`` has ever had."""
+        events = self.peers[peer].disk.durable
+        return {e.price for e in events if isinstance(e, Accepted | Amended) and e.order_id == order.id}
+
+    def check_terms(self, name: str, order: Order) -> None:
+        """What the instructions of an order at the peer ``name`` promise, once the market is at rest."""
+        terms, clock = order.terms, self.peers[name].clock
+        if terms.time_in_force is TimeInForce.FOK and not order.live and 0 < order.filled < order.quantity:
+            self.sights[f"fill-or-kill in part: {order.reason}"] += 1
+            known = order.reason in ("broken", "requested", "self_trade")
+            assert known, f"{order} is filled in part, and says {order.reason}"
+            calm = self.calm and order.reason == "broken"
+            assert not calm, f"{order} is broken, and nothing had happened to anybody"
+        if terms.expires_ms is not None and order.live:
+            late_ms = clock.time_ms() - terms.expires_ms
+            assert late_ms < 2000 or not order.open, f"{order} is open, {late_ms} ms after its end"
+        if terms.stop_price is not None and order.filled:
+            events = self.peers[name].disk.durable
+            assert Triggered(order.id) in events, f"{order} has traded before it came alive"
 
     def check_proofs(self) -> None:
         """Each peer can prove each of its cross-peer trades with what is on its disk alone."""
@@ -627,8 +776,12 @@ class Exchange:
             assert peer.negotiator is not None
             recovered = Recovered(peer.name, INSTRUMENT.market).apply(peer.disk.durable).finish()
             ledger = peer.negotiator.market.ledger
-            live = {order.id: quantities(order) for order in ledger.orders(None, 0, 10**9)[0]}
-            assert {id: quantities(order) for id, order in recovered.orders.items()} == live
+            live = {order.id: facts(order) for order in ledger.orders(None, 0, 10**9)[0]}
+            assert {id: facts(order) for id, order in recovered.orders.items()} == live
+            snapshot = Recovered(peer.name, INSTRUMENT.market)
+            snapshot.load(recovered.to_plain())
+            assert {id: facts(order) for id, order in snapshot.finish().orders.items()} == live
+            assert recovered.last_price == peer.negotiator.market.book.last_price == snapshot.last_price
             trades = peer.trades()
             assert ledger.trade_count == recovered.trade_count == len(trades)
             assert ledger.trades(ledger.dropped, 10**9) == trades[ledger.dropped :]
@@ -644,5 +797,19 @@ def check_conservation(order: Order) -> None:
     assert sum(parts) == order.quantity, order
 
 
-def quantities(order: Order) -> tuple[int, ...]:
-    return (order.quantity, order.open, order.reserved, order.filled, order.cancelled)
+def facts(order: Order) -> tuple[object, ...]:
+    """All that a restart must know of an order."""
+    price = 0 if order.terms.market else order.price
+    # One that waits for an answer holds what is open of it, and does so again after a restart.
+    live = (order.open, order.reserved) if order.rests else order.open + order.reserved
+    return (
+        price,
+        order.quantity,
+        live,
+        order.filled,
+        order.cancelled,
+        order.terms,
+        order.status,
+        order.reason,
+        order.time_ms,
+    )

@@ -71,7 +71,7 @@ def test_what_is_not_open_can_not_be_reserved() -> None:
 def test_what_is_not_held_can_not_be_filled_or_released() -> None:
     book = sells(1)
     order = book.orders["o0"]
-    for act in (lambda: book.fill_held(order, 1, 100), lambda: book.release_held(order, 1)):
+    for act in (lambda: book.fill_held(order, (1, 100)), lambda: book.release_held(order, 1)):
         with pytest.raises(ValueError, match="are not reserved"):
             act()
     assert book.hold(order) == 2

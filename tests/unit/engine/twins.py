@@ -211,7 +211,7 @@ class Twins:
     def fill_held(self, id: str, lots: int, price: int) -> None:
         lots = min(lots, self.held(id))
         if lots:
-            self.book.fill_held(self.book.orders[id], lots, price)
+            self.book.fill_held(self.book.orders[id], (lots, price))
             self.naive.fill_held(id, lots, price)
 
     def release_held(self, id: str, lots: int) -> None:

@@ -8,10 +8,11 @@ from random import Random
 from typing import Any, TypeVar
 
 from orderbook.effects import Announce, Confirm, Effect
+from orderbook.entry import NewOrder
 from orderbook.events import Event, Signed
 from orderbook.market import Market
 from orderbook.model import Instrument, Order
-from orderbook.negotiation import Negotiator, NewOrder
+from orderbook.negotiation import Negotiator
 from orderbook.recovery import Recovered
 from orderbook.signing.channel import Channel
 from orderbook.signing.gate import Gate

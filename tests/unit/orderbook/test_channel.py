@@ -8,9 +8,9 @@ import pytest
 
 from orderbook import limits
 from orderbook.effects import Announce, Beat, Confirm, Settled, Tell, Traded
+from orderbook.entry import NewOrder
 from orderbook.errors import OrderBookError, ProtocolError
 from orderbook.model import OrderStatus
-from orderbook.negotiation import NewOrder
 from orderbook.signing import proofs
 from orderbook.signing.proofs import Party, Proof
 from orderbook.signing.seals import Sealed, seal

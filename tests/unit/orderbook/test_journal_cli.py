@@ -185,7 +185,6 @@ def test_export_is_json_with_decimals(path: Path) -> None:
         "quantity": "10",
         "time_ms": 1_700_000_000_000,
         "client_order_id": "mine",
-        "rests": True,
     }
     assert lines[2]["fills"] == [
         {"order_id": "t1", "price": "99.5", "quantity": "3"},

@@ -10,6 +10,7 @@ import pytest
 
 from orderbook import limits
 from orderbook.effects import Announce, Beat, Confirm, Discover, Effect, Settled, Tell, Traded
+from orderbook.entry import NewOrder
 from orderbook.errors import (
     BusyError,
     DuplicateOrderError,
@@ -20,7 +21,7 @@ from orderbook.errors import (
 )
 from orderbook.market import Market
 from orderbook.model import Instrument, Order, OrderStatus
-from orderbook.negotiation import Negotiator, NewOrder
+from orderbook.negotiation import Negotiator
 from orderbook.selection import POLICIES
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")

@@ -17,12 +17,13 @@ from orderbook import limits
 from orderbook.api import order_view
 from orderbook.audit.reconcile import RULES, Report, Snapshot, check
 from orderbook.client import MarketHealth, OrderRecord
+from orderbook.entry import NewOrder
 from orderbook.errors import OrderClosedError
 from orderbook.flow.synthetic import synthesize
 from orderbook.market import Market
 from orderbook.messages import TradeRecord
 from orderbook.model import Instrument, Side
-from orderbook.negotiation import Negotiator, NewOrder
+from orderbook.negotiation import Negotiator
 from tests.unit.orderbook.fake_api import QUIET, order_record, trade_record
 
 NOW_MS = 1_700_000_000_000
