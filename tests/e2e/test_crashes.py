@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +22,8 @@ from tests.harness import Process, eventually
 from tests.node_grapes import NodeGrape
 
 MARKET = "BTC-USD"
+TRADERS = 6
+"""For each peer, so that at any moment some confirmation is likely to be under way."""
 
 
 class PeerProcess:
@@ -39,6 +44,34 @@ class PeerProcess:
 
     def get(self, path: str) -> Any:
         return requests.get(self.url + path, timeout=10).json()
+
+    def order(self, id: str) -> Any:
+        return self.get(f"/orders/{id}")["order"]
+
+    def fields(self, side: str, price: str, quantity: str) -> dict[str, str]:
+        owner = f"{self.name}-{side}"
+        return {"market": MARKET, "side": side, "price": price, "quantity": quantity, "owner": owner}
+
+    def submit(self, side: str, price: str, quantity: str) -> Any:
+        answer = requests.post(self.url + "/orders", json=self.fields(side, price, quantity), timeout=30)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["order"]
+
+    def submit_later(self, side: str, price: str, quantity: str) -> None:
+        """Submit an order whose answer may take long."""
+        threading.Thread(target=self.submit, args=(side, price, quantity), daemon=True).start()
+
+    def verified(self) -> Any:
+        """What ``orderbook journal verify`` says of its journal, while it does not run."""
+        return json.loads(self._journal("verify", "--json"))
+
+    def exported(self) -> list[Any]:
+        return [json.loads(line) for line in self._journal("export").splitlines()]
+
+    def _journal(self, command: str, *options: str) -> str:
+        path = str(self._journals / f"{MARKET}.journal")
+        argv = [sys.executable, "-m", "orderbook", "journal", command, path, *options]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
 
     @property
     def market(self) -> Any:
@@ -68,7 +101,8 @@ class Trader(threading.Thread):
 
     def __init__(self, peer: PeerProcess, seed: int):
         super().__init__(daemon=True)
-        self._peer = peer
+        self.peer = peer
+        self._seed = seed
         self._random = Random(seed)
         self._stopped = threading.Event()
         self.told: dict[str, Any] = {}
@@ -82,10 +116,10 @@ class Trader(threading.Thread):
                 "side": self._random.choice(("buy", "sell")),
                 "price": str(self._random.randint(99, 101)),
                 "quantity": str(self._random.randint(1, 5)),
-                "owner": f"{self._peer.name}{self.count}",
+                "owner": f"{self.peer.name}{self._seed}-{self.count}",
             }
             try:
-                answer = requests.post(self._peer.url + "/orders", json=order, timeout=10)
+                answer = requests.post(self.peer.url + "/orders", json=order, timeout=10)
             except requests.RequestException:
                 self._stopped.wait(0.02)  # it is down
                 continue
@@ -98,28 +132,138 @@ class Trader(threading.Thread):
         self.join(30)
 
 
-def test_kill_9_of_makers_and_takers_loses_and_doubles_nothing(peers: list[PeerProcess]) -> None:
-    traders = [Trader(peer, seed) for seed, peer in enumerate(peers)]
+class Kills:
+    """``kill -9`` at moments that a seed chooses; some of them come in the middle of confirmations."""
+
+    def __init__(self, peers: list[PeerProcess], seed: int):
+        self._peers = peers
+        self._random = Random(seed)
+        self.of_takers = 0
+        """Killed with a confirmation of its own unanswered, by its journal."""
+        self.of_makers = 0
+        """Killed with a confirmation of somebody else unanswered, who is in doubt about it."""
+
+    def one(self) -> None:
+        victim = self._random.choice(self._peers)
+        others = [peer for peer in self._peers if peer is not victim]
+        traded = victim.market["cross_peer_trades"]
+        eventually(lambda: victim.market["cross_peer_trades"] > traded, 30.0, f"{victim.name} to trade")
+        threading.Event().wait(self._random.uniform(0.0, 0.05))  # anywhere in what it is doing
+        victim.process.kill()
+        self.of_takers += victim.verified()["unanswered_confirmations"] > 0
+        try:
+            eventually(lambda: any(peer.market["in_doubt"] for peer in others), 1.0)
+            self.of_makers += 1
+        except AssertionError:
+            pass  # nobody was waiting for its answer
+        victim.start()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kill_9_in_the_middle_of_confirmations_loses_and_doubles_nothing(
+    peers: list[PeerProcess], seed: int
+) -> None:
+    traders = [Trader(peer, 10 * seed + n) for n, peer in enumerate(peers * TRADERS)]
     for trader in traders:
         trader.start()
-    for round, victim in enumerate([0, 1, 2, 0, 1]):
-        peer, trader = peers[victim], traders[victim]
-        enough = len(trader.told) + 15
-        eventually(lambda trader=trader, n=enough: len(trader.told) >= n, 30.0, f"trading, round {round}")
-        peer.process.kill()
-        peer.start()
+    kills = Kills(peers, seed)
+    for _ in range(20):
+        kills.one()
+        if min(kills.of_takers, kills.of_makers) >= 2:
+            break
+    assert min(kills.of_takers, kills.of_makers) >= 2, vars(kills)
     for trader in traders:
         trader.stop()
+
+    for peer in peers:
+        eventually(lambda peer=peer: not peer.market["in_doubt"], 60.0, f"{peer.name} to know")
     reconcile = [sys.executable, "-m", "orderbook", "reconcile", "--json"]
     for peer in peers:
         reconcile += ["--api", peer.url]
     result = subprocess.run(reconcile, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert sum(peer.market["cross_peer_trades"] for peer in peers) > 0
-    for peer, trader in zip(peers, traders, strict=True):
+    for trader in traders:
+        peer = trader.peer
         for id, told in trader.told.items():
             now = peer.get(f"/orders/{id}")["order"]
-            assert float(now["filled"]) >= float(told["filled"]), f"acknowledged {told}, and now {now}"
+            assert Decimal(now["filled"]) >= Decimal(told["filled"]), f"acknowledged {told}, and now {now}"
+            if told["status"] == "cancelled":
+                assert now["status"] == "cancelled"
+
+    for peer in peers:
+        assert peer.process.stop() == 0
+    assert_journals_agree(peers)
+
+
+def assert_journals_agree(peers: list[PeerProcess]) -> None:
+    """Each trade between peers stands in both their journals, in the same words, once, and is proven by both;
+    no order trades more than it is."""
+    kept: dict[str, list[str]] = {}
+    proven: Counter[tuple[str, str]] = Counter()
+    matches: dict[str, set[str]] = {}
+    for peer in peers:
+        assert peer.verified()["unanswered_confirmations"] == 0
+        filled: Counter[str] = Counter()
+        ordered: dict[str, Decimal] = {}
+        for line in peer.exported():
+            if line["type"] == "accepted":
+                ordered[line["order_id"]] = Decimal(line["quantity"])
+            elif line["type"] == "executed":
+                for side in ("maker", "taker"):
+                    if line[f"{side}_peer"] == peer.name:
+                        filled[line[f"{side}_order_id"]] += Decimal(line["quantity"])
+                if line["maker_peer"] != line["taker_peer"]:
+                    said = json.dumps({key: value for key, value in line.items() if key != "number"})
+                    kept.setdefault(said, []).append(peer.name)
+                    matches.setdefault(line["match_id"], set()).add(peer.name)
+            elif line["type"] == "signed":
+                proven[peer.name, line["match_id"]] += 1
+        assert all(quantity <= ordered[id] for id, quantity in filled.items())
+    assert kept
+    for said, keepers in kept.items():
+        trade = json.loads(said)
+        assert sorted(keepers) == sorted([trade["maker_peer"], trade["taker_peer"]]), said
+    for match_id, names in matches.items():
+        assert all(proven[name, match_id] == 1 for name in names), match_id
+
+
+def test_a_restarted_peer_finds_what_came_while_it_was_down(peers: list[PeerProcess]) -> None:
+    """It announces itself and its resting orders again: nobody has to submit anything."""
+    alice, bob, _ = peers
+    resting = alice.submit("sell", "100", "3")
+    alice.process.kill()
+    eventually(lambda: bob.market["peers"] < 2, 30.0, "bob to miss alice")
+    waiting = bob.submit("buy", "101", "2")
+    assert (waiting["status"], waiting["open"]) == ("open", "2")
+    alice.start()
+    eventually(lambda: bob.order(waiting["id"])["status"] == "filled", 30.0, "the two to meet")
+    assert alice.order(resting["id"])["filled"] == "2"
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_a_full_disk_stops_new_orders_and_says_so_until_there_is_room(peers: list[PeerProcess]) -> None:
+    alice, bob, _ = peers
+    resting = alice.submit("sell", "100", "3")
+    unlimited = resource.prlimit(alice.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(alice.process.pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))
+
+    # Who asks a peer that can't write gets no promise: it stays in doubt.
+    bob.submit_later("buy", "100", "1")
+    eventually(lambda: alice.get("/healthz")["status"] != "ok", 30.0, "alice to notice")
+    assert "the journal can't be written" in alice.get("/healthz")["status"]
+    refused = requests.post(alice.url + "/orders", json=alice.fields("buy", "1", "1"), timeout=10)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "journal"
+    assert "no new orders: the journal can't be written" in refused.json()["error"]["message"]
+    eventually(lambda: bob.market["in_doubt"], 30.0, "bob to be in doubt")
+
+    resource.prlimit(alice.process.pid, resource.RLIMIT_FSIZE, unlimited)
+    eventually(lambda: alice.get("/healthz")["status"] == "ok", 30.0, "alice to go on")
+    eventually(lambda: not bob.market["in_doubt"], 30.0, "bob to know")
+    assert bob.market["cross_peer_trades"] == alice.market["cross_peer_trades"] == 1
+    assert alice.order(resting["id"])["filled"] == "1"
+    alice.submit("buy", "1", "1")
 
 
 def test_a_peer_says_why_it_can_not_start(
