@@ -21,7 +21,7 @@ import sys
 import threading
 
 from grenache_py import ActionClient, Actions, Link, PeerRPCClient, Worker
-from grenache_py.errors import ActionError, RemoteError
+from grenache_py.errors import Refusal, RemoteError
 from grenache_py.sec import load_client_context, load_sec
 
 NAME = "rest:util:net"
@@ -33,7 +33,7 @@ actions = Actions()
 def getIpInfo(space, ip: str):  # noqa: N802 (the name that callers know)
     """Only what is exported can be called. Runs in a thread, so it may take its time."""
     if not ip:
-        raise ActionError("ERR_IP_EMPTY")  # answered as it is
+        raise Refusal("ERR_IP_EMPTY")  # answered as it is
     caller = "anybody" if space.certificate is None else space.certificate.common_name
     return [ip, {"country": "US", "asked by": caller, "as": space.service}]
 

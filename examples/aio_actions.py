@@ -12,7 +12,7 @@ import argparse
 import asyncio
 
 from grenache_py.aio import ActionClient, Actions, Link, PeerRPCClient, Worker
-from grenache_py.errors import ActionError
+from grenache_py.errors import Refusal
 
 actions = Actions()
 
@@ -22,7 +22,7 @@ async def divide(space, a: float, b: float):
     """Runs as a task: others are served while it awaits."""
     await asyncio.sleep(0)  # a database, another worker, …
     if not b:
-        raise ActionError("ERR_DIVIDED_BY_ZERO")
+        raise Refusal("ERR_DIVIDED_BY_ZERO")
     return a / b
 
 

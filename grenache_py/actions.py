@@ -19,7 +19,7 @@ from .access_log import AccessLog, access_line
 from .acl import AclFile
 from .checks import check_listen_port, check_name
 from .codec import convert
-from .errors import ActionError, ArgumentError
+from .errors import ArgumentError, Refusal
 from .tls import Certificate
 from .transports.rpc_server import Handler, describe
 
@@ -103,13 +103,13 @@ class Actions:
         return function
 
     def find(self, payload: Any) -> tuple[_Action, list[Any]]:
-        """The action that a payload asks for, and its arguments. Raises ``ActionError``."""
+        """The action that a payload asks for, and its arguments. Raises ``Refusal``."""
         if not self.ready:
-            raise ActionError("ERR_API_READY")
+            raise Refusal("ERR_API_READY")
         name = action_name(payload)
         action = None if name is None else self._exported.get(name)
         if action is None:
-            raise ActionError("ERR_API_ACTION_NOTFOUND")
+            raise Refusal("ERR_API_ACTION_NOTFOUND")
         return action, action.take(payload.get("args"))
 
 
@@ -156,16 +156,16 @@ class _Action:
         self._required = max(0, self._required - 1)
 
     def take(self, args: Any) -> list[Any]:
-        """The arguments of a caller, each as the type that is asked for. Raises ``ActionError``."""
+        """The arguments of a caller, each as the type that is asked for. Raises ``Refusal``."""
         if args is None:
             args = []
         if not isinstance(args, list):
-            raise ActionError("ERR_API_ARGS: args must be an array")
+            raise Refusal("ERR_API_ARGS: args must be an array")
         count = len(self._names)
         if len(args) < self._required:
-            raise ActionError(f"ERR_API_ARGS: {self._names[len(args)]} is missing")
+            raise Refusal(f"ERR_API_ARGS: {self._names[len(args)]} is missing")
         if len(args) > count and not self._takes_rest:
-            raise ActionError(f"ERR_API_ARGS: at most {count} arguments, not {len(args)}")
+            raise Refusal(f"ERR_API_ARGS: at most {count} arguments, not {len(args)}")
         taken = []
         for index, value in enumerate(args):
             hint = self._hints[index] if index < count else self._rest
@@ -174,7 +174,7 @@ class _Action:
                 try:
                     value = convert(value, hint)
                 except ValueError as error:
-                    raise ActionError(f"ERR_API_ARGS: {name}: {error}") from None
+                    raise Refusal(f"ERR_API_ARGS: {name}: {error}") from None
             taken.append(value)
         return taken
 
@@ -241,7 +241,7 @@ class Dispatcher:
     def _run(self, call: _Call, payload: Any) -> Any:
         # Before anything else, so that who may not call does not learn what there is.
         if self._acl is not None and not self._acl.allows(call.handler.certificate, call.name or ""):
-            raise ActionError("ERR_API_AUTH")
+            raise Refusal("ERR_API_AUTH")
         action, args = self._actions.find(payload)
         result = action.function(Space(call.service, action.name, call.handler), *args)
         if not self._awaits and inspect.iscoroutine(result):
@@ -287,7 +287,7 @@ class _Call:
 
     def fail(self, error: Exception) -> None:
         """The action has raised ``error``."""
-        if isinstance(error, ActionError):
+        if isinstance(error, Refusal):
             self.handler.reply(error.message, error.result)
             self.log(error.code)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from typing import Any, Protocol, TypeVar
 
@@ -16,8 +16,9 @@ from .checks import check_count, check_destination, check_name, check_seconds
 from .codec import encode_json
 from .deadlines import ends_at, left_s
 from .discovery import Attempts, Chooser, MapResult
-from .errors import ClosedError, ConnectError, ConnectionLost, PeerError
+from .errors import ArgumentError, ClosedError, ConnectError, ConnectionLost, PeerError
 from .link import Link
+from .middleware import Middleware, OutgoingCall, chain, check_middleware
 from .wire import typed
 
 Self = TypeVar("Self", bound="Client")
@@ -25,6 +26,9 @@ Self = TypeVar("Self", bound="Client")
 
 class Transport(Protocol):
     """How calls travel. Thread-safe."""
+
+    #: whether a call can carry headers
+    has_headers: bool
 
     def call(
         self,
@@ -46,10 +50,19 @@ class Transport(Protocol):
 class Client:
     """Calls the peers that announce a name, by the ``transport`` it is given."""
 
-    def __init__(self, link: Link, transport: Transport, choice: str):
+    def __init__(
+        self,
+        link: Link,
+        transport: Transport,
+        choice: str,
+        middleware: Iterable[Middleware[OutgoingCall]] = (),
+    ):
         self._link = link
         self._transport = transport
         self._chooser = Chooser(choice, random.choice, random.random)
+        self._middleware = check_middleware(middleware, coroutines=False)
+        # Every call to one peer, whatever it is part of and by whichever transport, goes through here.
+        self._call = self._call_through if self._middleware else self._call_peer
         # By ``random`` there is nothing to be remembered.
         self._attempt = self._call if choice == "random" else self._timed_call
         self._begin()
@@ -163,8 +176,8 @@ class Client:
         ends = ends_at(timeout)
         if limit is not None:
             check_count(limit, "limit")
-        # Encoded once for all.
-        encoded = msgspec.Raw(encode_json(payload))
+        # Encoded once for all, unless somebody wants to look at it.
+        encoded = payload if self._middleware else msgspec.Raw(encode_json(payload))
         destinations = self._destinations(key, ends)
         chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
 
@@ -187,7 +200,7 @@ class Client:
         with self._chooser.timed(destination, time.monotonic):
             return self._call(destination, *call)
 
-    def _call(
+    def _call_through(
         self,
         destination: str,
         key: str,
@@ -196,7 +209,26 @@ class Client:
         compress: bool,
         headers: Mapping[str, Any] | None,
     ) -> Any:
-        """Every call to one peer, whatever it is part of and by whichever transport, goes through here."""
+        """As ``_call_peer``, through the middleware."""
+        if headers and not self._transport.has_headers:
+            raise ArgumentError("headers", "exists only over HTTP")
+        extra = dict(headers or ()) if self._transport.has_headers else None
+        call = OutgoingCall(destination, key, payload, ends_at(timeout_s), extra, compress)
+        return chain(self._middleware, self._proceed)(call)
+
+    def _proceed(self, call: OutgoingCall) -> Any:
+        limit_s = left_s(call.ends)
+        return self._call_peer(call.destination, call.key, call.payload, limit_s, call.compress, call.headers)
+
+    def _call_peer(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
         try:
             return self._transport.call(destination, key, payload, timeout_s, compress, headers)
         except (ConnectError, ConnectionLost):

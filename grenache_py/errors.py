@@ -20,7 +20,7 @@
     │   │   ├── ReplySizeError     larger than we are willing to hold
     │   │   └── StatusError        an HTTP status other than 2xx
     │   └── RemoteError            the peer's handler answered with an error
-    ├── ActionError                an action of yours answers its caller with this (see ``actions``)
+    ├── Refusal                    you answer a caller with this: raised by your handlers
     └── BadRequestError            a server received something that is no request (seen by ``request-error``)
 
 Each has a ``code``, the ``ERR_…`` word that Node Grenache uses for it (or would), and ``in_doubt``: whether
@@ -243,19 +243,20 @@ class RemoteError(PeerError):
         return f"{self.message} ({self.destination})"
 
 
-class ActionError(GrenacheError):
-    """Raised by an action to answer its caller with an error: ``ActionError("ERR_NO_SUCH_IP")``.
+class Refusal(GrenacheError):
+    """Raised by a handler, an action or a middleware to answer the caller: ``Refusal("ERR_NO_SUCH_IP")``.
 
-    ``message`` goes to the caller as it is, ``result`` beside it (Node: ``cb(new Error(message), result)``).
-    Any other exception of an action is answered ``ERR_API_ACTION: …`` and logged.
+    ``message`` goes to the caller as it is, ``result`` beside it (Node: ``handler.reply(new Error(message),
+    result)``); the caller sees a ``RemoteError``. Other exceptions are answered with their class, and logged.
     """
 
     def __init__(self, message: str, result: Any = None):
-        message = message or "ERR_API_BASE"
+        if not message:
+            raise ArgumentError("message", "must not be empty: that would be no error to the caller")
         super().__init__(message, result)
         self.message = message
         self.result = result
-        self.code = code_of(message, "ERR_API_BASE")
+        self.code = code_of(message, "ERR_REFUSED")
 
     def __str__(self) -> str:
         return self.message

@@ -107,7 +107,7 @@ ACL_BYTES_MAX = 1024 * 1024
 """Ours: the largest ACL file; some thousand fingerprints."""
 
 ACCESS_TEXT_MAX = 200
-"""Ours: characters of a name in the access log, so that callers can't fill the disk with long ones."""
+"""Ours: characters of a name in the access log and in spans, so that no caller can fill a disk."""
 
 # --- WebSocket; sizes of messages as above
 

@@ -17,6 +17,7 @@ from .checks import check_event, check_listen_port, check_transport
 from .errors import BadRequestError, ClosedError
 from .link import Link
 from .listeners import Check, Listening
+from .middleware import IncomingCall, Middleware, chain
 from .transports import streams
 from .transports.loop import LoopUser
 from .transports.rpc_server import Handler, MakeServer, Receiver
@@ -82,10 +83,17 @@ class Service(Listening):
     """
 
     def __init__(
-        self, link: Link, make: MakeServer, threads: int, concurrency: int, check: Check = check_event
+        self,
+        link: Link,
+        make: MakeServer,
+        threads: int,
+        concurrency: int,
+        middleware: tuple[Middleware[IncomingCall], ...] = (),
+        check: Check = check_event,
     ):
         super().__init__(check, coroutines=False)
         self._link = link
+        self._middleware = middleware
         self._server = make(Receiver(self._handle, self._handle_stream, self._bad_request))
         self._loop = LoopUser()
         self._new_pool = partial(ThreadPoolExecutor, threads, "grenache-handler")
@@ -130,12 +138,15 @@ class Service(Listening):
         self._pool.submit(function, *arguments).add_done_callback(lambda _: self._room.release())
         return True
 
-    @staticmethod
-    def _run(listener: Callable[..., Any], request: Request, handler: Handler) -> None:
+    def _run(self, listener: Callable[..., Any], request: Request, handler: Handler) -> None:
         if handler.replied:
             return  # its time passed while it waited for a thread
         try:
-            listener(request.rid, request.key, request.payload, handler)
+            if self._middleware:
+                call = IncomingCall(request.rid, request.key, request.payload, handler)
+                chain(self._middleware, partial(_listen, listener))(call)
+            else:
+                listener(request.rid, request.key, request.payload, handler)
         except Exception as error:
             handler.fail(error)
 
@@ -146,8 +157,8 @@ class Service(Listening):
         elif not self._submit(self._run_stream, listener, request, stream, handler, self._server.loop):
             handler.refuse(503, "ERR_BUSY")
 
-    @staticmethod
     def _run_stream(
+        self,
         listener: Callable[..., Any],
         request: Request,
         stream: streams.Stream,
@@ -156,7 +167,8 @@ class Service(Listening):
     ) -> None:
         failure = None
         try:
-            listener(request.rid, request.key, Stream(stream, loop), handler)
+            call = IncomingCall(request.rid, request.key, None, handler, Stream(stream, loop))
+            chain(self._middleware, partial(_listen, listener))(call)
         except Exception as error:
             failure = error
         try:
@@ -166,3 +178,8 @@ class Service(Listening):
 
     def _bad_request(self, error: BadRequestError) -> None:
         self._submit(self._report, error)
+
+
+def _listen(listener: Callable[..., Any], call: IncomingCall) -> Any:
+    what = call.payload if call.stream is None else call.stream
+    return listener(call.rid, call.key, what, call.handler)

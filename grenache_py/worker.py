@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from . import limits
@@ -12,6 +12,7 @@ from .checks import check_count, check_listen_port, check_seconds
 from .discovery import MapResult
 from .errors import ArgumentError
 from .link import Link
+from .middleware import IncomingCall, Middleware, check_middleware
 from .peer import PeerRPCClient, PeerRPCServer
 from .sec import PREFIX, Sec
 from .service import Service
@@ -38,6 +39,7 @@ class Worker:
         interval: float = limits.WORKER_ANNOUNCE_S,
         access_log: FilePath | None = None,
         concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
+        middleware: Iterable[Middleware[IncomingCall]] = (),
         threads: int = limits.HANDLER_THREADS,
     ):
         self._link = link
@@ -48,6 +50,7 @@ class Worker:
         self._interval_s = check_seconds(interval, "interval")
         self._threads = check_count(threads, "threads")
         self._concurrency = check_count(concurrency, "concurrency")
+        self._middleware = check_middleware(middleware, coroutines=False)
         self._access_log = AccessLog(access_log)
         # By the prefix of their names.
         self._services: dict[str, Service] = {}
@@ -101,6 +104,7 @@ class Worker:
             self._link,
             timeout=self._timeout_s,
             concurrency=self._concurrency,
+            middleware=self._middleware,
             threads=self._threads,
             ssl=None if sec is None else sec.ssl,
         )

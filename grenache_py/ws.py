@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from ssl import SSLContext
 from typing import Any
@@ -11,6 +12,7 @@ from .checks import check_count, check_seconds
 from .client import Client
 from .errors import ArgumentError
 from .link import Link
+from .middleware import IncomingCall, Middleware, OutgoingCall, check_middleware
 from .pubsub import PeerPub, PeerSub, PubService
 from .service import Service, Serving
 from .tls import Authorize, check_authorize, check_context
@@ -38,8 +40,15 @@ class PeerRPCClient(Client):
     calls to one destination share a connection; one that is lost fails the calls under way on it at once.
     """
 
-    def __init__(self, link: Link, *, ssl: SSLContext | None = None, choice: str = "random"):
-        super().__init__(link, WsTransport(check_context(ssl)), choice)
+    def __init__(
+        self,
+        link: Link,
+        *,
+        ssl: SSLContext | None = None,
+        choice: str = "random",
+        middleware: Iterable[Middleware[OutgoingCall]] = (),
+    ):
+        super().__init__(link, WsTransport(check_context(ssl)), choice, middleware)
 
     def stream(self, *arguments: Any, **options: Any) -> Any:
         """Streams exist only over HTTP: raises ``ArgumentError``."""
@@ -67,6 +76,7 @@ class PeerRPCServer(Serving[Service]):
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
+        middleware: Iterable[Middleware[IncomingCall]] = (),
     ):
         make = partial(
             ws_rpc_server,
@@ -77,4 +87,6 @@ class PeerRPCServer(Serving[Service]):
             authorize=check_authorize(authorize, ssl),
             verify_client=verify_client,
         )
-        super().__init__(link, partial(Service, link, make, check_count(threads, "threads"), concurrency))
+        check_count(threads, "threads")
+        functions = check_middleware(middleware, coroutines=False)
+        super().__init__(link, partial(Service, link, make, threads, concurrency, functions))

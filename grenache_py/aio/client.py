@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -15,7 +15,8 @@ from ..checks import check_count, check_destination, check_name, check_seconds
 from ..codec import encode_json
 from ..deadlines import ends_at, left_s
 from ..discovery import Attempts, Chooser, MapResult
-from ..errors import ConnectError, ConnectionLost, PeerError
+from ..errors import ArgumentError, ConnectError, ConnectionLost, PeerError
+from ..middleware import Middleware, OutgoingCall, chain, check_middleware
 from ..wire import typed
 from .link import Link
 
@@ -24,6 +25,9 @@ Self = TypeVar("Self", bound="Client")
 
 class Transport(Protocol):
     """How calls travel; used on one loop."""
+
+    #: whether a call can carry headers
+    has_headers: bool
 
     def call(
         self,
@@ -45,10 +49,19 @@ class Transport(Protocol):
 class Client:
     """Calls the peers that announce a name, by the ``transport`` it is given."""
 
-    def __init__(self, link: Link, transport: Transport, choice: str):
+    def __init__(
+        self,
+        link: Link,
+        transport: Transport,
+        choice: str,
+        middleware: Iterable[Middleware[OutgoingCall]] = (),
+    ):
         self._link = link
         self._transport = transport
         self._chooser = Chooser(choice, random.choice, random.random)
+        self._middleware = check_middleware(middleware, coroutines=True)
+        # Every call to one peer, whatever it is part of and by whichever transport, goes through here.
+        self._call = self._call_through if self._middleware else self._call_peer
         # By ``random`` there is nothing to be remembered.
         self._attempt = self._call if choice == "random" else self._timed_call
         link.attach(self)
@@ -150,8 +163,8 @@ class Client:
         ends = ends_at(timeout)
         if limit is not None:
             check_count(limit, "limit")
-        # Encoded once for all.
-        encoded = msgspec.Raw(encode_json(payload))
+        # Encoded once for all, unless somebody wants to look at it.
+        encoded = payload if self._middleware else msgspec.Raw(encode_json(payload))
         destinations = await self._destinations(key, ends)
         chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
         limit_s = left_s(ends)
@@ -177,7 +190,7 @@ class Client:
         with self._chooser.timed(destination, time.monotonic):
             return await self._call(destination, *call)
 
-    async def _call(
+    async def _call_through(
         self,
         destination: str,
         key: str,
@@ -186,7 +199,28 @@ class Client:
         compress: bool,
         headers: Mapping[str, Any] | None,
     ) -> Any:
-        """Every call to one peer, whatever it is part of and by whichever transport, goes through here."""
+        """As ``_call_peer``, through the middleware."""
+        if headers and not self._transport.has_headers:
+            raise ArgumentError("headers", "exists only over HTTP")
+        extra = dict(headers or ()) if self._transport.has_headers else None
+        call = OutgoingCall(destination, key, payload, ends_at(timeout_s), extra, compress)
+        return await chain(self._middleware, self._proceed)(call)
+
+    async def _proceed(self, call: OutgoingCall) -> Any:
+        limit_s = left_s(call.ends)
+        return await self._call_peer(
+            call.destination, call.key, call.payload, limit_s, call.compress, call.headers
+        )
+
+    async def _call_peer(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Any:
         try:
             return await self._transport.call(destination, key, payload, timeout_s, compress, headers)
         except (ConnectError, ConnectionLost):

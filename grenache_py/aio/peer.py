@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from ssl import SSLContext
 from typing import Any
@@ -12,6 +12,7 @@ from .. import limits
 from ..checks import check_count, check_destination, check_event, check_seconds
 from ..deadlines import ends_at, left_s
 from ..errors import ConnectError
+from ..middleware import IncomingCall, Middleware, OutgoingCall, chain, check_middleware
 from ..tls import Authorize, check_authorize, check_context
 from ..transports.aio_http import HttpTransport
 from ..transports.rpc_http import http_rpc_server
@@ -42,6 +43,7 @@ class PeerRPCClient(Client):
     ``choice`` is how ``request`` and ``stream`` choose among the peers: ``random`` (as Node does),
     ``least-loaded`` or ``fastest`` (see ``docs/rpc.md``). Peers that fail are left out for a while.
     With ``deadlines`` each request tells its peer how long it will wait, and a peer of ours gives up then.
+    ``middleware`` are functions around every call to a peer, see ``grenache_py.middleware``.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class PeerRPCClient(Client):
         ssl: SSLContext | None = None,
         choice: str = "random",
         deadlines: bool = False,
+        middleware: Iterable[Middleware[OutgoingCall]] = (),
     ):
         self._streams = StreamClient(check_context(ssl))
-        super().__init__(link, HttpTransport(ssl, deadlines), choice)
+        super().__init__(link, HttpTransport(ssl, deadlines), choice, middleware)
 
     async def stop(self) -> None:
         """Close the connections; calls under way fail. Doing it again changes nothing."""
@@ -97,6 +100,24 @@ class PeerRPCClient(Client):
         idle_s: float,
         headers: Mapping[str, Any] | None,
     ) -> Stream:
+        if not self._middleware:
+            return await self._open(destination, key, timeout_s, idle_s, headers)
+        call = OutgoingCall(destination, key, None, ends_at(timeout_s), dict(headers or ()), stream=True)
+
+        async def proceed(call: OutgoingCall) -> Stream:
+            return await self._open(call.destination, call.key, left_s(call.ends), idle_s, call.headers)
+
+        stream: Stream = await chain(self._middleware, proceed)(call)
+        return stream
+
+    async def _open(
+        self,
+        destination: str,
+        key: str,
+        timeout_s: float,
+        idle_s: float,
+        headers: Mapping[str, Any] | None,
+    ) -> Stream:
         head = encode_stream_head(str(uuid.uuid4()), key, headers)
         try:
             return await self._streams.open(destination, head, timeout_s, idle_s)
@@ -118,6 +139,8 @@ class PeerRPCServer(Serving[Service]):
 
     With ``disable_buffered`` requests are not read, but handed over as streams as soon as their head has come
     (event ``stream``); ``timeout`` and ``max_body`` have no meaning then.
+
+    ``middleware`` are functions around every call of a listener, see ``grenache_py.middleware``.
     """
 
     def __init__(
@@ -130,6 +153,7 @@ class PeerRPCServer(Serving[Service]):
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
         disable_buffered: bool = False,
+        middleware: Iterable[Middleware[IncomingCall]] = (),
     ):
         check_context(ssl)
         authorized = check_authorize(authorize, ssl)
@@ -144,4 +168,6 @@ class PeerRPCServer(Serving[Service]):
         if disable_buffered:
             make = partial(StreamServer, concurrency=concurrency, ssl=ssl, authorize=authorized)
         check = partial(check_event, streams=disable_buffered, websockets=True)
-        super().__init__(link, partial(Service, link, make, check))
+        super().__init__(
+            link, partial(Service, link, make, check_middleware(middleware, coroutines=True), check)
+        )

@@ -7,11 +7,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from .. import limits
 from ..checks import check_event, check_listen_port, check_transport
 from ..listeners import Check, Listening
+from ..middleware import IncomingCall, Middleware, chain
 from ..transports.rpc_server import Handler, MakeServer, Receiver
 from ..transports.stream_server import finish
 from ..transports.streams import Stream
@@ -75,9 +77,16 @@ class Service(Listening):
     ``listener(channel, visitor)`` what comes on it, see ``transports.ws``.
     """
 
-    def __init__(self, link: Link, make: MakeServer, check: Check = check_event):
+    def __init__(
+        self,
+        link: Link,
+        make: MakeServer,
+        middleware: tuple[Middleware[IncomingCall], ...] = (),
+        check: Check = check_event,
+    ):
         super().__init__(check, coroutines=True)
         self._link = link
+        self._middleware = middleware
         self._listens = False
         receiver = Receiver(
             self._handle,
@@ -122,7 +131,11 @@ class Service(Listening):
             handler.refuse(501, "ERR_SERVER_NO_HANDLER")
             return
         try:
-            outcome = listener(request.rid, request.key, request.payload, handler)
+            if self._middleware:
+                call = IncomingCall(request.rid, request.key, request.payload, handler)
+                outcome = chain(self._middleware, partial(_listen, listener))(call)
+            else:
+                outcome = listener(request.rid, request.key, request.payload, handler)
         except Exception as error:
             handler.fail(error)
             return
@@ -147,12 +160,12 @@ class Service(Listening):
             return
         self._begin(handler, self._run_stream(listener, request, stream, handler))
 
-    @staticmethod
     async def _run_stream(
-        listener: Callable[..., Any], request: Request, stream: Stream, handler: Handler
+        self, listener: Callable[..., Any], request: Request, stream: Stream, handler: Handler
     ) -> None:
         try:
-            await listener(request.rid, request.key, stream, handler)
+            call = IncomingCall(request.rid, request.key, None, handler, stream)
+            await chain(self._middleware, partial(_listen, listener))(call)
         except Exception as error:
             await finish(stream, handler, error)
         else:
@@ -162,3 +175,10 @@ class Service(Listening):
         task = self._tasks.get(handler)
         if task is not None:
             task.cancel()
+
+
+async def _listen(listener: Callable[..., Any], call: IncomingCall) -> None:
+    what = call.payload if call.stream is None else call.stream
+    outcome = listener(call.rid, call.key, what, call.handler)
+    if inspect.isawaitable(outcome):
+        await outcome

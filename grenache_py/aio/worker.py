@@ -4,7 +4,7 @@ bfx-facs-grc.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from .. import limits
@@ -13,6 +13,7 @@ from ..actions import Actions, Dispatcher, check_names, check_request, sec_port_
 from ..checks import check_count, check_listen_port, check_seconds
 from ..discovery import MapResult
 from ..errors import ArgumentError
+from ..middleware import IncomingCall, Middleware, check_middleware
 from ..sec import PREFIX, Sec
 from ..tls import FilePath
 from .link import Link
@@ -40,6 +41,7 @@ class Worker:
         interval: float = limits.WORKER_ANNOUNCE_S,
         access_log: FilePath | None = None,
         concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
+        middleware: Iterable[Middleware[IncomingCall]] = (),
     ):
         self._link = link
         self._names = check_names(names)
@@ -48,6 +50,7 @@ class Worker:
         self._timeout_s = check_seconds(timeout)
         self._interval_s = check_seconds(interval, "interval")
         self._concurrency = check_count(concurrency, "concurrency")
+        self._middleware = check_middleware(middleware, coroutines=True)
         self._access_log = AccessLog(access_log)
         # By the prefix of their names.
         self._services: dict[str, Service] = {}
@@ -101,6 +104,7 @@ class Worker:
             self._link,
             timeout=self._timeout_s,
             concurrency=self._concurrency,
+            middleware=self._middleware,
             ssl=None if sec is None else sec.ssl,
         )
         service = server.transport("server")

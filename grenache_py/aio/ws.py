@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from ssl import SSLContext
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from .. import limits
 from ..checks import check_count, check_seconds
 from ..errors import ArgumentError
+from ..middleware import IncomingCall, Middleware, OutgoingCall, check_middleware
 from ..tls import Authorize, check_authorize, check_context
 from ..transports.rpc_server import Handler
 from ..transports.rpc_ws import ws_rpc_server
@@ -38,8 +40,15 @@ class PeerRPCClient(Client):
     All calls to one destination share a connection; one that is lost fails the calls under way on it at once.
     """
 
-    def __init__(self, link: Link, *, ssl: SSLContext | None = None, choice: str = "random"):
-        super().__init__(link, WsClient(ssl=check_context(ssl)), choice)
+    def __init__(
+        self,
+        link: Link,
+        *,
+        ssl: SSLContext | None = None,
+        choice: str = "random",
+        middleware: Iterable[Middleware[OutgoingCall]] = (),
+    ):
+        super().__init__(link, WsClient(ssl=check_context(ssl)), choice, middleware)
 
     async def stream(self, *arguments: Any, **options: Any) -> Any:
         """Streams exist only over HTTP: raises ``ArgumentError``."""
@@ -66,6 +75,7 @@ class PeerRPCServer(Serving[Service]):
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
+        middleware: Iterable[Middleware[IncomingCall]] = (),
     ):
         make = partial(
             ws_rpc_server,
@@ -76,4 +86,4 @@ class PeerRPCServer(Serving[Service]):
             authorize=check_authorize(authorize, ssl),
             verify_client=verify_client,
         )
-        super().__init__(link, partial(Service, link, make))
+        super().__init__(link, partial(Service, link, make, check_middleware(middleware, coroutines=True)))

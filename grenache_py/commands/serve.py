@@ -57,7 +57,7 @@ from .terminal import Stop, as_json, json_option, log_to_stderr, milliseconds, p
     default=limits.EXEC_WAITING_MAX,
     show_default=True,
     metavar="N",
-    help="Requests that wait for their turn; more are answered ERR_SERVER_BUSY.",
+    help="Requests that wait for their turn; more are answered ERR_BUSY.",
 )
 @click.option(
     "--time-limit",
@@ -161,7 +161,7 @@ class Worker:
         """The handler of ``request``."""
         if self._running.locked():
             if self._waiting >= self._waiting_max:
-                handler.refuse(503, "ERR_SERVER_BUSY")
+                handler.refuse(503, "ERR_BUSY")
                 return
             self._waiting += 1
             try:

@@ -17,7 +17,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import limits
-from ..errors import BadRequestError, ListenError
+from ..errors import BadRequestError, ListenError, Refusal
 from ..tls import Certificate
 from ..wire import (
     DEADLINE_HEADER,
@@ -116,7 +116,7 @@ class ReplyingServer(Protocol):
 class Handler:
     """What a request handler replies with; safe to use from any thread, also after the handler returned."""
 
-    __slots__ = ("_ends", "_exchange", "_gzipped", "_loop", "_rid", "_server", "_thread_id")
+    __slots__ = ("_ends", "_exchange", "_gzipped", "_loop", "_observers", "_rid", "_server", "_thread_id")
 
     def __init__(self, server: ReplyingServer, exchange: Any, request: Request):
         self._server = server
@@ -126,6 +126,7 @@ class Handler:
         self._loop = server.loop
         self._thread_id = server.thread_id
         self._ends: float | None = None
+        self._observers: list[Callable[[str | None], object]] | None = None
 
     @property
     def remaining_s(self) -> float | None:
@@ -178,17 +179,48 @@ class Handler:
         accompany an error. Raises ``ArgumentError`` when ``result`` has no JSON form; the request is then
         still unanswered.
         """
-        self._send(200, encode_reply(self._rid, error_text(error), result, self._gzipped))
+        text = error_text(error)
+        self._send(200, encode_reply(self._rid, text, result, self._gzipped))
+        self.ended(text)
 
     def refuse(self, status: int, code: str) -> None:
         """Answer with an HTTP status and an error code, as the service itself does."""
         self._send(status, encode_reply(self._rid, code, None, self._gzipped))
+        self.ended(code)
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an exception's class and message, as for a handler that raised; its trace is logged."""
-        log.error("the handler of a request raised %s", type(error).__name__, exc_info=error)
+        """Answer a request whose handler raised: with what a ``Refusal`` says, or with the exception's class
+        and message; its trace is logged then.
+        """
+        text, result = describe(error), None
+        if isinstance(error, Refusal):
+            text, result = error.message, error.result
+        else:
+            log.error("the handler of a request raised %s", type(error).__name__, exc_info=error)
         if not self.replied:
-            self._send(200, encode_reply(self._rid, describe(error), None, self._gzipped))
+            self.reply(text, result)
+        else:
+            self.ended(text)
+
+    def observe(self, observer: Callable[[str | None], object]) -> None:
+        """Have ``observer(error)`` called when the request has been answered, ``error`` being the text of the
+        answer or ``None``; of a stream, when it has ended. In whichever thread that happens, and once.
+        """
+        if self._observers is None:
+            self._observers = []
+        self._observers.append(observer)
+
+    def ended(self, error: str | None) -> None:
+        """It was answered: tell the observers."""
+        while self._observers:
+            try:
+                observer = self._observers.pop()
+            except IndexError:
+                return  # another thread was here
+            try:
+                observer(error)
+            except Exception:
+                log.exception("an observer of a request raised")
 
     def _send(self, status: int, body: bytes) -> None:
         if threading.get_ident() == self._thread_id:
@@ -281,6 +313,8 @@ class RpcServer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for handler in list(self._unanswered):
+            handler.ended("ERR_CLOSED")
         self._unanswered.clear()
         while self._deadlines:
             self._deadlines.popitem()[1].cancel()

@@ -312,6 +312,7 @@ async def finish(stream: Stream, handler: Handler, error: Exception | None = Non
             await stream.end()
         except GrenacheError as failure:
             log.debug("a stream had ended before its listener: %s", failure)
+        handler.ended(None)
         return
     begun = handler.replied
     handler.fail(error)

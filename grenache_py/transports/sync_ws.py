@@ -15,6 +15,8 @@ from .ws_client import WsClient
 class WsTransport:
     """As ``ws_client.WsClient``, for threads; works on in a process that was forked."""
 
+    has_headers = False
+
     def __init__(self, ssl: SSLContext | None):
         self._ssl = ssl
         self._begin()

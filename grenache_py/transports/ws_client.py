@@ -154,6 +154,8 @@ class _Line:
 class WsClient:
     """Makes calls, over connections that are kept for ``limits.WS_IDLE_CONNECTION_S``; used on one loop."""
 
+    has_headers = False
+
     def __init__(
         self,
         *,

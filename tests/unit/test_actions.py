@@ -11,7 +11,7 @@ import pytest
 
 from grenache_py.access_log import AccessLog, access_line
 from grenache_py.actions import Actions, Dispatcher, check_names, check_request, sec_port_of
-from grenache_py.errors import ActionError, ArgumentError
+from grenache_py.errors import ArgumentError, Refusal
 
 
 class Replier:
@@ -64,7 +64,7 @@ def actions():
 
     @made.export
     def refuse(space):
-        raise ActionError("ERR_NO_SUCH_IP: 8.8.8.8", {"tried": 1})
+        raise Refusal("ERR_NO_SUCH_IP: 8.8.8.8", {"tried": 1})
 
     @made.export
     def crash(space):
@@ -175,13 +175,13 @@ def test_coroutines_need_the_other_flavour(caplog):
     async def later(space, n: int):
         await asyncio.sleep(0)
         if n < 0:
-            raise ActionError("")
+            raise Refusal("ERR_NEGATIVE")
         if not n:
             raise KeyError("n")
         return n
 
     assert ask(actions, call("later", 1), awaits=True) == [None, 1]
-    assert ask(actions, call("later", -1), awaits=True) == ["ERR_API_BASE", None]
+    assert ask(actions, call("later", -1), awaits=True) == ["ERR_NEGATIVE", None]
     assert ask(actions, call("later", 0), awaits=True) == ["ERR_API_ACTION: KeyError: 'n'", None]
     assert ask(actions, call("later", 1)) == [
         "ERR_API_ACTION: TypeError: a coroutine function needs grenache_py.aio",
