@@ -113,6 +113,8 @@ class Chooser:
 
     def choose(self, destinations: Sequence[str], tried: Collection[str] = ()) -> str:
         """One destination, not one of those ``tried`` if there are others."""
+        if len(destinations) == 1:
+            return destinations[0]
         if tried:
             destinations = [place for place in destinations if place not in tried] or destinations
         if self.policy == "least-loaded":
@@ -171,7 +173,7 @@ class Attempts:
 
     def __init__(self, retry: int, idempotent: bool):
         self.left = check_count(retry, "retry")
-        self.tried: set[str] = set()
+        self.tried: Collection[str] = ()
         self._idempotent = idempotent
         self._in_doubt = False
 
@@ -180,7 +182,7 @@ class Attempts:
 
         ``error`` is put in doubt when an earlier attempt was.
         """
-        self.tried.add(destination)
+        self.tried = {*self.tried, destination}
         free = (
             isinstance(error, ConnectError)
             or (isinstance(error, StatusError) and error.busy)

@@ -118,6 +118,10 @@ while all others hold back what they are to send."""
 WS_IDLE_CONNECTION_S = 60.0
 """A client closes a connection that was not used for this long; Node servers never close theirs."""
 
+WS_IDLE_CONNECTION_SYNC_S = 15.0
+"""The synchronous client does not use a connection again after this: nobody reads on an idle one, and a
+server of ours asks for a sign of life after WS_PING_S."""
+
 WS_PING_S = 20.0
 """A connection that is silent for this long is asked for a sign of life."""
 

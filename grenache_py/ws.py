@@ -36,8 +36,8 @@ __all__ = [
 class PeerRPCClient(Client):
     """Calls the peers that announce a name, over WebSocket: ``ws://``, or ``wss://`` with ``ssl``.
 
-    Thread-safe. As ``grenache_py.PeerRPCClient``, but ``compress`` and ``headers`` do not exist here. All
-    calls to one destination share a connection; one that is lost fails the calls under way on it at once.
+    Thread-safe. As ``grenache_py.PeerRPCClient``, but ``compress`` and ``headers`` do not exist here. Each
+    call under way has a connection to itself, which is kept for later ones.
     """
 
     def __init__(

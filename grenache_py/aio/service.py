@@ -139,7 +139,7 @@ class Service(Listening):
         except Exception as error:
             handler.fail(error)
             return
-        if inspect.isawaitable(outcome):
+        if outcome is not None and inspect.isawaitable(outcome):
             self._begin(handler, self._finish(outcome, handler))
 
     def _begin(self, handler: Handler, work: Coroutine[Any, Any, None]) -> None:

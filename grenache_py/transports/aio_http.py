@@ -28,7 +28,7 @@ from ..errors import (
     reason,
 )
 from ..tls import Resuming
-from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request
+from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, rids
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 # A body up to this size leaves in one piece with its head; copying a larger one costs more than a write.
@@ -202,6 +202,7 @@ class HttpTransport:
         self._http = HttpClient(ssl=ssl)
         self._scheme = "http" if ssl is None else "https"
         self._deadlines = deadlines
+        self._rids = rids(str(uuid.uuid4())[:24])
 
     async def call(
         self,
@@ -213,7 +214,7 @@ class HttpTransport:
         headers: Mapping[str, Any] | None,
     ) -> Any:
         """Call a peer; see ``aio.client.Transport``."""
-        rid = str(uuid.uuid4())
+        rid = next(self._rids)
         deadline_s = timeout_s if self._deadlines else None
         head, body = encode_request(rid, key, payload, compress, headers, deadline_s)
         reply = await self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)

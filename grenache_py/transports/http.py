@@ -34,7 +34,7 @@ from ..errors import (
     reason,
 )
 from ..tls import Resuming
-from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request
+from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, rids
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 _READ_BYTES = 64 * 1024
@@ -165,6 +165,7 @@ class HttpTransport:
         self._http = HttpClient(ssl=ssl)
         self._scheme = "http" if ssl is None else "https"
         self._deadlines = deadlines
+        self._rids = rids(str(uuid.uuid4())[:24])
 
     def call(
         self,
@@ -176,7 +177,7 @@ class HttpTransport:
         headers: Mapping[str, Any] | None,
     ) -> Any:
         """Call a peer; see ``client.Transport``."""
-        rid = str(uuid.uuid4())
+        rid = next(self._rids)
         deadline_s = timeout_s if self._deadlines else None
         head, body = encode_request(rid, key, payload, compress, headers, deadline_s)
         reply = self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)

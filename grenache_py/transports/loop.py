@@ -113,12 +113,8 @@ class LoopUser:
             self._thread = thread
             self._ended = False
 
-    def end(
-        self, last: Callable[[], Coroutine[Any, Any, object]], settle: Callable[[], None] = lambda: None
-    ) -> bool:
-        """Run ``last()`` there, then ``settle()`` here, and give the loop back; returns whether it was
-        borrowed at all.
-        """
+    def end(self, last: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+        """Run ``last()`` there, and give the loop back; returns whether it was borrowed at all."""
         with self._lock:
             self._ended = True
             thread, self._thread = self._thread, None
@@ -126,7 +122,6 @@ class LoopUser:
             return False
         try:
             thread.run(last())
-            settle()
         finally:
             LoopThread.give_back()
         return True

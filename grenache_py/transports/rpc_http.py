@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .. import limits
 from ..errors import BadRequestError
 from ..tls import Certificate
-from ..wire import encode_bad_request_reply
+from ..wire import Request, decode_request, encode_bad_request_reply
 from . import http1
 from .rpc_server import Exchange, Receiver, RpcServer
 
@@ -36,11 +36,14 @@ def http_rpc_server(
     def exchanges(receive: Callable[[Exchange], None]) -> _HttpExchanges:
         return _HttpExchanges(receive, receiver.websockets, max_body, authorize)
 
+    def decode(exchange: Exchange) -> Request:
+        return decode_request(exchange.headers, exchange.body, max_body)
+
     return RpcServer(
         receiver,
         exchanges,
+        decode,
         timeout_s=timeout_s,
-        max_body=max_body,
         concurrency=concurrency,
         ssl=ssl,
         authorize=authorize,

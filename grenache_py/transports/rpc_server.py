@@ -24,7 +24,6 @@ from ..wire import (
     Request,
     decode_action,
     decode_deadline,
-    decode_request,
     encode_bad_request_reply,
     encode_reply,
     error_text,
@@ -256,7 +255,8 @@ class RpcServer:
     """Listens, decodes, and hands requests to ``receiver``; every request passes through ``_receive``, every
     reply through ``deliver``.
 
-    ``exchanges(receive)`` is the transport below, which calls ``receive(exchange)`` for each request.
+    ``exchanges(receive)`` is the transport below, which calls ``receive(exchange)`` for each request;
+    ``decode(exchange)`` reads it, or raises ``BadRequestError``.
 
     A request that nobody answers within ``timeout_s`` is answered ``ERR_TIMEOUT`` with status 504; beyond
     ``concurrency`` unanswered ones, further requests are answered ``ERR_BUSY`` with status 503. With ``ssl``
@@ -268,17 +268,17 @@ class RpcServer:
         self,
         receiver: Receiver,
         exchanges: Callable[[Callable[[Exchange], None]], ExchangeServer],
+        decode: Callable[[Exchange], Request],
         *,
         timeout_s: float,
-        max_body: int,
         concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         ssl: SSLContext | None = None,
         authorize: Callable[[Certificate], object] | None = None,
     ):
         self._receiver = receiver
+        self._decode = decode
         self._exchanges = exchanges(self._receive)
         self._timeout_s = timeout_s
-        self._max_body = max_body
         self._concurrency = concurrency
         self._ssl = ssl
         self._authorize = authorize
@@ -324,7 +324,7 @@ class RpcServer:
             exchange.reply(403, b'[null, "ERR_FORBIDDEN", null]')
             return
         try:
-            request = decode_request(exchange.headers, exchange.body, self._max_body)
+            request = self._decode(exchange)
         except BadRequestError as error:
             exchange.reply(error.status, encode_bad_request_reply(error))
             self._receiver.bad_request(error)

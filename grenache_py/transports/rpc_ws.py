@@ -10,7 +10,7 @@ from typing import Any
 from .. import limits
 from ..errors import BadRequestError
 from ..tls import Certificate
-from ..wire import decode_request, encode_bad_request_reply, encode_reply
+from ..wire import Request, decode_message, encode_bad_request_reply, encode_reply
 from .rpc_server import Exchange, Receiver, RpcServer
 from .ws import Channel
 from .ws_server import VerifyClient, Visitor, WsServer
@@ -36,9 +36,10 @@ def ws_rpc_server(
     def exchanges(receive: Callable[[Exchange], None]) -> _MessageServer:
         return _MessageServer(receive, max_message=max_body, authorize=authorize, verify_client=verify_client)
 
-    return RpcServer(
-        receiver, exchanges, timeout_s=timeout_s, max_body=max_body, concurrency=concurrency, ssl=ssl
-    )
+    def decode(exchange: Exchange) -> Request:
+        return decode_message(exchange.body)
+
+    return RpcServer(receiver, exchanges, decode, timeout_s=timeout_s, concurrency=concurrency, ssl=ssl)
 
 
 class _Message:
@@ -174,6 +175,6 @@ class _MessageServer:
 
 def _refused(body: bytes, code: str) -> bytes:
     try:
-        return encode_reply(decode_request({}, body).rid, code, None)
+        return encode_reply(decode_message(body).rid, code, None)
     except BadRequestError as error:
         return encode_bad_request_reply(error)

@@ -1,33 +1,80 @@
-"""WebSocket calls of the synchronous flavour, on the shared loop."""
+"""WebSocket calls of the synchronous flavour, made on the threads that call.
+
+Mirrors grenache-nodejs-ws 1.0.0 (lib/TransportRPCClient.js). Each call under way has a connection to itself,
+which is kept for the next one: so no other thread stands between a call and its reply, and the other calls do
+not share the fate of a connection.
+"""
 
 from __future__ import annotations
 
+import base64
 import os
+import secrets
+import socket
+import ssl
 import threading
+import time
+import uuid
 from collections.abc import Mapping
-from ssl import SSLContext
-from typing import Any
+from typing import Any, cast
 
-from .loop import LoopUser
-from .ws_client import WsClient
+from .. import limits
+from ..errors import (
+    ArgumentError,
+    ClosedError,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    GrenacheError,
+    ReplySizeError,
+    RequestTimeout,
+    reason,
+)
+from ..tls import Resuming
+from ..wire import rids
+from .sync_socket import TimedSocket, connected
+from .ws_frames import (
+    CLOSE,
+    NORMAL,
+    PING,
+    PONG,
+    TEXT,
+    TOO_BIG,
+    FrameError,
+    Frames,
+    Messages,
+    check_handshake,
+    decode_answer,
+    encode_call,
+    encode_close,
+    encode_frame,
+    masks,
+    result_of,
+)
+
+_READ_BYTES, _READ_BYTES_MAX = 64 * 1024, 1024 * 1024
+_HEAD_BYTES_MAX = 16 * 1024
 
 
 class WsTransport:
-    """As ``ws_client.WsClient``, for threads; works on in a process that was forked."""
+    """Calls peers. Thread-safe; works on in a process that was forked."""
 
     has_headers = False
 
-    def __init__(self, ssl: SSLContext | None):
+    def __init__(self, ssl: ssl.SSLContext | None, max_reply_bytes: int = limits.BODY_BYTES_MAX):
         self._ssl = ssl
+        self._max_reply_bytes = max_reply_bytes
+        self._closed = False
+        self._rids = rids(str(uuid.uuid4())[:24])
         self._begin()
 
     def _begin(self) -> None:
-        self._ws = WsClient(ssl=self._ssl)
         self._pid = os.getpid()
-        self._loop = LoopUser()
-        self._calls = 0
-        # Guards the number of calls; ``close`` waits on it for those under way.
-        self._done = threading.Condition()
+        self._lock = threading.Lock()  # guards what follows
+        # All that are open or being opened; and those of them that nobody uses, the last used one last.
+        self._open: set[_Connection] = set()
+        self._idle: dict[str, list[_Connection]] = {}
+        self._sessions: dict[str, Resuming] = {}
 
     def call(
         self,
@@ -35,28 +82,239 @@ class WsTransport:
         key: str,
         payload: Any,
         timeout_s: float,
-        compress: bool,
-        headers: Mapping[str, Any] | None,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a peer; see ``client.Transport``."""
-        if self._pid != os.getpid():
-            self._begin()  # threads and connections do not survive a fork
-        with self._done:
-            thread = self._loop.borrow()
-            self._calls += 1
+        """Call a peer; see ``client.Transport``. ``compress`` and ``headers`` do not exist here."""
+        if compress or headers:
+            raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
+        rid = next(self._rids)
+        request = encode_call(rid, key, payload)
+        ends = time.monotonic() + timeout_s
+        conn = self._take(destination) or self._connect(destination, ends)
         try:
-            return thread.run(self._ws.call(destination, key, payload, timeout_s, compress, headers))
-        finally:
-            with self._done:
-                self._calls -= 1
-                self._done.notify_all()
+            answer = conn.exchange(rid, request, ends)
+        except (OSError, FrameError) as error:
+            self._drop(conn)
+            raise self._failure(error, destination, timeout_s) from error
+        except BaseException:
+            self._drop(conn)  # interrupted: a reply may still come
+            raise
+        self._give(conn)
+        return result_of(answer, destination)
 
     def close(self) -> None:
-        """Close the connections; calls under way fail."""
+        """Close all connections; calls under way fail with ``ClosedError``."""
         if self._pid != os.getpid():
             self._begin()
-        self._loop.end(self._ws.close, self._all_done)
+        with self._lock:
+            self._closed = True
+            idle = [conn for conns in self._idle.values() for conn in conns]
+            self._idle.clear()
+            busy = self._open.difference(idle)
+        for conn in busy:
+            conn.interrupt()
+        ends = time.monotonic() + limits.WS_CLOSE_S
+        for conn in idle:
+            conn.say(CLOSE, encode_close(NORMAL, "stopped"), ends)
+        for conn in idle:
+            conn.await_end(ends)
+            self._drop(conn)
 
-    def _all_done(self) -> None:
-        with self._done:
-            self._done.wait_for(lambda: not self._calls)
+    def _take(self, destination: str) -> _Connection | None:
+        """The connection that was used last, if it can be used again."""
+        if self._pid != os.getpid():
+            # The connections belong to the parent: two processes on one would get each other's replies.
+            for conn in self._open:
+                conn.close()
+            self._begin()
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise ClosedError("stopped before the call")
+                conns = self._idle.get(destination)
+                if not conns:
+                    return None
+                conn = conns.pop()
+            if conn.kept_until > time.monotonic() and conn.is_idle():
+                return conn
+            self._drop(conn)
+
+    def _give(self, conn: _Connection) -> None:
+        conn.kept_until = time.monotonic() + limits.WS_IDLE_CONNECTION_SYNC_S
+        with self._lock:
+            if not self._closed:
+                self._idle.setdefault(conn.destination, []).append(conn)
+                return
+        self._drop(conn)
+
+    def _connect(self, destination: str, ends: float) -> _Connection:
+        conn = _Connection(destination, self._max_reply_bytes)
+        left, session = self._admit(conn)
+        for other in left:
+            other.say(CLOSE, encode_close(NORMAL), time.monotonic() + limits.WS_CLOSE_S)
+            other.close()
+        try:
+            conn.open(session, min(ends, time.monotonic() + limits.CONNECT_TIMEOUT_S))
+        except BaseException as error:
+            self._drop(conn)
+            if not isinstance(error, (OSError, FrameError, UnicodeError)):
+                raise
+            if self._closed:
+                raise ClosedError("stopped during the call") from error
+            if isinstance(error, TimeoutError):
+                raise ConnectTimeout(destination, "no connection within the time limit") from error
+            raise ConnectError(destination, f"no connection: {reason(error)}") from error
+        if self._closed:
+            self._drop(conn)
+            raise ClosedError("stopped during the call")
+        return conn
+
+    def _admit(self, conn: _Connection) -> tuple[list[_Connection], Resuming | None]:
+        """Count ``conn`` in; returns the connections that are to leave, and the TLS session to resume.
+
+        Those leave that were idle for too long, or the longest when there is no room for more.
+        """
+        now = time.monotonic()
+        with self._lock:
+            idle = sorted((each for conns in self._idle.values() for each in conns), key=_kept_until)
+            surplus = len(self._open) + 1 - limits.CONNECTIONS_MAX
+            leaving = [each for at, each in enumerate(idle) if at < surplus or each.kept_until <= now]
+            if len(leaving) < surplus:
+                raise ConnectError(conn.destination, f"{limits.CONNECTIONS_MAX} connections are in use")
+            for each in leaving:
+                conns = self._idle[each.destination]
+                conns.remove(each)
+                if not conns:
+                    del self._idle[each.destination]
+            self._open.difference_update(leaving)
+            self._open.add(conn)
+            if self._ssl is None:
+                return leaving, None
+            if len(self._sessions) >= limits.DESTINATION_POOLS:
+                self._sessions.clear()
+            return leaving, self._sessions.setdefault(conn.destination, Resuming(self._ssl))
+
+    def _failure(self, error: Exception, destination: str, timeout_s: float) -> GrenacheError:
+        if self._closed:
+            return ClosedError("stopped during the call")
+        if isinstance(error, TimeoutError):
+            return RequestTimeout(destination, f"no whole reply within {timeout_s:g} s")
+        if isinstance(error, FrameError):
+            kind = ReplySizeError if error.code == TOO_BIG else ConnectionLost
+            return kind(destination, f"connection lost: {error.message}")
+        return ConnectionLost(destination, f"connection lost: {reason(error)}")
+
+    def _drop(self, conn: _Connection) -> None:
+        with self._lock:
+            self._open.discard(conn)
+        conn.close()
+
+
+def _kept_until(conn: _Connection) -> float:
+    return conn.kept_until
+
+
+class _Connection:
+    """One connection, used by one thread at a time. What it raises: OSError, and FrameError when the peer
+    breaks the protocol, who has been told then.
+    """
+
+    def __init__(self, destination: str, max_bytes: int):
+        self.destination = destination
+        #: not to be used again after this
+        self.kept_until = 0.0
+        self._socket: TimedSocket | None = None
+        self._frames = Frames(max_bytes)
+        self._messages = Messages(max_bytes)
+        self._masks = masks(256)
+        self._early = b""  # came right behind the handshake
+
+    def open(self, session: Resuming | None, ends: float) -> None:
+        """Connect, and shake hands (RFC 6455 section 4.1); over TLS with a ``session``."""
+        host, _, port = self.destination.rpartition(":")
+        sock = connected(host.strip("[]"), int(port), ends)
+        self._socket = TimedSocket(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if session is not None:
+            sock.settimeout(max(ends - time.monotonic(), 0.001))
+            self._socket = TimedSocket(session.wrap_socket(sock, host.strip("[]")))
+        key = base64.b64encode(secrets.token_bytes(16))
+        self._socket.send(
+            b"GET /ws HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % (self.destination.encode(), key),
+            ends,
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = self._socket.receive(_READ_BYTES, ends)
+            head += data
+            if not data or len(head) > _HEAD_BYTES_MAX:
+                raise ConnectionError("no WebSocket: no answer to the handshake")
+        head, _, early = head.partition(b"\r\n\r\n")
+        check_handshake(head, key)
+        if session is not None:
+            session.remember(cast(ssl.SSLSocket, self._socket.sock))
+        self._early = early
+
+    def exchange(self, rid: str, request: bytes, ends: float) -> list[Any]:
+        """Send ``request`` and return its answer, ``[rid, error, result]``."""
+        sock = cast(TimedSocket, self._socket)
+        sock.send(encode_frame(TEXT, request, next(self._masks)), ends)
+        data = self._early
+        self._early = b""
+        try:
+            while True:
+                for opcode, fin, payload in self._frames.feed(data) if data else ():
+                    answer = self._take(opcode, fin, payload, ends)
+                    if answer is not None and answer[0] == rid:
+                        return answer
+                data = sock.receive(max(_READ_BYTES, min(self._frames.missing, _READ_BYTES_MAX)), ends)
+                if not data:
+                    raise ConnectionError("the peer closed it")
+        except FrameError as error:
+            self.say(CLOSE, encode_close(error.code, error.message), ends)
+            raise
+
+    def _take(self, opcode: int, fin: bool, payload: bytes, ends: float) -> list[Any] | None:
+        """What a frame completes, if that is an answer."""
+        if opcode == PING:
+            self.say(PONG, payload, ends)
+        elif opcode == CLOSE:
+            self.say(CLOSE, payload[:2], ends)
+            raise ConnectionError("the peer closed it")
+        elif opcode != PONG:
+            message = self._messages.feed(opcode, fin, payload)
+            return None if message is None else decode_answer(message[1])
+        return None
+
+    def is_idle(self) -> bool:
+        """Whether nothing has come since the last answer, not even the end."""
+        return self._socket is not None and not self._early and self._socket.is_idle()
+
+    def say(self, opcode: int, payload: bytes, ends: float) -> None:
+        """Send a control frame, if it can still be sent."""
+        try:
+            cast(TimedSocket, self._socket).send(encode_frame(opcode, payload, next(self._masks)), ends)
+        except OSError:
+            pass
+
+    def await_end(self, ends: float) -> None:
+        """Return when the peer has closed its side."""
+        try:
+            while cast(TimedSocket, self._socket).receive(_READ_BYTES, ends):
+                pass
+        except OSError:
+            pass
+
+    def interrupt(self) -> None:
+        """From another thread: what is being read or sent fails."""
+        if self._socket is not None:
+            try:
+                socket.socket.shutdown(self._socket.sock, socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended by itself
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.sock.close()

@@ -162,7 +162,7 @@ class Channel(WSListener):
             await self._room.wait()
 
     def send(self, content: bytes, opcode: int = TEXT, *, alone: bool = False) -> None:
-        """Send a message; what is sent in one turn of the loop leaves in one piece. Text must be UTF-8.
+        """Send a message; what is sent in one turn of the loop leaves in few pieces. Text must be UTF-8.
 
         ``alone`` says that nothing else is about to be sent, so that this need not wait for the end of the
         turn.

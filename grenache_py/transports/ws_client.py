@@ -10,9 +10,8 @@ import asyncio
 import socket
 import ssl as tls
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from itertools import count
 from typing import Any
 
 from picows import WSError, ws_connect
@@ -29,6 +28,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
+from ..wire import rids
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import NORMAL, TOO_BIG, decode_answer, encode_call, result_of
 
@@ -118,19 +118,36 @@ class _Line:
 
     def __init__(self, channel: Channel, destination: str):
         self.channel = channel
-        # By rid: who waits, until when, and how long that was.
-        self.calls: dict[str, tuple[asyncio.Future[list[Any]], float, float]] = {}
+        # By rid: who waits, until when, and how long that was. Who was cancelled is found by ``expire``.
+        self.calls: dict[str, tuple[asyncio.Future[Any], float, float]] = {}
         self.used = channel.loop.time()
         self._destination = destination
         channel.on_message = self._receive
         channel.on_end = self._fail
 
+    def send(self, rid: str, request: bytes, ends: float, timeout_s: float) -> asyncio.Future[Any]:
+        """Send a request; the future has its result, or the error in its place."""
+        channel = self.channel
+        waiting: asyncio.Future[Any] = channel.loop.create_future()
+        calls = self.calls
+        calls[rid] = (waiting, ends, timeout_s)
+        channel.send(request, alone=len(calls) == 1)
+        return waiting
+
     def _receive(self, opcode: int, content: bytes) -> None:
         answer = decode_answer(content)
-        if answer is not None:
-            call = self.calls.pop(answer[0], None)
-            if call is not None and not call[0].done():
-                call[0].set_result(answer)
+        if answer is None:
+            return
+        call = self.calls.pop(answer[0], None)
+        if call is None:
+            return
+        waiting = call[0]
+        if waiting.done():
+            return
+        try:
+            waiting.set_result(result_of(answer, self._destination))
+        except PeerError as error:
+            waiting.set_exception(error)
 
     def _fail(self, why: str) -> None:
         calls, self.calls = self.calls, {}
@@ -140,8 +157,10 @@ class _Line:
 
     def expire(self, now: float) -> None:
         """Fail the calls whose time is over."""
-        for waiting, ends, timeout_s in self.calls.values():
-            if now >= ends and not waiting.done():
+        over = [rid for rid, (waiting, ends, _) in self.calls.items() if now >= ends or waiting.done()]
+        for rid in over:
+            waiting, _, timeout_s = self.calls.pop(rid)
+            if not waiting.done():
                 message = f"no whole reply within {timeout_s:g} s"
                 waiting.set_exception(RequestTimeout(self._destination, message))
 
@@ -171,11 +190,9 @@ class WsClient:
         self._ticking: asyncio.TimerHandle | None = None  # while there are calls
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
-        # Unique, and of the shape of the random UUIDs that Node sends; one random prefix will do.
-        self._rid_prefix = str(uuid.uuid4())[:24]
-        self._rid_numbers = count()
+        self._rids = rids(str(uuid.uuid4())[:24])
 
-    async def call(
+    def call(
         self,
         destination: str,
         key: str,
@@ -183,11 +200,15 @@ class WsClient:
         timeout_s: float,
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Call a peer; see ``aio.client.Transport``. ``compress`` and ``headers`` do not exist here."""
+    ) -> Awaitable[Any]:
+        """Call a peer; see ``aio.client.Transport``. ``compress`` and ``headers`` do not exist here.
+
+        Where there is a connection that takes more, what this returns is a future, and no task or coroutine
+        of ours stands between it and the reply.
+        """
         if compress or headers:
             raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
-        rid = f"{self._rid_prefix}{next(self._rid_numbers):012x}"
+        rid = next(self._rids)
         request = encode_call(rid, key, payload)
         if self._closed:
             raise ClosedError("stopped before the call")
@@ -195,18 +216,22 @@ class WsClient:
         ends = loop.time() + timeout_s
         line = self._best(destination)
         if line is None or line.channel.full:
-            line = await self._another(destination, line, ends)
-        waiting: asyncio.Future[list[Any]] = loop.create_future()
-        line.calls[rid] = (waiting, ends, timeout_s)
-        line.channel.send(request, alone=len(line.calls) == 1)
+            return self._call_late(destination, line, rid, request, ends, timeout_s)
+        return self._send(line, rid, request, ends, timeout_s)
+
+    async def _call_late(
+        self, destination: str, line: _Line | None, rid: str, request: bytes, ends: float, timeout_s: float
+    ) -> Any:
+        line = await self._another(destination, line, ends)
+        return await self._send(line, rid, request, ends, timeout_s)
+
+    def _send(
+        self, line: _Line, rid: str, request: bytes, ends: float, timeout_s: float
+    ) -> asyncio.Future[Any]:
+        waiting = line.send(rid, request, ends, timeout_s)
         if self._ticking is None:
-            self._ticking = loop.call_later(_TICK_S, self._tick)
-        try:
-            answer = await waiting
-        except BaseException:
-            line.calls.pop(rid, None)
-            raise
-        return result_of(answer, destination)
+            self._ticking = line.channel.loop.call_later(_TICK_S, self._tick)
+        return waiting
 
     def _best(self, destination: str) -> _Line | None:
         lines = self._lines.get(destination)

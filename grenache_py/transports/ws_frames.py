@@ -6,6 +6,8 @@ grenache-nodejs-ws 1.0.0 (lib/TransportRPCClient.js, lib/TransportRPCServer.js).
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +24,8 @@ CLOSE = 8
 PING = 9
 PONG = 10
 
+_OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+
 # Close codes, RFC 6455 section 7.4.1.
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -37,9 +41,70 @@ class FrameError(Exception):
     """A frame breaks a rule of the protocol; ``code`` is what the connection is closed with."""
 
     def __init__(self, code: int, message: str):
-        super().__init__(code, message)
+        super().__init__(message)
         self.code = code
         self.message = message
+
+
+class Frames:
+    """Cuts what comes from a server into frames (RFC 6455 section 5.2), each of at most ``max_bytes``."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []  # of a frame that is not whole
+        self._held = 0
+        self._wanted = 0
+
+    @property
+    def missing(self) -> int:
+        """How many bytes, at least, are still to come of the frame that is being read; 0 between frames."""
+        return self._wanted - self._held if self._parts else 0
+
+    def feed(self, data: bytes) -> list[tuple[int, bool, bytes]]:
+        """The frames that are whole now: opcode, whether it ends its message, payload.
+
+        Raises ``FrameError``; this is of no use after that.
+        """
+        if self._parts:
+            self._parts.append(data)
+            self._held += len(data)
+            if self._held < self._wanted:
+                return []
+            data, self._parts = b"".join(self._parts), []
+        frames = []
+        start, end = 0, len(data)
+        while start < end:
+            head_size, size = self._head(data, start, end)
+            if end - start < head_size + size:
+                self._parts, self._held, self._wanted = [data[start:]], end - start, head_size + size
+                break
+            payload = start + head_size
+            first = data[start]
+            start = payload + size
+            frames.append((first & 0x0F, first >= 0x80, data[payload:start]))
+        return frames
+
+    def _head(self, data: bytes, start: int, end: int) -> tuple[int, int]:
+        """The size of a frame's head and of its payload, as far as they are known."""
+        if end - start < 2:
+            return 2, 0
+        first, size = data[start], data[start + 1]
+        opcode = first & 0x0F
+        if first & 0x70:
+            raise FrameError(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
+        if size & 0x80:
+            raise FrameError(PROTOCOL_ERROR, "a masked frame from a server")
+        if opcode not in _OPCODES or (opcode >= CLOSE and (size > 125 or first < 0x80)):
+            raise FrameError(PROTOCOL_ERROR, "a frame of an unknown kind, or a control frame in parts")
+        if size < 126:
+            return 2, size
+        head_size = 4 if size == 126 else 10
+        if end - start < head_size:
+            return head_size, 0
+        size = int.from_bytes(data[start + 2 : start + head_size], "big")
+        if size > self._max_bytes:
+            raise FrameError(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
+        return head_size, size
 
 
 class Messages:
@@ -103,12 +168,33 @@ def encode_frame(opcode: int, payload: bytes, mask: bytes | None = None) -> byte
     return head + mask + hidden.to_bytes(size, "little")
 
 
+def encode_close(code: int, reason: str = "") -> bytes:
+    """The payload of a frame that ends a connection."""
+    return code.to_bytes(2, "big") + reason.encode()[:123]
+
+
 def masks(pool_bytes: int = 4096) -> Iterator[bytes]:
     """Masks, drawn from the system's randomness many at a time."""
     while True:
         pool = os.urandom(pool_bytes)
         for start in range(0, pool_bytes, 4):
             yield pool[start : start + 4]
+
+
+def check_handshake(head: bytes, key: bytes) -> None:
+    """The head that answers a client's handshake, without its empty line (RFC 6455 section 4.1). Raises
+    ``FrameError``.
+    """
+    status, *lines = head.split(b"\r\n")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        headers[name.strip().lower()] = value.strip()
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    if not status.startswith(b"HTTP/1.1 101") or headers.get(b"sec-websocket-accept") != accept:
+        raise FrameError(PROTOCOL_ERROR, "no WebSocket: the handshake was refused")
+    if headers.get(b"sec-websocket-extensions"):
+        raise FrameError(PROTOCOL_ERROR, "an extension that nobody asked for")
 
 
 # --- RPC
@@ -127,7 +213,7 @@ def decode_answer(message: bytes) -> list[Any] | None:
         frame = decode_json(message)
     except ValueError:
         return None
-    if not isinstance(frame, list) or not frame or not isinstance(frame[0], str):
+    if type(frame) is not list or not frame or type(frame[0]) is not str:
         return None
     return frame if len(frame) == 3 else [*frame[:3], None, None][:3]
 
@@ -139,6 +225,8 @@ def result_of(answer: list[Any], destination: str) -> Any:
     that it is over HTTP, so that the call may go on to another peer.
     """
     _, error, result = answer
+    if error is None:
+        return result
     if error == "ERR_BUSY":
         busy = StatusError(destination, 503, error)
         busy.code, busy.in_doubt = error, False

@@ -17,7 +17,15 @@ from grenache_py import errors, limits
 from tests.harness import eventually
 from tests.unit.test_peer import dead, echo, grape_with
 from tests.unit.tls_files import make_ca
-from tests.ws_flavours import BINARY, CLOSE, NOBODY, PING, PONG, TEXT, RawPeer, RawWs, frame
+from tests.ws_flavours import BINARY, CLOSE, NOBODY, PING, PONG, TEXT, AioWs, RawPeer, RawWs, frame
+
+
+@pytest.fixture
+def aio_ws():
+    """The flavour whose calls share connections, on a loop that looks after them."""
+    made = AioWs()
+    yield made
+    made.close()
 
 
 def read_call(peer: RawWs) -> list[object]:
@@ -148,7 +156,7 @@ def test_a_ping_is_answered(ws_flavour):
 # --- connections
 
 
-def test_many_calls_share_a_connection_and_may_overtake_each_other(ws_flavour):
+def test_many_calls_share_a_connection_and_may_overtake_each_other(aio_ws):
     def serve(peer):
         calls = [read_call(peer) for _ in range(20)]
         for rid, _, payload in reversed(calls):
@@ -156,7 +164,7 @@ def test_many_calls_share_a_connection_and_may_overtake_each_other(ws_flavour):
         hold(peer)
 
     with RawPeer(serve) as peer:
-        client = ws_flavour.client()
+        client = aio_ws.client()
         got = {}
         threads = [
             threading.Thread(target=lambda n=n: got.update({n: client.request_to(peer.destination, "k", n)}))
@@ -266,7 +274,8 @@ def test_a_silent_peer(ws_flavour):
                 client.request_to(peer.destination, "k", 1, timeout=timeout)
             assert timeout - 0.01 <= time.monotonic() - started < timeout + 0.5
             assert caught.value.in_doubt
-        assert len(peer.connections) == 1
+        # What comes too late is passed over, or never read where nobody else reads from the connection.
+        assert len(peer.connections) == (1 if ws_flavour.name == "aio" else 2)
 
 
 def test_a_handshake_that_is_not_answered(ws_flavour):
@@ -323,9 +332,12 @@ def test_a_peer_that_reads_nothing(ws_flavour):
                 client.request_to(peer.destination, "k", big, timeout=0.1)
             assert time.monotonic() - started < 1
             seen.add(type(caught.value))
-        # Further connections are tried; when all are full, nothing more is sent.
-        assert len(peer.connections) == limits.WS_CONNECTIONS_PER_DESTINATION
-        assert seen == {errors.RequestTimeout, errors.ConnectTimeout}
+        if ws_flavour.name == "aio":
+            # Further connections are tried; when all are full, nothing more is sent.
+            assert len(peer.connections) == limits.WS_CONNECTIONS_PER_DESTINATION
+            assert seen == {errors.RequestTimeout, errors.ConnectTimeout}
+        else:
+            assert seen == {errors.RequestTimeout}
         release.set()
 
 
@@ -450,10 +462,10 @@ def test_a_client_is_polite_when_it_goes(ws_flavour):
         assert seen[0] == (CLOSE, struct.pack(">H", 1000) + b"stopped")
 
 
-def test_idle_connections_are_closed(ws_flavour, monkeypatch):
+def test_idle_connections_are_closed(aio_ws, monkeypatch):
     monkeypatch.setattr(limits, "WS_IDLE_CONNECTION_S", 0.1)
-    service = ws_flavour.service(echo)
-    client = ws_flavour.client()
+    service = aio_ws.service(echo)
+    client = aio_ws.client()
     ended = []
 
     def serve(peer):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grenache_py import errors
 from grenache_py.transports.ws_frames import (
@@ -15,7 +18,9 @@ from grenache_py.transports.ws_frames import (
     TEXT,
     TOO_BIG,
     FrameError,
+    Frames,
     Messages,
+    check_handshake,
     decode_answer,
     encode_call,
     encode_frame,
@@ -40,6 +45,66 @@ FRAMES = [
 @pytest.mark.parametrize(("opcode", "payload", "mask", "expected"), FRAMES)
 def test_frames(opcode, payload, mask, expected):
     assert encode_frame(opcode, payload, mask).hex() == expected
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.integers(0, 300) | st.just(70_000)), max_size=8),
+    st.lists(st.integers(1, 500), min_size=1, max_size=20),
+)
+def test_frames_are_cut_out_of_whatever_pieces_come(made, sizes):
+    sent = [(opcode, True, bytes(size)) for opcode, size in made]
+    wire = b"".join(encode_frame(opcode, payload) for opcode, _, payload in sent)
+    frames = Frames(70_000)
+    got, at = [], 0
+    for size in itertools.cycle(sizes):
+        if at >= len(wire):
+            break
+        got += frames.feed(wire[at : at + size])
+        at += size
+    assert got == sent
+    assert frames.missing == 0
+
+
+@pytest.mark.parametrize(
+    ("wire", "code"),
+    [
+        ("c10178", PROTOCOL_ERROR),  # a reserved bit
+        ("81810000000078", PROTOCOL_ERROR),  # masked
+        ("830178", PROTOCOL_ERROR),  # an opcode that does not exist
+        ("897e007e", PROTOCOL_ERROR),  # a ping of more than 125 bytes
+        ("0900", PROTOCOL_ERROR),  # a ping in parts
+        ("817e000b", TOO_BIG),
+        ("817f00000000000f4240", TOO_BIG),
+    ],
+)
+def test_frames_that_no_server_may_send(wire, code):
+    data = bytes.fromhex(wire)
+    for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
+        frames = Frames(10)
+        with pytest.raises(FrameError) as caught:
+            deque(map(frames.feed, pieces), maxlen=0)
+        assert caught.value.code == code
+
+
+def test_what_is_missing_of_a_frame_is_known():
+    frames = Frames(1000)
+    assert frames.feed(bytes.fromhex("817e0200") + b"x" * 12) == []
+    assert frames.missing == 500
+
+
+@pytest.mark.parametrize("change", ["status", "key", "extension"])
+def test_handshakes(change):
+    key = b"dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455 section 1.3
+    lines = [
+        b"HTTP/1.1 200 OK" if change == "status" else b"HTTP/1.1 101 Switching Protocols",
+        b"upgrade: websocket",
+        b"Sec-WebSocket-Accept:s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    ]
+    check_handshake(b"\r\n".join([b"HTTP/1.1 101 Switching Protocols", *lines[1:]]), key)
+    if change == "extension":
+        lines.append(b"Sec-WebSocket-Extensions: permessage-deflate")
+    with pytest.raises(FrameError):
+        check_handshake(b"\r\n".join(lines), b"another" if change == "key" else key)
 
 
 def test_masks_are_four_bytes_and_do_not_repeat():

@@ -1,0 +1,93 @@
+"""A connected socket for the synchronous clients: whole writes and single reads, each within a time."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+
+from urllib3.util import wait_for_read
+
+# A limit is set anew when it is further than this from what is left of the call's time: each setting is a
+# system call.
+_SLACK_S = 0.01
+
+
+class TimedSocket:
+    """Reads and writes until a point on the clock of ``time.monotonic``; raises TimeoutError then.
+
+    A plain socket leaves the limit to the kernel (SO_RCVTIMEO), so that a read or a write is one system call.
+    With a limit of Python's own it would be two, and that is the one for TLS and for Windows.
+    """
+
+    __slots__ = ("_by_kernel", "_limit_s", "sock")
+
+    def __init__(self, sock: socket.socket):
+        self.sock = sock
+        self._by_kernel = type(sock) is socket.socket and sys.platform != "win32"
+        self._limit_s = 0.0
+        if self._by_kernel:
+            sock.settimeout(None)
+
+    def send(self, data: bytes, ends: float) -> None:
+        """Send all of it. How much has left is not known when this raises."""
+        self._limit(ends)
+        try:
+            self.sock.sendall(data)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
+
+    def receive(self, size: int, ends: float) -> bytes:
+        """At most ``size`` bytes, at least one unless the other side has ended."""
+        while True:
+            self._limit(ends)
+            try:
+                return self.sock.recv(size)
+            except BlockingIOError:
+                pass  # the time is over, or nearly so
+
+    def is_idle(self) -> bool:
+        """Whether it is open, and nothing has come."""
+        if self._by_kernel:
+            try:
+                self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except OSError:
+                pass
+            return False
+        return not wait_for_read(self.sock, 0)
+
+    def _limit(self, ends: float) -> None:
+        left_s = ends - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        if 0 <= self._limit_s - left_s < _SLACK_S:
+            return
+        self._limit_s = left_s
+        if self._by_kernel:
+            timeval = struct.pack("ll", int(left_s), int(left_s % 1 * 1e6) + 1)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        else:
+            self.sock.settimeout(left_s)
+
+
+def connected(host: str, port: int, ends: float) -> socket.socket:
+    """A TCP connection, by the first address that takes it. Raises OSError (TimeoutError), UnicodeError."""
+    failure: OSError = OSError("the host has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(max(ends - time.monotonic(), 0.001))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
