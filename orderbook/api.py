@@ -9,6 +9,8 @@
     GET    /trades           ?market= after= limit=           -> {trades, next}
     GET    /trades/{match_id}/proof  ?taker=                  -> {match_id, request, answer}
     GET    /peers                                             -> {peers}
+    GET    /reservations     ?market= limit=                  -> {reservations}
+    GET    /metrics                                           -> text for Prometheus
     GET    /healthz                                           -> {status, peer, key, markets}
 
 Prices and quantities are decimal strings, times are milliseconds since the epoch. ``next`` is what to pass
@@ -26,7 +28,9 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from . import limits
+from grenache_py.prometheus import CONTENT_TYPE
+
+from . import limits, metrics
 from .entry import NewOrder
 from .errors import InvalidFieldError, OrderBookError
 from .market import Market
@@ -83,7 +87,9 @@ class Api:
                 web.get("/trades", self._trades),
                 web.get("/trades/{match_id}/proof", self._proof),
                 web.get("/peers", self._peers),
+                web.get("/reservations", self._reservations),
                 web.get("/healthz", self._healthz),
+                web.get("/metrics", self._metrics),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=limits.STOP_S)
@@ -193,6 +199,35 @@ class Api:
             ]
         return await self._answer({"peers": rows})
 
+    async def _reservations(self, request: web.Request) -> web.Response:
+        """What is set aside for other peers, and would be free again first, first."""
+        market = self._one_market(request)
+        now, record = market.clock.monotonic(), market.instrument
+        held = sorted(market.book.reservations.values(), key=lambda reservation: reservation.expires)
+        rows = [
+            {
+                "lock_id": reservation.id,
+                "peer": reservation.counterparty,
+                "for_order": reservation.purpose,
+                "market": record.market,
+                "expires_in_s": round(reservation.expires - now, 3),
+                "fills": [
+                    {
+                        "order_id": fill.order.id,
+                        "side": fill.order.side.value,
+                        "price": record.price_text(fill.order.price),
+                        "quantity": record.quantity_text(fill.quantity),
+                    }
+                    for fill in reservation.fills
+                ],
+            }
+            for reservation in held[: page_of(request)[1]]
+        ]
+        return answer({"reservations": rows})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(self._worker), headers={"Content-Type": CONTENT_TYPE})
+
     async def _healthz(self, request: web.Request) -> web.Response:
         markets = {name: market_view(hosted) for name, hosted in self._worker.markets.items()}
         troubles = [hosted.journal.trouble for hosted in self._worker.markets.values()]
@@ -272,6 +307,7 @@ def market_view(hosted: HostedMarket) -> dict[str, Any]:
         "orders": market.ledger.order_count,
         "trades": market.ledger.trade_count,
         "cross_peer_trades": market.ledger.cross_peer_trades,
+        "journal_waiting": hosted.journal.waiting,
         "peers": len(market.roster.trading()),
         **best,
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .client import BookRecord, Client, OrderPage, Placed
+from .client import BookRecord, Client, OrderPage, Placed, ReservationRecord
 from .commands.journal import journal_group
 from .commands.keys import keygen, verify_trade
 from .commands.runs import demo_command, flow_command, reconcile_command, replay_command
@@ -29,6 +29,7 @@ from .commands.views import (
     orders_table,
     peers_table,
     plain,
+    reservations_table,
     trades_table,
 )
 from .errors import IdentityError, InvalidFieldError, JournalError
@@ -374,6 +375,27 @@ def book(market: str | None, levels: int, api: str, as_json: bool) -> None:
         print_json(record)
     else:
         make_console().print(book_table(record))
+
+
+@main.command(short_help="List what a peer has reserved for others.")
+@market_option
+@api_option()
+@json_option
+def reservations(market: str | None, api: str, as_json: bool) -> None:
+    """List what a peer has set aside for other peers at this moment, in order of expiry.
+
+    A reservation lasts some milliseconds as a rule: what stays waits for a peer that does not confirm. The
+    counters of GET /metrics tell how reservations end.
+    """
+
+    async def work(client: Client) -> list[ReservationRecord]:
+        return await client.reservations(market=await only_market(client, market))
+
+    records = ask(api, work)
+    if as_json:
+        print_json({"reservations": records})
+    else:
+        make_console().print(reservations_table(records))
 
 
 @main.command(short_help="List the other peers that a peer knows.")

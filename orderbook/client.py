@@ -112,6 +112,26 @@ class MarketHealth(Struct, frozen=True):
     best_ask: str | None
 
 
+class ReservedFill(Struct, frozen=True):
+    """Part of one of the peer's orders that is set aside."""
+
+    order_id: str
+    side: str
+    price: str
+    quantity: str
+
+
+class ReservationRecord(Struct, frozen=True):
+    """What a peer has set aside for ``peer``, and until when: ``for_order`` is the other's order."""
+
+    lock_id: str
+    peer: str
+    for_order: str
+    market: str
+    expires_in_s: float
+    fills: list[ReservedFill]
+
+
 class Health(Struct, frozen=True):
     status: str
     peer: str
@@ -133,6 +153,10 @@ class _Cancelled(Struct):
 
 class _Peers(Struct):
     peers: list[PeerRecord]
+
+
+class _Reservations(Struct):
+    reservations: list[ReservationRecord]
 
 
 class _Error(Struct):
@@ -312,6 +336,10 @@ class Client:
     async def peers(self) -> list[PeerRecord]:
         """The other peers that this one knows."""
         return (await self._call("GET", "/peers", _Peers)).peers
+
+    async def reservations(self, *, market: str | None = None) -> list[ReservationRecord]:
+        """What the peer has set aside for others, in order of expiry."""
+        return (await self._call("GET", "/reservations", _Reservations, {"market": market})).reservations
 
     async def health(self) -> Health:
         """The figures of all markets of the peer."""

@@ -81,9 +81,11 @@ class Maker:
         if reservation is None:
             crossing = self._book.crossing(side, price, quantity, most=limits.OFFER_FILLS)
             contended = crossing.contended
-            lease_s = self._lease_s(sender, now)
-            if not crossing.fills or not lease_s:
+            lease_s = self._lease_s(sender, now) if crossing.fills else 0.0
+            if not lease_s:
                 contended = contended or bool(crossing.fills)
+                if not crossing.fills:
+                    self._market.counts["offer", "contended" if contended else "nothing"] += 1
                 return plain(NoOffer(True, self._market.peer)) if contended else None, effects
             reservation = self._lock(key, crossing.fills, now + lease_s)
         offer = Offer(
@@ -117,19 +119,21 @@ class Maker:
                 raise ProtocolError("side must be what it was")
             if message.order_id not in (None, known[0].taker_order_id):
                 raise ProtocolError("order_id must be what it was")
+            self._market.counts["confirmation", "repeated"] += 1
             return self._committed(known), []
         if reservation is None and self._may_be_forgotten(message.lock_id):
+            self._market.counts["confirmation", "forgotten"] += 1
             raise ProtocolError(
                 "lock_id is older than the trades that this peer (it keeps no journal) can tell of"
             )
         effects = self.expire(self._market.clock.monotonic())
         reservation = self._held_by(sender, message.lock_id)
         if reservation is None:
-            return self._rejected("the lock is gone: released, run out, or from before a restart"), effects
+            return self._rejected("lock_gone", "released, run out, or from before a restart"), effects
         try:
             quantities = self._quantities(reservation, message)
         except OrderBookError as error:
-            return self._rejected(str(error)), effects + self._end(reservation)
+            return self._rejected("not_reserved", str(error)), effects + self._end(reservation, "refused")
         executed = self._book.commit(reservation, quantities)
         caused = self._book.events
         time_ms = self._market.clock.time_ms()
@@ -141,7 +145,8 @@ class Maker:
         ]
         effects += self._market.traded(trades) + self._market.happened(caused)
         self._standings[sender].wasted = 0
-        effects += self._ended(reservation)
+        self._market.counts["confirmation", "committed"] += 1
+        effects += self._ended(reservation, "committed")
         return self._committed(trades), effects
 
     def release(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
@@ -149,7 +154,7 @@ class Maker:
         reservation = self._held_by(sender, parse(payload, ReleaseLock).lock_id)
         if reservation is None:
             return {"released": False}, []
-        return {"released": True}, self._end(reservation)
+        return {"released": True}, self._end(reservation, "released")
 
     def expire(self, now: float) -> list[Effect]:
         """Free every reservation whose lease has run out."""
@@ -161,14 +166,15 @@ class Maker:
             standing = self._standings[reservation.counterparty]
             standing.wasted += 1
             standing.last_wasted = now
-            effects += self._end(reservation)
+            effects += self._end(reservation, "expired")
         return effects
 
     def forget(self, counterparty: str) -> list[Effect]:
         """``counterparty`` has gone: free what was reserved for it."""
         standing = self._standings.get(counterparty)
         locks = list(standing.locks) if standing is not None else []
-        return [effect for lock_id in locks for effect in self._end(self._book.reservations[lock_id])]
+        held = [self._book.reservations[lock_id] for lock_id in locks]
+        return [effect for reservation in held for effect in self._end(reservation, "left")]
 
     # -- locks -------------------------------------------------------------------------------------------
 
@@ -186,15 +192,22 @@ class Maker:
             if len(self._standings) >= limits.COUNTERPARTIES:
                 self._drop_standings(now)
             room = len(self._standings) < limits.COUNTERPARTIES
-            return limits.LEASE_S if room and len(self._book.reservations) < limits.RESERVATIONS else 0.0
+            if not room or len(self._book.reservations) >= limits.RESERVATIONS:
+                return self._no_lease("full")
+            return limits.LEASE_S
         if standing.wasted and now - standing.last_wasted >= limits.COOL_OFF_S:
             standing.wasted = 0
-        full = len(self._book.reservations) >= limits.RESERVATIONS
-        if full or len(standing.locks) >= limits.RESERVATIONS_PER_COUNTERPARTY:
-            return 0.0
+        if len(self._book.reservations) >= limits.RESERVATIONS:
+            return self._no_lease("full")
+        if len(standing.locks) >= limits.RESERVATIONS_PER_COUNTERPARTY:
+            return self._no_lease("quota")
         if standing.wasted >= limits.LEASES_WASTED:
-            return 0.0
+            return self._no_lease("cool_off")
         return float(max(limits.LEASE_S / 2 ** (standing.wasted // 2), limits.LEASE_LEAST_S))
+
+    def _no_lease(self, reason: str) -> float:
+        self._market.counts["offer", reason] += 1
+        return 0.0
 
     def _drop_standings(self, now: float) -> None:
         """Forget those who hold nothing and whose cool-off is over."""
@@ -204,6 +217,7 @@ class Maker:
 
     def _lock(self, key: AnnouncementKey, fills: Sequence[Fill], expires: float) -> Reservation:
         counterparty, order_id, _ = key
+        self._market.counts["offer", "offered"] += 1
         lock_id = f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
         reservation = self._book.reserve(lock_id, counterparty, order_id, fills, expires)
         self._lock_of[key] = reservation.id
@@ -220,12 +234,13 @@ class Maker:
         known = mark and trades_before.isdecimal() and len(trades_before) < 20
         return bool(known) and int(trades_before) < self._market.ledger.forgotten
 
-    def _end(self, reservation: Reservation) -> list[Effect]:
+    def _end(self, reservation: Reservation, how: str) -> list[Effect]:
         self._book.release(reservation)
-        return self._ended(reservation)
+        return self._ended(reservation, how)
 
-    def _ended(self, reservation: Reservation) -> list[Effect]:
+    def _ended(self, reservation: Reservation, how: str) -> list[Effect]:
         """Forget a lock; what it freed may cross what has come meanwhile."""
+        self._market.counts["lock", how] += 1
         del self._lock_of[self._announcement_of.pop(reservation.id)]
         standing = self._standings[reservation.counterparty]
         standing.locks.discard(reservation.id)
@@ -258,5 +273,6 @@ class Maker:
         records = [self._market.record(trade) for trade in trades]
         return plain(MatchAnswer("committed", records, sender=self._market.peer))
 
-    def _rejected(self, reason: str) -> Any:
-        return plain(MatchAnswer("rejected", reason=reason[:200], sender=self._market.peer))
+    def _rejected(self, code: str, reason: str) -> Any:
+        self._market.counts["confirmation", code] += 1
+        return plain(MatchAnswer("rejected", reason=f"{code}: {reason}"[:200], sender=self._market.peer))

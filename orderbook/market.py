@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -20,6 +21,8 @@ from .selection import POLICIES, Policy
 from .terms import Routing
 
 Step = Callable[[], list[Effect]]
+Counts = Counter[tuple[str, str]]
+"""How often something has happened: (what, how it ended), as ``metrics`` names them."""
 
 
 class Agenda:
@@ -88,6 +91,7 @@ class Market:
         self.new_id = new_id
         self.random = random
         self.policy = policy
+        self.counts: Counts = Counter()
         self._closed: list[Order] = []
         self.book = Book(on_closed=self._closed.append, routing=routing)
         self.outbound: list[tuple[Order, int]] = []

@@ -476,6 +476,7 @@ class Taker:
         except ProtocolError:
             return self.match_failed(match_id)
         del self.confirmations[match_id]
+        self._market.counts["match", said.status] += 1
         order = confirmation.order
         negotiation = self._of(order)
         effects: list[Effect] = []
@@ -532,6 +533,7 @@ class Taker:
         shortest, longest = limits.IN_DOUBT_RETRY_S
         pause = min(longest, shortest * 2 ** min(confirmation.silences, 16))
         confirmation.silences += 1
+        self._market.counts["match", "unanswered"] += 1
         self._market.agenda.later_about(pause, lambda: self._confirm_again(match_id))
         order = confirmation.order
         negotiation = self.negotiations.get(order.id)

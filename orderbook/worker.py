@@ -460,7 +460,11 @@ class HostedMarket:
 
     def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
         """Answer another peer's request. Raises OrderBookError, having changed nothing."""
-        answer = self.channel.handle(payload)
+        try:
+            answer = self.channel.handle(payload)
+        except OrderBookError as error:
+            self.market.counts["request", error.code] += 1
+            raise
         self._after_step(answer.effects)
         if answer.promise:
             self._outbox.promise(lambda: reply(answer.content))
@@ -543,6 +547,7 @@ class HostedMarket:
             effects = self.channel.answered(effect, request, decode(data))
         except OrderBookError as error:
             log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
+            self.market.counts["answer", "not_believed"] += 1
             effects = self.channel.refused(effect, str(error))
         self._after_step(effects)
         self._look_for_doubt(effect)

@@ -6,7 +6,7 @@ const { Refusal, checkId, checkName, checkSide } = require('./instrument')
 
 const OFFER_FILLS = 256 // orders named in one offer
 const LOCKS = 1000 // reservations for others at once
-const REASON_LOCK = 'the lock is gone: released, run out, or from before a restart'
+const REASON_LOCK = 'lock_gone: released, run out, or from before a restart'
 
 class Maker {
   // now: seconds on a clock that never steps; newId: ids that are unique in the network, also over restarts;

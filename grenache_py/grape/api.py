@@ -22,6 +22,7 @@ from ..dht.krpc import Refusal, unpack_address
 from ..dht.node import Busy, DhtNode
 from ..dht.storing import StoreReport
 from ..dht.transactions import Reply
+from ..prometheus import CONTENT_TYPE
 from ..transports.http1 import Exchange
 from . import metrics
 from .javascript import (
@@ -128,7 +129,7 @@ class Api:
         page = metrics.render(
             self._node, self._requests, self._errors, self._connections(), self._clock() - self._began
         )
-        exchange.reply(200, page, [("Content-Type", metrics.CONTENT_TYPE)])
+        exchange.reply(200, page, [("Content-Type", CONTENT_TYPE)])
 
     def _lookup(self, exchange: Exchange, name: Any) -> None:
         self._requests["lookup"] += 1

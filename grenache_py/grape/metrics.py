@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 
 from .. import __version__
 from ..dht.node import DhtNode
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from ..prometheus import Page
 
 _COUNTED = {
     "received": ("grape_dht_datagrams_received_total", "Datagrams that came in."),
@@ -32,34 +31,27 @@ def render(
     """The page. ``requests`` are the calls of the HTTP API by kind, ``errors`` those answered with an
     error.
     """
-    lines: list[str] = []
-
-    def metric(name: str, kind: str, text: str, values: Iterable[tuple[str, float]]) -> None:
-        lines.append(f"# HELP {name} {text}")
-        lines.append(f"# TYPE {name} {kind}")
-        lines.extend(f"{name}{labels} {value:.12g}" for labels, value in values)
-
-    def gauge(name: str, text: str, value: float) -> None:
-        metric(name, "gauge", text, [("", value)])
-
-    metric(
-        "grape_info", "gauge", "The Grape.", [(f'{{version="{__version__}",id="{node.node_id.hex()}"}}', 1)]
+    page = Page()
+    page.metric(
+        "grape_info", "gauge", "The Grape.", [({"version": __version__, "id": node.node_id.hex()}, 1)]
     )
-    gauge("grape_uptime_seconds", "Time since the start.", uptime_s)
-    gauge("grape_ready", "1 once the bootstrap is over.", node.ready)
-    gauge("grape_dht_contacts", "Nodes in the routing table.", len(node.routing))
-    gauge("grape_dht_peers", "Announced peers that are stored here.", len(node.peers))
-    gauge("grape_dht_names", "Names under which peers are stored here.", node.peers.names)
-    gauge("grape_dht_items", "Values that are stored here.", len(node.items))
-    gauge("grape_dht_own_announces", "Fresh announces made through this Grape.", len(node.own))
-    gauge("grape_dht_own_items", "Values put through this Grape, which it puts again.", len(node.own_items))
-    gauge("grape_dht_walks_under_way", "Walks through the DHT under way.", node.walks_under_way)
-    gauge("grape_dht_queries_under_way", "Own queries that wait for an answer.", node.queries_under_way)
+    page.gauge("grape_uptime_seconds", "Time since the start.", uptime_s)
+    page.gauge("grape_ready", "1 once the bootstrap is over.", node.ready)
+    page.gauge("grape_dht_contacts", "Nodes in the routing table.", len(node.routing))
+    page.gauge("grape_dht_peers", "Announced peers that are stored here.", len(node.peers))
+    page.gauge("grape_dht_names", "Names under which peers are stored here.", node.peers.names)
+    page.gauge("grape_dht_items", "Values that are stored here.", len(node.items))
+    page.gauge("grape_dht_own_announces", "Fresh announces made through this Grape.", len(node.own))
+    page.gauge(
+        "grape_dht_own_items", "Values put through this Grape, which it puts again.", len(node.own_items)
+    )
+    page.gauge("grape_dht_walks_under_way", "Walks through the DHT under way.", node.walks_under_way)
+    page.gauge("grape_dht_queries_under_way", "Own queries that wait for an answer.", node.queries_under_way)
     for field in fields(node.counters):
         name, text = _COUNTED[field.name]
-        metric(name, "counter", text, [("", getattr(node.counters, field.name))])
-    by_kind = [(f'{{kind="{kind}"}}', count) for kind, count in requests.items()]
-    metric("grape_http_requests_total", "counter", "Calls of the HTTP API.", by_kind)
-    metric("grape_http_errors_total", "counter", "Calls that were answered with an error.", [("", errors)])
-    gauge("grape_http_connections", "Open connections.", connections)
-    return ("\n".join(lines) + "\n").encode()
+        page.counter(name, text, getattr(node.counters, field.name))
+    by_kind = [({"kind": kind}, count) for kind, count in requests.items()]
+    page.metric("grape_http_requests_total", "counter", "Calls of the HTTP API.", by_kind)
+    page.counter("grape_http_errors_total", "Calls that were answered with an error.", errors)
+    page.gauge("grape_http_connections", "Open connections.", connections)
+    return bytes(page)

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..audit.reconcile import RULES, Report
-from ..client import BookRecord, Health, OrderRecord, PeerRecord
+from ..client import BookRecord, Health, OrderRecord, PeerRecord, ReservationRecord
 from ..flow.replay import Counts
 from ..messages import TradeRecord
 
@@ -148,6 +148,27 @@ def peers_table(peers: Sequence[PeerRecord]) -> RenderableType:
             heard,
             Text("yes") if peer.refused is None else plain(f"no: {peer.refused}", "red"),
         )
+    return table
+
+
+def reservations_table(reservations: Sequence[ReservationRecord]) -> RenderableType:
+    """What is set aside for others, a row for each of the peer's orders in it."""
+    if not reservations:
+        return Text("nothing is reserved")
+    columns = ("for peer", "and its order", "own order", "side", "price", "quantity", "expires in", "lock")
+    table = _table(*columns, right=("price", "quantity", "expires in"))
+    for reservation in reservations:
+        for fill in reservation.fills:
+            table.add_row(
+                plain(reservation.peer),
+                plain(reservation.for_order),
+                plain(fill.order_id),
+                side_text(fill.side),
+                plain(fill.price),
+                plain(fill.quantity),
+                f"{reservation.expires_in_s:.1f} s",
+                plain(reservation.lock_id),
+            )
     return table
 
 

@@ -276,7 +276,7 @@ def test_a_lease_that_runs_out_frees_the_quantity(network: Network, client: Peer
     assert expired["of"] == "stranger"
     late = stranger.confirm("m-1", offer)
     assert (late["status"], late["from"]) == ("rejected", "nina")
-    assert "the lock is gone" in late["reason"]
+    assert "lock_gone" in late["reason"]
     assert stranger.confirm("m-1", offer) == late, "the answer never changes"
     placed = network.alice.submit("buy", "1", "100.00")
     assert placed["order"]["status"] == "filled"
