@@ -125,19 +125,21 @@ def test_a_payload_is_never_part_of_the_command(serve, run, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_so_many_commands_at_once_and_so_many_waiting(serve, started, cli, run, tmp_path):
-    code = f"import os, time; open(f'{tmp_path}/{{os.getpid()}}', 'w'); time.sleep(1.5)"
-    serve("--concurrency", 1, "--waiting", 1, code=code)
-    first, second = (started(*cli("request", "svc", "1")) for _ in range(2))
-    eventually(lambda: list(tmp_path.iterdir()))
-    # One runs and one waits, as soon as both have come; more are refused.
-    refused = eventually(lambda: (done := run("request", "svc", "2", "--json")).returncode and done)
-    assert refused.returncode == 7
-    said = json.loads(refused.stderr)["error"]
-    assert said["code"] == "ERR_SERVER_BUSY"
-    assert "--retry" in said["hint"]
-    assert (first.wait(20), second.wait(20)) == (0, 0)
-    assert len(list(tmp_path.iterdir())) == 2
+def test_so_many_commands_at_once_and_so_many_waiting(serve, started, cli, tmp_path):
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    ran.mkdir()
+    said = f"import os, time; open(f'{ran}/{{os.getpid()}}', 'w')"
+    waited = f"while not os.path.exists('{go}'): time.sleep(0.01)"
+    serve("--concurrency", 1, "--waiting", 1, code=f"{said}\n{waited}")
+    calls = [started(*cli("request", "svc", number, "--json")) for number in range(3)]
+    # One runs, one waits, and whoever comes last is refused.
+    refused = eventually(lambda: [call for call in calls if call.returncode is not None])
+    go.touch()
+    assert sorted(call.wait(20) for call in calls) == [0, 0, 7]
+    error = json.loads(refused[0].lines[-1])["error"]
+    assert error["code"] == "ERR_BUSY"
+    assert "--retry" in error["hint"]
+    assert len(list(ran.iterdir())) == 2
 
 
 def test_a_command_that_runs_when_it_is_stopped_comes_to_its_end(serve, started, cli, run, tmp_path):
