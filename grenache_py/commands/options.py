@@ -51,15 +51,19 @@ class Network:
             return ws.PeerRPCClient(link, ssl=context)
         return PeerRPCClient(link, ssl=context)
 
-    def server(self, link: Link, timeout: float, allow: Sequence[str]) -> Serving[Service]:
+    def server(
+        self, link: Link, *, timeout: float, concurrency: int, allow: Sequence[str]
+    ) -> Serving[Service]:
         """As ``client``; ``allow`` are the fingerprints of those who are let in, if not all are."""
         context = self.server_context()
         authorize = allow or None
         if self.transport == "ws":
             from ..aio import ws
 
-            return ws.PeerRPCServer(link, timeout=timeout, ssl=context, authorize=authorize)
-        return PeerRPCServer(link, timeout=timeout, ssl=context, authorize=authorize)
+            return ws.PeerRPCServer(
+                link, timeout=timeout, concurrency=concurrency, ssl=context, authorize=authorize
+            )
+        return PeerRPCServer(link, timeout=timeout, concurrency=concurrency, ssl=context, authorize=authorize)
 
     def client_context(self) -> ssl.SSLContext | None:
         """For calls over TLS, if they are asked for."""

@@ -103,16 +103,21 @@ def serve(
       grenache-py serve sum --exec 'jq add'
       grenache-py serve uptime --exec 'uptime -p' --text
     """
-    worker = Worker(argv_of(command, shell), concurrency, waiting, time_limit, text)
+    worker = Worker(argv_of(command, shell), concurrency, time_limit, text)
     worker.told = lambda outcome: _tell(outcome, verbose, json_output)
 
     async def work() -> None:
         log_to_stderr()
         stop = Stop()
         async with network.link() as link:
-            # A request may wait for its turn as long as for any handler, and then it runs.
-            timeout_s = limits.HANDLER_TIMEOUT_S + time_limit
-            service = network.server(link, timeout_s, allow).transport("server")
+            server = network.server(
+                link,
+                # A request may wait for its turn as long as for any handler, and then it runs.
+                timeout=limits.HANDLER_TIMEOUT_S + time_limit,
+                concurrency=concurrency + waiting,
+                allow=allow,
+            )
+            service = server.transport("server")
             service.on("request", worker.handle)
             await service.listen(port, bind)
             taken = await link.start_announcing(name, service.port)
@@ -122,7 +127,6 @@ def serve(
                 state = "" if taken else " (not announced yet, trying again)"
                 click.echo(f"serving {printable(name)} on port {service.port}{state}; Ctrl-C ends it")
             await stop.wait()
-            await link.stop_announcing(name, service.port)
             await service.stop(drain=limits.EXEC_DRAIN_S)
 
     run(work())
@@ -146,35 +150,18 @@ def argv_of(command: str, shell: bool) -> list[str]:
 class Worker:
     """Answers requests by running a command, at most ``concurrency`` of them at the same time."""
 
-    def __init__(
-        self, argv: Sequence[str], concurrency: int, waiting_max: int, time_limit_s: float, text: bool
-    ):
+    def __init__(self, argv: Sequence[str], concurrency: int, time_limit_s: float, text: bool):
         self._argv = argv
         self._running = asyncio.Semaphore(concurrency)
-        self._waiting = 0
-        self._waiting_max = waiting_max
         self._time_limit_s = time_limit_s
         self._text = text
         self.told: Any = None
 
     async def handle(self, rid: Any, key: str, payload: Any, handler: Handler) -> None:
         """The handler of ``request``."""
-        if self._running.locked():
-            if self._waiting >= self._waiting_max:
-                handler.refuse(503, "ERR_BUSY")
-                return
-            self._waiting += 1
-            try:
-                await self._running.acquire()
-            finally:
-                self._waiting -= 1
-        else:
-            await self._running.acquire()
-        started = time.monotonic()
-        try:
+        async with self._running:
+            started = time.monotonic()
             error, result = await self._answer(payload)
-        finally:
-            self._running.release()
         handler.reply(error, result)
         if self.told is not None:
             self.told((handler.peer, time.monotonic() - started, error))
