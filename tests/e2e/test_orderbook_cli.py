@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from grenache_py import Grape
+from grenache_py.testing import Grapes
 from orderbook.cli import main
 from tests.harness import Process, eventually
 
@@ -35,7 +35,7 @@ class Peers:
 
 @pytest.fixture(scope="module")
 def peers() -> Iterator[Peers]:
-    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+    with Grapes() as (first, second):
         command = [sys.executable, "-m", "orderbook", "peer", "--api", "127.0.0.1:0", "--host", "127.0.0.1"]
         processes = [
             Process([*command, "--name", name, "--grape", grape, "--ready-json"])

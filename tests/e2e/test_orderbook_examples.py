@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from grenache_py import Grape
+from grenache_py.testing import Grapes
 from tests.harness import Process, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def knows_a_peer(api: str) -> bool:
 
 
 def test_two_peers_and_a_client(started: Callable[..., Process]) -> None:
-    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+    with Grapes() as (first, second):
         workers = [
             started("examples/orderbook_worker.py", "--grape", grape, "--name", name, "--api-port", "0")
             for name, grape in (("alice", first.url), ("bob", second.url))

@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grenache_py.grape import Grape
 from grenache_py.grape.api import Api
+from grenache_py.testing import Grapes
 from tests.unit.dht.test_node import STRANGER, Lone, node_id
 from tests.unit.grape.test_grape import call
 
@@ -77,7 +77,7 @@ def test_any_bytes_are_answered_once(target: str, body: bytes) -> None:
 
 def test_random_datagrams_and_connections_do_not_disturb_a_running_grape() -> None:
     random = Random(1)
-    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+    with Grapes() as (first, second):
         call(second, "announce", ["svc", 6001])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for number in range(2000):

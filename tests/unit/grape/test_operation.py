@@ -17,6 +17,7 @@ from grenache_py.dht.storing import StoreReport
 from grenache_py.grape import Grape
 from grenache_py.grape import aio as grape_aio
 from grenache_py.grape.api import outcome
+from grenache_py.testing import Grapes
 from tests.harness import Process, eventually
 from tests.unit.grape.test_grape import call
 
@@ -146,7 +147,7 @@ def test_health() -> None:
 
 
 def test_metrics() -> None:
-    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+    with Grapes() as (first, second):
         call(second, "announce", ["svc", 6001])
         call(first, "lookup", "svc")
         call(first, "lookup", "")
@@ -203,7 +204,7 @@ def test_a_client_that_is_slow_is_let_go(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_put_tells_what_became_of_it() -> None:
-    with Grape(host="127.0.0.1") as first, Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as second:
+    with Grapes() as (_, second):
         body = json.dumps({"rid": "r", "data": "hello"}).encode()
         with urllib.request.urlopen(f"{second.url}/put", body, timeout=10) as reply:
             assert reply.headers["Grenache-Put"] == "asked=1 stored=1 silent=0 refused=0"
