@@ -172,7 +172,7 @@ class Maker:
     def forget(self, counterparty: str) -> list[Effect]:
         """``counterparty`` has gone: free what was reserved for it."""
         standing = self._standings.get(counterparty)
-        locks = list(standing.locks) if standing is not None else []
+        locks = sorted(standing.locks) if standing is not None else []
         held = [self._book.reservations[lock_id] for lock_id in locks]
         return [effect for reservation in held for effect in self._end(reservation, "left")]
 

@@ -537,8 +537,7 @@ class Exchange:
         self.calm = calm
         """Nothing happens to anybody, but that their clocks are not the same."""
         self.network = SimNetwork(self.world, faults or NetworkFaults())
-        self.sights: Counter[str] = Counter()
-        """What has been seen to happen: a run in which nothing does proves little."""
+        self.sights = self.world.sights
         self._stale_s = stale_s
         self._announced: dict[str, float] = {}
         random = self.world.random
@@ -569,6 +568,9 @@ class Exchange:
         for place, since in self._announced.items():
             young = self.world.now - since < self._stale_s
             stale = young and self.world.random.random() < 0.5
+            self.sights[
+                "look-up: a dead peer" if place not in places else "look-up: a live peer missing"
+            ] += stale
             if (place in places) != stale:
                 listed.append(place)
         return listed

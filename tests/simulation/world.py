@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -22,6 +23,8 @@ class World:
         self.random = Random(seed)
         self.now = 0.0
         self.timeline: list[str] = []
+        self.sights: Counter[str] = Counter()
+        """What has been seen to happen: a run in which nothing does proves little."""
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
 
@@ -100,6 +103,7 @@ class SimNetwork:
         """Seconds that somebody adds to each answer, by name."""
         self.serve: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {}
         """What serves a request at a place, given how to reply. Other places refuse connections."""
+        self._last_arrival: dict[tuple[str, str], float] = {}
 
     def call(
         self,
@@ -123,26 +127,46 @@ class SimNetwork:
         def arrive() -> None:
             serve = self.serve.get(place)
             if serve is None:
+                self._world.sights["request to a place that is gone"] += 1
                 if not self._drop(place, caller):
                     self._world.after(self._delay(), lambda: end(lambda: failed(True)))
                 return
 
             def reply(content: Any) -> None:
                 if not self._drop(place, caller):
-                    pause = self._delay() + self.slow.get(name_of(place), 0.0)
+                    slow_s = self.slow.get(name_of(place), 0.0)
+                    self._world.sights["slow answer"] += slow_s > 0
+                    pause = self._travel(place, caller) + slow_s
+                    self._world.sights["answer after the deadline"] += self._world.now + pause > deadline
                     self._world.after(pause, lambda: end(lambda: answered(content)))
 
             serve(request, reply)
 
+        deadline = self._world.now + timeout_s
         copies = 2 if self._world.random.random() < self.faults.repeated else 1
+        self._world.sights["message repeated"] += copies > 1
         for _ in range(copies):
             if not self._drop(caller, place):
-                self._world.after(self._delay(), arrive)
+                self._world.after(self._travel(caller, place), arrive)
         self._world.after(timeout_s, lambda: end(lambda: failed(False)))
 
     def _drop(self, sender: str, receiver: str) -> bool:
-        cut = (name_of(sender), name_of(receiver)) in self.cut
-        return cut or self._world.random.random() < self.faults.lost
+        there, back = (name_of(sender), name_of(receiver)), (name_of(receiver), name_of(sender))
+        if there in self.cut:
+            self._world.sights["message cut off" + ("" if back in self.cut else ", one way only")] += 1
+            return True
+        lost = self._world.random.random() < self.faults.lost
+        self._world.sights["message lost"] += lost
+        return lost
+
+    def _travel(self, sender: str, receiver: str) -> float:
+        """How long the next message takes; it may overtake earlier ones."""
+        delay_s = self._delay()
+        arrival = self._world.now + delay_s
+        last = self._last_arrival.get((sender, receiver), 0.0)
+        self._world.sights["message overtaken"] += arrival < last
+        self._last_arrival[sender, receiver] = max(arrival, last)
+        return delay_s
 
     def _delay(self) -> float:
         return self._world.random.uniform(*self.faults.delay_s)
@@ -203,7 +227,10 @@ class SimDisk(Generic[Item]):
         """The process ends; some of what it had written reaches the disk all the same."""
         self._life += 1
         self._waiting.clear()
-        for batch in self._pending[: self._world.random.randint(0, len(self._pending))]:
+        kept = self._world.random.randint(0, len(self._pending))
+        self._world.sights["write lost in a crash"] += kept < len(self._pending)
+        self._world.sights["write kept in a crash that nobody waited out"] += kept > 0
+        for batch in self._pending[:kept]:
             self.durable += batch
         self._pending.clear()
         self._synced = self._appended = 0
