@@ -8,8 +8,8 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import click
 
@@ -103,8 +103,13 @@ def serve(
       grenache-py serve sum --exec 'jq add'
       grenache-py serve uptime --exec 'uptime -p' --text
     """
-    worker = Worker(argv_of(command, shell), concurrency, time_limit, text)
-    worker.told = lambda outcome: _tell(outcome, verbose, json_output)
+    worker = Worker(
+        argv_of(command, shell),
+        concurrency,
+        time_limit,
+        text,
+        lambda outcome: _tell(outcome, verbose, json_output),
+    )
 
     async def work() -> None:
         log_to_stderr()
@@ -147,15 +152,30 @@ def argv_of(command: str, shell: bool) -> list[str]:
     return argv
 
 
+class Outcome(NamedTuple):
+    """How a request was answered: whose it was, how long its command took, the error if there is one."""
+
+    peer: tuple[str, int]
+    elapsed_s: float
+    error: str | None
+
+
 class Worker:
     """Answers requests by running a command, at most ``concurrency`` of them at the same time."""
 
-    def __init__(self, argv: Sequence[str], concurrency: int, time_limit_s: float, text: bool):
+    def __init__(
+        self,
+        argv: Sequence[str],
+        concurrency: int,
+        time_limit_s: float,
+        text: bool,
+        told: Callable[[Outcome], None],
+    ):
         self._argv = argv
         self._running = asyncio.Semaphore(concurrency)
         self._time_limit_s = time_limit_s
         self._text = text
-        self.told: Any = None
+        self._told = told
 
     async def handle(self, rid: Any, key: str, payload: Any, handler: Handler) -> None:
         """The handler of ``request``."""
@@ -163,8 +183,7 @@ class Worker:
             started = time.monotonic()
             error, result = await self._answer(payload)
         handler.reply(error, result)
-        if self.told is not None:
-            self.told((handler.peer, time.monotonic() - started, error))
+        self._told(Outcome(handler.peer, time.monotonic() - started, error))
 
     async def _answer(self, payload: Any) -> tuple[str | None, Any]:
         try:
@@ -204,7 +223,7 @@ def result_of(output: bytes, as_text: bool) -> Any:
     return text[:-1] if text.endswith("\n") else text
 
 
-def _tell(outcome: tuple[tuple[str, int], float, str | None], verbose: bool, json_output: bool) -> None:
+def _tell(outcome: Outcome, verbose: bool, json_output: bool) -> None:
     peer, elapsed_s, error = outcome
     if json_output:
         click.echo(

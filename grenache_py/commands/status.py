@@ -35,7 +35,7 @@ class ExitStatus(IntEnum):
     REMOTE_ERROR = 4
     """A peer's handler answered with an error."""
     TIMEOUT = 5
-    """A peer did not answer within the time limit."""
+    """A peer did not answer within the time limit, ours or its own."""
     PEER_UNREACHABLE = 6
     """No connection to a peer, or it broke before the answer."""
     BAD_REPLY = 7
@@ -59,7 +59,7 @@ def status_of(error: GrenacheError) -> ExitStatus:
         return ExitStatus.GRAPE_REFUSED
     if isinstance(error, RemoteError):
         return ExitStatus.REMOTE_ERROR
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or (isinstance(error, StatusError) and error.code == "ERR_TIMEOUT"):
         return ExitStatus.TIMEOUT
     if isinstance(error, (ConnectError, ConnectionLost)):
         return ExitStatus.PEER_UNREACHABLE

@@ -106,7 +106,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         raise click.UsageError(printable(str(error))) from error
     except GrenacheError as error:
         raise Failure(error) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise click.exceptions.Exit(ExitStatus.INTERRUPTED) from None
 
 
@@ -119,14 +119,14 @@ def _run_on_fastest_loop(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 class Stop:
-    """Whether somebody wants the command to end: SIGINT (Ctrl-C) or SIGTERM. Made on the loop.
-
-    A second signal ends it at once, as if nobody listened.
+    """Whether somebody wants the command to end: SIGINT (Ctrl-C) or SIGTERM. Made on the loop, by the task
+    that is to end; a second signal cancels it.
     """
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._loop.add_signal_handler(number, self._ask)
@@ -134,12 +134,9 @@ class Stop:
                 signal.signal(number, lambda *_: self._loop.call_soon_threadsafe(self._ask))
 
     def _ask(self) -> None:
+        if self._asked.is_set() and self._task is not None:
+            self._task.cancel()
         self._asked.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._loop.remove_signal_handler(number)
-            except NotImplementedError:
-                signal.signal(number, signal.SIG_DFL)
 
     @property
     def asked(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import ssl
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from grenache_py import Link, PeerRPCServer
 from grenache_py.tls import Certificate
 from tests.e2e.test_examples import example, grape, started
 from tests.harness import Process, eventually, free_port
+from tests.unit.commands.test_child import alive
 from tests.unit.tls_files import make_ca
 
 __all__ = ["grape", "started"]
@@ -160,7 +163,30 @@ def test_a_second_signal_ends_it_at_once(serve, started, cli, tmp_path):
     worker.interrupt()
     eventually(lambda: subprocess.run(cli("lookup", "svc"), capture_output=True).returncode == 3)
     worker.interrupt()
-    assert worker.wait(3) != 0
+    assert worker.wait(3) == 130
+    eventually(lambda: not alive(int(file.read_text())), what="its command is gone as well")
+
+
+def test_a_second_sigterm_leaves_no_command_behind(serve, started, cli, tmp_path):
+    file = tmp_path / "pid"
+    worker = serve(code=f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    started(*cli("request", "svc"))
+    eventually(lambda: file.exists() and file.read_text())
+    os.kill(worker.pid, signal.SIGTERM)
+    eventually(lambda: subprocess.run(cli("lookup", "svc"), capture_output=True).returncode == 3)
+    os.kill(worker.pid, signal.SIGTERM)
+    assert worker.wait(5) == 130
+    eventually(lambda: not alive(int(file.read_text())))
+
+
+def test_ctrl_c_ends_a_call(serve, started, cli, tmp_path):
+    file = tmp_path / "runs"
+    serve(code=f"import time; open({str(file)!r}, 'w'); time.sleep(60)")
+    asking = started(*cli("request", "svc"))
+    eventually(file.exists)
+    asking.interrupt()
+    assert asking.wait(10) == 130
+    assert asking.lines == []
 
 
 def test_tls_with_fingerprints(serve, run, tmp_path):

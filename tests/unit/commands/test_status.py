@@ -12,6 +12,10 @@ from grenache_py.commands.status import ExitStatus, hint, status_of, status_of_a
 
 GRAPE, PLACE = "http://127.0.0.1:1", "127.0.0.1:2"
 
+# What a service of ours says when its handler has taken too long.
+timed_out = errors.StatusError(PLACE, 504, "ERR_TIMEOUT")
+timed_out.code = "ERR_TIMEOUT"
+
 CASES = [
     (errors.ArgumentError("name", "must be a text"), ExitStatus.USAGE),
     (errors.KeyFileError("no key"), ExitStatus.FAILED),
@@ -27,6 +31,7 @@ CASES = [
     (errors.RequestTimeout(PLACE, "no reply"), ExitStatus.TIMEOUT),
     (errors.ReplyError(PLACE, "not JSON"), ExitStatus.BAD_REPLY),
     (errors.StatusError(PLACE, 403, "ERR_FORBIDDEN"), ExitStatus.BAD_REPLY),
+    (timed_out, ExitStatus.TIMEOUT),
     (errors.RemoteError(PLACE, "ERR_NO"), ExitStatus.REMOTE_ERROR),
     # Also where the handler's own word is that of a time out.
     (errors.RemoteError(PLACE, "ERR_TIMEOUT: upstream"), ExitStatus.REMOTE_ERROR),
