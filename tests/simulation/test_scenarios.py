@@ -1,0 +1,112 @@
+"""Situations that other systems of this shape got wrong, each set up on purpose in the simulated network.
+
+``docs/protocol.md`` names the cases. What ends such a run is ``Exchange.check``: I1 to I7.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+
+from orderbook import limits
+from orderbook.entry import NewOrder
+from orderbook.model import Order
+from tests.simulation.markets import Exchange, SimPeer
+
+SEEDS = range(20)
+
+
+def place(peer: SimPeer, side: str, price: int, quantity: int) -> str:
+    order_id = peer.submit(NewOrder(side, str(price), str(quantity), f"{side}-{peer.name}"))
+    assert order_id is not None
+    return order_id
+
+
+def order_at(peer: SimPeer, order_id: str) -> Order:
+    assert peer.negotiator is not None
+    return peer.negotiator.market.ledger.order(order_id)
+
+
+def cut_off(exchange: Exchange, some: Iterable[str]) -> None:
+    """Nothing travels between ``some`` peers and the others."""
+    inside = set(some)
+    for pair in itertools.permutations(exchange.peers, 2):
+        if (pair[0] in inside) != (pair[1] in inside):
+            exchange.network.cut.add(pair)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_crossing_orders_placed_in_one_instant_meet(seed: int) -> None:
+    """xud 391 and 713: both sides thought that they were the maker, and nothing traded."""
+    exchange = Exchange(seed, 2)
+    exchange.world.run(2.0)
+    buyer, seller = exchange.peers.values()
+    bought, sold = place(buyer, "buy", 100, 5), place(seller, "sell", 100, 5)
+    assert exchange.world.run(10.0, until=exchange.at_rest)
+    exchange.check()
+    assert order_at(buyer, bought).filled == order_at(seller, sold).filled == 5
+    assert exchange.cross_peer_trades == 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_books_that_were_crossed_before_two_peers_met_do_not_stay_so(seed: int) -> None:
+    """opendex.network 27; a late joiner needs no copy of anybody's book either."""
+    exchange = Exchange(seed, 3)
+    cut_off(exchange, ["p2"])
+    exchange.world.run(0.5)
+    early, _, late = exchange.peers.values()
+    bought, sold = place(early, "buy", 101, 5), place(late, "sell", 100, 7)
+    assert not exchange.world.run(3.0, until=lambda: bool(exchange.cross_peer_trades))
+    exchange.network.cut.clear()
+    assert exchange.world.run(30.0, until=exchange.at_rest)
+    exchange.check()
+    assert (order_at(early, bought).filled, order_at(late, sold).filled) == (5, 5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_split_network_heals(seed: int) -> None:
+    """Komodo 1081: books went apart when the network split."""
+    exchange = Exchange(seed, 4)
+    exchange.world.run(2.0)
+    cut_off(exchange, ["p0", "p1"])
+    exchange.trade_at_random(30, seconds=8.0)
+    exchange.world.run(9.0)
+    assert exchange.settle()
+    exchange.check()
+    assert exchange.world.run(
+        10.0, until=lambda: all(len(n.market.roster.trading()) == 3 for n in exchange.negotiators())
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_clocks_that_are_off_and_drift_fail_no_trade(seed: int) -> None:
+    """Komodo 1115: clock skew failed trades. Leases count on the maker's clock alone."""
+    off_s = limits.SIGNED_WINDOW_S / 2 - 2.0
+    exchange = Exchange(seed, 3, drift=0.05, wall_off_s=off_s, calm=True)
+    exchange.world.run(2.0)
+    buyer, seller, _ = exchange.peers.values()
+    sold, bought = place(seller, "sell", 100, 5), place(buyer, "buy", 100, 5)
+    assert exchange.world.run(10.0, until=exchange.at_rest)
+    exchange.check()
+    assert order_at(buyer, bought).filled == order_at(seller, sold).filled == 5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_orders_of_a_dead_peer_are_gone_with_it_and_back_with_it(seed: int) -> None:
+    """Nobody keeps another's orders, so none can be a ghost; the owner brings them back."""
+    exchange = Exchange(seed, 2)
+    exchange.world.run(2.0)
+    buyer, seller = exchange.peers.values()
+    sold = place(seller, "sell", 100, 5)
+    exchange.world.run(0.5)
+    seller.crash()
+    bought = place(buyer, "buy", 100, 3)
+    exchange.world.run(3.0)
+    assert order_at(buyer, bought).filled == 0
+    seller.start()
+    assert exchange.world.run(30.0, until=lambda: order_at(buyer, bought).filled == 3)
+    assert exchange.world.run(10.0, until=exchange.at_rest)
+    exchange.check()
+    assert order_at(seller, sold).filled == 3
