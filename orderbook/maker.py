@@ -9,7 +9,8 @@ says that it does not know, which is no answer: the taker stays in doubt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from msgspec import Struct
 
 from . import limits
 from .book import Fill, Reservation
@@ -23,11 +24,13 @@ from .messages import (
     NoOffer,
     Offer,
     OfferedFill,
+    Released,
     ReleaseLock,
-    parse,
-    plain,
 )
 from .model import Side, Trade
+
+Reply = tuple[Struct | None, list[Effect]]
+"""The answer to a request, and what else is to be done."""
 
 AnnouncementKey = tuple[str, str, int]
 """(sender, order id, round): a message that comes twice is one announcement."""
@@ -62,9 +65,8 @@ class Maker:
         self._announcement_of: dict[str, AnnouncementKey] = {}
         self._standings: dict[str, Standing] = {}
 
-    def announce(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
+    def announce(self, sender: str, message: AnnounceOpenOrder) -> Reply:
         """Step 3: reserve what is open for an announced order and offer it. Raises OrderBookError."""
-        message = parse(payload, AnnounceOpenOrder)
         announced, instrument = message.order, self._market.instrument
         if announced.market != instrument.market:
             raise ProtocolError(f"order.market must be {instrument.market} here")
@@ -86,7 +88,7 @@ class Maker:
                 contended = contended or bool(crossing.fills)
                 if not crossing.fills:
                     self._market.counts["offer", "contended" if contended else "nothing"] += 1
-                return plain(NoOffer(True, self._market.peer)) if contended else None, effects
+                return NoOffer(True, self._market.peer) if contended else None, effects
             reservation = self._lock(key, crossing.fills, now + lease_s)
         offer = Offer(
             lock_id=reservation.id,
@@ -104,11 +106,10 @@ class Maker:
             contended=contended,
             sender=self._market.peer,
         )
-        return plain(offer), effects
+        return offer, effects
 
-    def match(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
+    def match(self, sender: str, message: CrossPeerMatch) -> Reply:
         """Step 5: execute what was reserved, or refuse. Raises OrderBookError for what is no confirmation."""
-        message = parse(payload, CrossPeerMatch)
         known = self._market.ledger.trades_of_match(sender, message.match_id)
         reservation = self._held_by(sender, message.lock_id)
         if not known and reservation is None:
@@ -149,12 +150,11 @@ class Maker:
         effects += self._ended(reservation, "committed")
         return self._committed(trades), effects
 
-    def release(self, sender: str, payload: object) -> tuple[Any, list[Effect]]:
-        """Free what the sender does not need. Raises OrderBookError."""
-        reservation = self._held_by(sender, parse(payload, ReleaseLock).lock_id)
-        if reservation is None:
-            return {"released": False}, []
-        return {"released": True}, self._end(reservation, "released")
+    def release(self, sender: str, message: ReleaseLock) -> Reply:
+        """Free what the sender does not need."""
+        reservation = self._held_by(sender, message.lock_id)
+        effects = [] if reservation is None else self._end(reservation, "released")
+        return Released(reservation is not None), effects
 
     def expire(self, now: float) -> list[Effect]:
         """Free every reservation whose lease has run out."""
@@ -269,10 +269,10 @@ class Maker:
             quantities[fill.order_id] = quantity
         return quantities
 
-    def _committed(self, trades: Sequence[Trade]) -> Any:
+    def _committed(self, trades: Sequence[Trade]) -> MatchAnswer:
         records = [self._market.record(trade) for trade in trades]
-        return plain(MatchAnswer("committed", records, sender=self._market.peer))
+        return MatchAnswer("committed", records, sender=self._market.peer)
 
-    def _rejected(self, code: str, reason: str) -> Any:
+    def _rejected(self, code: str, reason: str) -> MatchAnswer:
         self._market.counts["confirmation", code] += 1
-        return plain(MatchAnswer("rejected", reason=f"{code}: {reason}"[:200], sender=self._market.peer))
+        return MatchAnswer("rejected", reason=f"{code}: {reason}"[:200], sender=self._market.peer)

@@ -5,9 +5,9 @@ their answers. Prices and quantities travel as decimal strings. Fields that we d
 that later versions can add some. Nothing here does IO.
 
     request             payload                                      answer
-    AnnounceOpenOrder   {order, round, instrument}                   Offer, {"contended": true} or null
+    AnnounceOpenOrder   {order, round, instrument}                   Offer, NoOffer or null
     CrossPeerMatch      {match_id, lock_id, fills, side, order_id}   MatchAnswer
-    ReleaseLock         {lock_id}                                    {"released": bool}
+    ReleaseLock         {lock_id}                                    Released
     Heartbeat           {sequence, best_bid, best_ask, …}            Heartbeat
     Goodbye             {}                                           null
 
@@ -142,6 +142,12 @@ class ReleaseLock(Struct):
     lock_id: LockId
 
 
+class Released(Struct):
+    """Whether there was such a lock."""
+
+    released: bool
+
+
 class Heartbeat(Struct):
     """ "I am here, and these are my best open prices." ``sequence`` grows with every one sent.
 
@@ -164,19 +170,68 @@ class Goodbye(Struct):
     """ "I leave." What was reserved for the sender is free again."""
 
 
+REQUESTS: dict[str, type[Struct]] = {
+    kind.__name__: kind for kind in (AnnounceOpenOrder, CrossPeerMatch, ReleaseLock, Heartbeat, Goodbye)
+}
+"""What each ``type`` of request has as its ``payload``."""
+
 Message = TypeVar("Message", bound=Struct)
 
 
 def parse(payload: object, kind: type[Message]) -> Message:
-    """``payload`` (decoded JSON) as a ``kind``.
+    """``payload``, decoded JSON, as a ``kind``, which it may be already.
 
     Raises:
         ProtocolError: It is not one; the text names the field and the rule.
     """
+    if type(payload) is kind:
+        return payload
     try:
         return msgspec.convert(payload, kind)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ProtocolError(f"{kind.__name__}: {error}") from error
+
+
+def request(sender: str, message: Struct) -> Envelope:
+    """The request that carries ``message`` from the peer ``sender``."""
+    return Envelope(type(message).__name__, sender, message)
+
+
+def parse_request(payload: object) -> Envelope:
+    """A request, decoded JSON, with its payload parsed as well. Raises ProtocolError."""
+    envelope = parse(payload, Envelope)
+    kind = REQUESTS.get(envelope.type)
+    if kind is None:
+        raise ProtocolError(f"type must be one of {', '.join(REQUESTS)}")
+    envelope.payload = parse(envelope.payload, kind)
+    return envelope
+
+
+def plain(message: Any) -> Any:
+    """A message as plain dicts and lists."""
+    return msgspec.to_builtins(message)
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------
+
+
+class _UnreadEnvelope(Struct):
+    type: Name
+    sender: Name = field(name="from")
+    payload: msgspec.Raw
+
+
+_read_envelope = msgspec.json.Decoder(_UnreadEnvelope).decode
+_read_payload = {name: msgspec.json.Decoder(kind).decode for name, kind in REQUESTS.items()}
+UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError)
+"""What is raised by the quick readers below: it is no such message, or one that is only read with care."""
+
+encode = msgspec.json.Encoder().encode
+"""A message as JSON."""
+read_offer = msgspec.json.Decoder(Offer | None).decode
+"""An answer to an AnnounceOpenOrder that is no :class:`NoOffer`; else raises one of :data:`UNREAD`."""
+read_match_answer = msgspec.json.Decoder(MatchAnswer).decode
+"""An answer to a CrossPeerMatch; else raises one of :data:`UNREAD`."""
 
 
 def decode(data: bytes) -> Any:
@@ -187,11 +242,13 @@ def decode(data: bytes) -> Any:
         raise ProtocolError(f"no JSON: {error}") from error
 
 
-def plain(message: Struct) -> Any:
-    """A message as plain dicts and lists, ready for JSON."""
-    return msgspec.to_builtins(message)
+def read_request(data: bytes) -> Envelope:
+    """What :func:`parse_request` makes of the JSON ``data``, where that is without fault; else raises one of
+    :data:`UNREAD`."""
+    unread = _read_envelope(data)
+    return Envelope(unread.type, unread.sender, _read_payload[unread.type](unread.payload))
 
 
-def envelope(sender: str, message: Struct) -> Any:
-    """The request payload that carries ``message`` from the peer ``sender``."""
-    return {"type": type(message).__name__, "from": sender, "payload": msgspec.to_builtins(message)}
+def may_be_signed(data: bytes) -> bool:
+    """Whether it has to be looked at whether a message is signed."""
+    return b'"sig"' in data or b'"key"' in data

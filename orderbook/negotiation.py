@@ -22,27 +22,24 @@ from .errors import (
     OrderBookError,
     OrderClosedError,
     OrderRefusedError,
-    ProtocolError,
     UnderWayError,
 )
 from .events import Amended, accepted_event
-from .maker import Maker
+from .maker import Maker, Reply
 from .market import Market
-from .messages import CrossPeerMatch, Envelope, Goodbye, Heartbeat, envelope, parse, plain
+from .messages import Envelope, Goodbye, Heartbeat, parse, parse_request, request
 from .model import Order, Side, check_name
 from .recovery import Recovered
 from .roster import Peer
 from .taker import Taker
 from .terms import PostOnly
 
-Reply = tuple[Any, list[Effect]]
-
 
 class Answer(NamedTuple):
     """What another peer is to be told.
 
     Attributes:
-        content: The answer, ready for JSON.
+        content: The answer: a message, None, or what the gate has made of it, ready for JSON.
         promise: It may only be told once the events of this step are durable.
         effects: What else is to be done.
     """
@@ -215,31 +212,27 @@ class Negotiator:
         """Answer a request of another peer.
 
         Args:
-            payload: The envelope, as decoded from JSON.
+            payload: The envelope, as decoded from JSON or as :func:`messages.read_request` reads it.
 
         Raises:
             OrderBookError: It is no valid request; nothing has changed.
         """
-        request = parse(payload, Envelope)
-        handler = self._handlers.get(request.type)
-        if handler is None:
-            raise ProtocolError(f"type must be one of {', '.join(self._handlers)}")
-        if check_name(request.sender, "from") == self.market.peer:
+        asked = payload if isinstance(payload, Envelope) else parse_request(payload)
+        sender, kind = check_name(asked.sender, "from"), asked.type
+        if sender == self.market.peer:
             return Answer(None, False, [])  # our own broadcast
-        content, effects = handler(self, request.sender, request.payload)
-        known = self.market.roster.called(request.sender, self.market.clock.monotonic())
-        if not known and request.type != Goodbye.__name__:
+        content, effects = self._handlers[kind](self, sender, asked.payload)
+        known = self.market.roster.called(sender, self.market.clock.monotonic())
+        if not known and kind != "Goodbye":
             effects.append(Discover())
-        return Answer(content, request.type == CrossPeerMatch.__name__, self._end_step(effects))
+        return Answer(content, kind == "CrossPeerMatch", self._end_step(effects))
 
-    def _handle_heartbeat(self, sender: str, payload: object) -> Reply:
-        message = parse(payload, Heartbeat)
+    def _handle_heartbeat(self, sender: str, message: Heartbeat) -> Reply:
         self.market.check_instrument(message.instrument)
         effects = self._compare(self.market.roster.named(sender), message)
-        return plain(self._heartbeat()), effects
+        return self._heartbeat(), effects
 
-    def _handle_goodbye(self, sender: str, payload: object) -> Reply:
-        parse(payload, Goodbye)
+    def _handle_goodbye(self, sender: str, message: Goodbye) -> Reply:
         return None, self._gone(sender)
 
     def _gone(self, name: str) -> list[Effect]:
@@ -249,10 +242,10 @@ class Negotiator:
             self.market.roster.lost(peer.destination)
         return self._maker.forget(name)
 
-    _handlers: ClassVar[dict[str, Callable[[Negotiator, str, object], Reply]]] = {
-        "AnnounceOpenOrder": lambda self, sender, payload: self._maker.announce(sender, payload),
-        "CrossPeerMatch": lambda self, sender, payload: self._maker.match(sender, payload),
-        "ReleaseLock": lambda self, sender, payload: self._maker.release(sender, payload),
+    _handlers: ClassVar[dict[str, Callable[[Negotiator, str, Any], Reply]]] = {
+        "AnnounceOpenOrder": lambda self, sender, message: self._maker.announce(sender, message),
+        "CrossPeerMatch": lambda self, sender, message: self._maker.match(sender, message),
+        "ReleaseLock": lambda self, sender, message: self._maker.release(sender, message),
         "Heartbeat": _handle_heartbeat,
         "Goodbye": _handle_goodbye,
     }
@@ -317,13 +310,13 @@ class Negotiator:
 
     def leave(self) -> list[Effect]:
         """We are about to end: say goodbye, so that nobody waits for us."""
-        payload = envelope(self.market.peer, Goodbye())
+        payload = request(self.market.peer, Goodbye())
         return [Tell(peer.destination, payload) for peer in self.market.roster.trading()]
 
     def _beats(self, peers: Sequence[Peer]) -> list[Effect]:
         if not peers:
             return []
-        payload = envelope(self.market.peer, self._heartbeat())
+        payload = request(self.market.peer, self._heartbeat())
         return [Beat(peer.destination, payload) for peer in peers]
 
     def _heartbeat(self) -> Heartbeat:

@@ -38,8 +38,8 @@ from .messages import (
     OfferedFill,
     OpenOrder,
     ReleaseLock,
-    envelope,
     parse,
+    request,
 )
 from .model import Order, Side, Trade
 from .roster import Peer
@@ -243,7 +243,7 @@ class Taker:
             negotiation.round,
             instrument.fingerprint,
         )
-        payload = envelope(market.peer, message)
+        payload = request(market.peer, message)
         negotiation.asked_at = market.clock.monotonic()
         return [Announce(order.id, negotiation.round, peer.destination, payload) for peer in peers]
 
@@ -269,13 +269,14 @@ class Taker:
         negotiation = self._awaiting(order_id, round, destination)
         effects: list[Effect] = []
         named = answer if isinstance(answer, dict) else {}
-        if "lock_id" in named:
+        lock_id = answer.lock_id if isinstance(answer, Offer) else named.get("lock_id")
+        if lock_id is not None:
             try:
                 if negotiation is None:
                     raise ProtocolError("too late")
                 self._take_offer(negotiation, destination, answer)
             except OrderBookError:
-                effects += self._release(destination, named["lock_id"])
+                effects += self._release(destination, lock_id)
         elif negotiation is not None and named.get("contended") is True:
             negotiation.contended = True
         return effects if negotiation is None else effects + self._heard_from(negotiation, destination)
@@ -454,7 +455,7 @@ class Taker:
         ]
         order = confirmation.order
         message = CrossPeerMatch(match_id, confirmation.lock_id, fills, order.side.value, order.id)
-        payload = envelope(self._market.peer, message)
+        payload = request(self._market.peer, message)
         return Confirm(match_id, confirmation.maker, confirmation.destination, payload, confirmation.key)
 
     def _release(self, destination: str, lock_id: object) -> list[Effect]:
@@ -462,7 +463,7 @@ class Taker:
             message = parse({"lock_id": lock_id}, ReleaseLock)
         except ProtocolError:
             return []
-        return [Tell(destination, envelope(self._market.peer, message))]
+        return [Tell(destination, request(self._market.peer, message))]
 
     def match_answered(self, match_id: str, answer: object) -> list[Effect]:
         """A maker has answered a confirmation, perhaps a repeated one. Only a valid answer ends its doubt."""

@@ -39,9 +39,9 @@ from .journal.journal import Journal, MemoryJournal
 from .journal.writer import open_journal
 from .lines import Caller, Lines, Refusal, request_of
 from .market import Market
-from .messages import decode
+from .messages import encode
 from .model import Instrument, Order, Trade, check_name
-from .negotiation import Negotiator
+from .negotiation import Answer, Negotiator
 from .outbox import Outbox
 from .selection import POLICIES, Policy
 from .signing.channel import Channel, Question
@@ -301,7 +301,8 @@ class Worker:
 
     def _serve(self, rid: Any, key: Any, payload: Any, handler: Any) -> None:
         try:
-            self._hosted(market_of_key(key)).serve(payload, lambda content: handler.reply(None, content))
+            hosted = self._hosted(market_of_key(key))
+            hosted.serve(hosted.channel.handle, payload, lambda content: handler.reply(None, content))
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
             handler.reply(refusal(error))
@@ -309,7 +310,7 @@ class Worker:
     def _serve_line(self, key: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
         try:
             hosted = self._hosted(market_of_key(key))
-            hosted.serve(decode(payload), lambda content: reply(msgspec.json.encode(content)))
+            hosted.serve(hosted.channel.receive, payload, lambda content: reply(encode(content)))
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
             raise refusal(error) from error
@@ -458,10 +459,11 @@ class HostedMarket:
         self._outbox.promise(durable.set)
         await durable.wait()
 
-    def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
-        """Answer another peer's request. Raises OrderBookError, having changed nothing."""
+    def serve(self, read: Callable[[Any], Answer], payload: Any, reply: Callable[[Any], None]) -> None:
+        """Answer another peer's request, which ``read`` can read. Raises OrderBookError, having changed
+        nothing."""
         try:
-            answer = self.channel.handle(payload)
+            answer = read(payload)
         except OrderBookError as error:
             self.market.counts["request", error.code] += 1
             raise
@@ -539,12 +541,12 @@ class HostedMarket:
         except PeerError as error:
             self._failed((effect, request), error)
         else:
-            self._answered((effect, request), msgspec.json.encode(answer))
+            self._answered((effect, request), encode(answer))
 
     def _answered(self, asked: Asked, data: bytes) -> None:
         effect, request = asked
         try:
-            effects = self.channel.answered(effect, request, decode(data))
+            effects = self.channel.heard(effect, request, data)
         except OrderBookError as error:
             log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
             self.market.counts["answer", "not_believed"] += 1

@@ -6,12 +6,24 @@ The worker and the simulation send what :meth:`Channel.seal` makes of an effect,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..effects import Announce, Beat, Confirm, Effect, Tell, Traded
 from ..errors import ProtocolError
 from ..events import Signed
-from ..messages import CrossPeerMatch, Goodbye
+from ..messages import (
+    UNREAD,
+    CrossPeerMatch,
+    Goodbye,
+    MatchAnswer,
+    Offer,
+    decode,
+    may_be_signed,
+    read_match_answer,
+    read_offer,
+    read_request,
+)
 from ..negotiation import Answer, Negotiator
 from .gate import Gate
 from .proofs import Proof, agree
@@ -19,6 +31,12 @@ from .seals import Sealed
 
 Question = Announce | Confirm | Beat | Tell
 """Effects that are messages to another peer."""
+
+_READERS: dict[type, Callable[[bytes], Offer | MatchAnswer | None]] = {
+    Announce: read_offer,
+    Confirm: read_match_answer,
+}
+"""Of the answers that come often."""
 
 
 class Channel:
@@ -30,6 +48,18 @@ class Channel:
         self._sealed_last: tuple[Any, Sealed] | None = None
 
     # -- others' requests --------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> Answer:
+        """As :meth:`handle`, for a request that is still JSON."""
+        if self.gate.unsigned and not may_be_signed(data):
+            try:
+                request = read_request(data)
+            except UNREAD:
+                pass
+            else:
+                self.gate.check_unsigned(request.sender)
+                return self._negotiator.handle(request)
+        return self.handle(decode(data))
 
     def handle(self, payload: object) -> Answer:
         """Answer a request of another peer, as decoded from JSON.
@@ -47,7 +77,7 @@ class Channel:
             self._keep_proof(answer.effects, Proof(request.message, content))
         if signed and request.message["type"] == Goodbye.__name__:
             self.gate.keyring.left(request.message["from"])
-        return answer._replace(content=content)
+        return Answer(content, answer.promise, answer.effects)
 
     # -- our requests ------------------------------------------------------------------------------------
 
@@ -58,6 +88,18 @@ class Channel:
         if self._sealed_last is None or self._sealed_last[0] is not effect.payload:
             self._sealed_last = effect.payload, self.gate.seal(effect.payload)
         return self._sealed_last[1]
+
+    def heard(self, effect: Question, request: Sealed, data: bytes) -> list[Effect]:
+        """As :meth:`answered`, for an answer that is still JSON."""
+        read = _READERS.get(type(effect))
+        if read is not None and self.gate.unsigned and not may_be_signed(data):
+            try:
+                answer = read(data)
+            except UNREAD:
+                pass
+            else:
+                return self._unsigned_answered(effect, answer)
+        return self.answered(effect, request, decode(data))
 
     def answered(self, effect: Question, request: Sealed, answer: object) -> list[Effect]:
         """The peer has answered ``request``, as :meth:`seal` returned it, with decoded JSON.
@@ -74,6 +116,16 @@ class Channel:
         if isinstance(effect, Announce):
             return self._negotiator.offer_answered(effect.order_id, effect.round, effect.destination, answer)
         return self._negotiator.heartbeat_answered(effect.destination, answer)
+
+    def _unsigned_answered(self, effect: Question, answer: Offer | MatchAnswer | None) -> list[Effect]:
+        if answer is not None and answer.sender is not None:
+            self.gate.check_unsigned(answer.sender)
+        if isinstance(effect, Announce):
+            return self._negotiator.offer_answered(effect.order_id, effect.round, effect.destination, answer)
+        assert isinstance(effect, Confirm)
+        if effect.key is not None:
+            raise ProtocolError("sig is required: the answer of a peer that signs must be signed")
+        return self._negotiator.match_answered(effect.match_id, answer)
 
     def refused(self, effect: Question, reason: str) -> list[Effect]:
         """The peer has answered with an error, or with what must not be believed."""

@@ -14,11 +14,11 @@ from typing import Any
 from .. import limits
 from ..effects import Clock
 from ..errors import ProtocolError
-from ..messages import Envelope, parse
+from ..messages import Envelope, encode, parse, plain
 from ..model import check_name
 from .identity import Signer, Verify, verify
 from .keyring import Allowed, Keyring
-from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, plain, seal
+from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, seal
 
 SIGNING_FIELDS = ("sig", "key")
 
@@ -58,7 +58,7 @@ class Gate:
         self._signer = signer
         self._clock = clock
         self._new_nonce = new_nonce
-        self._unsigned = unsigned
+        self.unsigned = unsigned
         self._verify = verify
         self.keyring = Keyring(name, signer.key, allowed, clock.time_ms())
 
@@ -72,9 +72,9 @@ class Gate:
     def seal(self, envelope: Any, to: str | None = None) -> Sealed:
         """A request of ours. ``to``: the key of the only peer that is meant, or None."""
         if not self._signs and to is None:
-            return plain(envelope)
+            return Sealed(envelope, "", encode(envelope))
         message = {
-            **envelope,
+            **plain(envelope),
             "market": self._market,
             "time": self._clock.time_ms(),
             "nonce": self._new_nonce(),
@@ -91,8 +91,7 @@ class Gate:
         """
         now = self._clock.monotonic()
         if not self._is_signed(payload):
-            sender = check_name(parse(payload, Envelope).sender, "from")
-            self.keyring.check_unsigned(sender, now)
+            self.check_unsigned(parse(payload, Envelope).sender)
             return Opened(payload, "", None)
         assert isinstance(payload, dict)
         request = parse(payload, SignedEnvelope)
@@ -118,9 +117,12 @@ class Gate:
         What does not (null: nothing to offer; whether a lock was released) is acted on by nobody: to forge it
         gains no more than to withhold the answer.
         """
-        if request.key is None or not isinstance(content, dict) or "from" not in content:
+        if request.key is None:
             return content
-        return seal({**content, "request": request.digest}, self._signer).message
+        said = plain(content)
+        if not isinstance(said, dict) or "from" not in said:
+            return said
+        return seal({**said, "request": request.digest}, self._signer).message
 
     def check_answer(self, request: Sealed, answer: object, key: str | None = None) -> bool:
         """Whether ``answer`` to our ``request`` is signed, or needs not be.
@@ -155,13 +157,17 @@ class Gate:
         self.keyring.heard(name, signed.key, now)
         return True
 
+    def check_unsigned(self, sender: str) -> None:
+        """Raises OrderBookError when who does not sign may not speak as ``sender``."""
+        self.keyring.check_unsigned(check_name(sender, "from"), self._clock.monotonic())
+
     # -- both --------------------------------------------------------------------------------------------
 
     def _is_signed(self, message: object) -> bool:
         """Whether it claims to be. Raises ProtocolError for what does not where it has to."""
         if isinstance(message, dict) and any(name in message for name in SIGNING_FIELDS):
             return True
-        if not self._unsigned:
+        if not self.unsigned:
             raise ProtocolError("sig is required: this peer takes signed messages only (without --open)")
         return False
 

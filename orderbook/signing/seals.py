@@ -113,8 +113,3 @@ def seal(message: Mapping[str, Any], signer: Signer) -> Sealed:
     sig = signer.sign(data)
     whole = b'%b,"sig":"%b"}' % (data[:-1], sig.encode())
     return Sealed({**keyed, "sig": sig}, digest_of(data), whole)
-
-
-def plain(message: Any) -> Sealed:
-    """``message``, which nobody signs."""
-    return Sealed(message, "", msgspec.json.encode(message))

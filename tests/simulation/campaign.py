@@ -61,13 +61,14 @@ class Scenario:
     ed25519: bool = False
     trades_in_memory: int = 50
     routings: tuple[Routing, ...] = (Routing.LOCAL_FIRST,)
+    signs: bool = True
 
     @classmethod
     def of_seed(cls, seed: int) -> Scenario:
         """What ``seed`` draws: mostly a few peers and some faults, sometimes many or all."""
         random = Random(seed)
         share = random.choice((0.0, 0.2, 0.5, 0.8, 1.0))
-        return cls(
+        drawn = cls(
             seed,
             peers=random.choice((2, 2, 3, 3, 4, 5, random.randint(6, 20))),
             orders=random.choice((10, 20, 40, 60)),
@@ -77,6 +78,8 @@ class Scenario:
             trades_in_memory=random.choice((1, 4, 50)),
             routings=random.choice(ROUTINGS),
         )
+        # Where nobody signs, liars can be anybody.
+        return drawn if "liars" in drawn.faults else replace(drawn, signs=random.random() < 0.5)
 
 
 @dataclass
@@ -133,6 +136,7 @@ def set_up(scenario: Scenario) -> Exchange:
         listed=scenario.listed,
         ed25519=scenario.ed25519,
         trades_in_memory=scenario.trades_in_memory,
+        signs=scenario.signs,
     )
     exchange.trade_at_random(scenario.orders)
     names = list(exchange.peers)

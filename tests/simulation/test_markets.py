@@ -48,7 +48,7 @@ def test_what_failed_once_holds_now(seed: int) -> None:
 @pytest.mark.parametrize("faults", ["", "loss repeats reordering crash liars", "liars skew leaving"])
 def test_all_invariants_hold_with_real_signatures(faults: str) -> None:
     scenario = Scenario(
-        11, 3, 60, "full-first", frozenset(faults.split()), listed="crash" in faults, ed25519=True
+        15, 3, 60, "full-first", frozenset(faults.split()), listed="crash" in faults, ed25519=True
     )
     outcome = run(scenario)
     assert outcome.error is None, report(outcome)

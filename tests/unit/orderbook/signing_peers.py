@@ -11,6 +11,7 @@ from orderbook.effects import Announce, Confirm, Effect
 from orderbook.entry import NewOrder
 from orderbook.events import Event, Signed
 from orderbook.market import Market
+from orderbook.messages import encode
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
 from orderbook.recovery import Recovered
@@ -43,7 +44,7 @@ def only(effects: list[Effect], kind: type[Kind]) -> Kind:
 
 def travelled(message: Any) -> Any:
     """As it comes out at the other end of a connection."""
-    return json.loads(json.dumps(message))
+    return json.loads(encode(message))
 
 
 class SigningPeer:

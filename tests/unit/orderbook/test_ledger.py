@@ -11,6 +11,7 @@ from orderbook.effects import Confirm, DropTrades, Traded
 from orderbook.errors import JournalError, ProtocolError
 from orderbook.ledger import Ledger
 from orderbook.maker import LOCK_MARK
+from orderbook.messages import plain
 from orderbook.model import Trade
 from tests.unit.orderbook.test_negotiation import Clock, Peer, confirmed, offered, only
 
@@ -87,8 +88,8 @@ def test_a_repeated_confirmation_of_long_ago_is_answered_from_the_archive(maker:
     ledger.drop_trades(4)
     assert ledger.dropped == 4
     assert [maker.answer(confirm) for confirm in confirms] == answers
-    stolen = {**confirms[0].payload, "from": "thief"}
-    assert maker.handle(stolen).content["status"] == "rejected"
+    stolen = {**plain(confirms[0].payload), "from": "thief"}
+    assert maker.told(stolen)["status"] == "rejected"
 
 
 def test_an_archive_that_can_not_be_read_answers_nothing(maker: Peer, taker: Peer) -> None:
@@ -137,5 +138,5 @@ def test_a_lock_id_that_no_peer_has_made_is_refused(maker: Peer, taker: Peer, lo
     maker.market.ledger.drop_trades(1)
     fill = {"order_id": "o", "price": "100", "quantity": "1"}
     match = maker.envelope("CrossPeerMatch", "taker", match_id="new", lock_id=lock_id, fills=[fill])
-    assert maker.handle(match).content["status"] == "rejected"
+    assert maker.told(match)["status"] == "rejected"
     assert LOCK_MARK == "@"

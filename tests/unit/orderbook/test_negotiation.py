@@ -20,6 +20,7 @@ from orderbook.errors import (
     UnknownOrderError,
 )
 from orderbook.market import Market
+from orderbook.messages import plain
 from orderbook.model import Instrument, Order, OrderStatus
 from orderbook.negotiation import Negotiator
 from orderbook.selection import POLICIES
@@ -65,7 +66,11 @@ class Peer(Negotiator):
 
     def answer(self, effect: Announce | Confirm | Tell | Beat) -> Any:
         """The answer to another's request; a step that breaks an invariant fails the test."""
-        answer = self.handle(effect.payload).content
+        return self.told(effect.payload)
+
+    def told(self, payload: Any) -> Any:
+        """The answer to a request, as it travels."""
+        answer = plain(self.handle(payload).content)
         self.check()
         return answer
 
@@ -108,9 +113,10 @@ def test_announce_reserve_confirm_fill(taker: Peer, maker: Peer) -> None:
     resting, effects = maker.place("sell", 100, 10)
     assert kinds(effects) == [Settled]
     order, announce, offer = offered(taker, maker, "buy", 105, 4)
-    assert announce.payload["type"] == "AnnounceOpenOrder"
-    assert announce.payload["from"] == "taker"
-    assert announce.payload["payload"]["order"] == {
+    said = plain(announce.payload)
+    assert said["type"] == "AnnounceOpenOrder"
+    assert said["from"] == "taker"
+    assert said["payload"]["order"] == {
         "id": order.id,
         "market": "SIM",
         "side": "buy",
@@ -155,7 +161,7 @@ def test_local_orders_match_first_and_only_the_rest_is_announced(taker: Peer) ->
     taker.market.roster.heard("maker", "maker", 100.0)
     order, effects = taker.place("buy", 101, 10)
     assert (order.filled, order.reserved) == (5, 5)
-    assert only(effects, Announce).payload["payload"]["order"]["quantity"] == "5"
+    assert plain(only(effects, Announce).payload)["payload"]["order"]["quantity"] == "5"
     assert [trade.price for trade in only(effects, Traded).trades] == [100, 101]
 
 
@@ -248,13 +254,13 @@ def test_only_the_counterparty_can_use_a_lock(taker: Peer, maker: Peer) -> None:
     resting, _ = maker.place("sell", 100, 10)
     _, announce, offer = offered(taker, maker, "buy", 100, 4)
     confirm = confirmed(taker, announce, offer)
-    stolen = {**confirm.payload, "from": "thief"}
-    assert maker.handle(stolen).content["status"] == "rejected"
+    stolen = {**plain(confirm.payload), "from": "thief"}
+    assert maker.told(stolen)["status"] == "rejected"
     release = maker.envelope("ReleaseLock", "thief", lock_id=offer["lock_id"])
-    assert maker.handle(release).content == {"released": False}
+    assert maker.told(release) == {"released": False}
     assert resting.reserved == 4
     assert maker.answer(confirm)["status"] == "committed"
-    assert maker.handle(stolen).content["status"] == "rejected", "match ids are their taker's"
+    assert maker.told(stolen)["status"] == "rejected", "match ids are their taker's"
     assert maker.answer(confirm)["status"] == "committed"
 
 
@@ -275,11 +281,11 @@ def test_confirming_what_was_not_offered_is_refused_and_ends_the_lock(
     _, _, offer = offered(taker, maker, "buy", 100, 4)
     fills = [{**offer["fills"][0], **change}]
     wrong = maker.envelope("CrossPeerMatch", "taker", match_id="m", lock_id=offer["lock_id"], fills=fills)
-    assert maker.handle(wrong).content["status"] == "rejected"
+    assert maker.told(wrong)["status"] == "rejected"
     right = maker.envelope(
         "CrossPeerMatch", "taker", match_id="m", lock_id=offer["lock_id"], fills=offer["fills"]
     )
-    assert maker.handle(right).content["status"] == "rejected", "a refusal never changes"
+    assert maker.told(right)["status"] == "rejected", "a refusal never changes"
     assert (resting.open, resting.filled) == (10, 0)
     maker.check()
 
@@ -298,7 +304,7 @@ def test_one_counterparty_cannot_lock_everything(
 
 def test_own_broadcasts_are_ignored_and_nonsense_is_refused(maker: Peer) -> None:
     order = {"id": "1", "market": "SIM", "side": "buy", "price": "1", "quantity": "1"}
-    assert maker.handle(maker.envelope("AnnounceOpenOrder", "maker", order=order)).content is None
+    assert maker.told(maker.envelope("AnnounceOpenOrder", "maker", order=order)) is None
     nonsense = [
         None,
         5,
@@ -427,7 +433,7 @@ def test_a_lock_is_released_however_long_its_id(taker: Peer, length: int) -> Non
     taker.offer_failed(order.id, announce.round, "maker")
     late = {"lock_id": "l" * length}
     effects = taker.offer_answered(order.id, announce.round, "maker", late)
-    assert only(effects, Tell).payload["payload"] == late
+    assert plain(only(effects, Tell).payload)["payload"] == late
 
 
 def test_a_cancelled_order_under_way_confirms_nothing_more(taker: Peer, maker: Peer) -> None:
@@ -679,7 +685,7 @@ def test_the_fastest_offer_is_taken_without_waiting_for_those_who_have_nothing_b
     makers["m3"].place("sell", 100, 5)
     for name, peer in makers.items():
         beat = only([e for e in peer.discovered(["x"]) if isinstance(e, Beat)], Beat)
-        taker.heartbeat_answered(name, beat.payload["payload"])
+        taker.heartbeat_answered(name, plain(beat.payload)["payload"])
     order, effects = taker.place("buy", 105, 5)
     asked = {effect.destination: effect for effect in effects if isinstance(effect, Announce)}
     first = taker.offer_answered(order.id, 1, "m1", makers["m1"].answer(asked["m1"]))
@@ -722,7 +728,7 @@ def test_silent_peers_leave_the_roster_and_strangers_are_looked_up(taker: Peer, 
     assert taker.market.roster.all() == []
     answer = taker.handle(taker.envelope("Heartbeat", "stranger", sequence=1))
     assert kinds(answer.effects) == [Discover]
-    assert answer.content["sequence"] > 0
+    assert plain(answer.content)["sequence"] > 0
     assert only(taker.discovered(["stranger:1"]), Beat).destination == "stranger:1"
 
 

@@ -1,0 +1,110 @@
+"""Messages read from JSON in one go are the same as those read with care, and only those without fault."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orderbook.errors import ProtocolError
+from orderbook.messages import (
+    UNREAD,
+    AnnounceOpenOrder,
+    CrossPeerMatch,
+    Goodbye,
+    Heartbeat,
+    MatchAnswer,
+    NoOffer,
+    Offer,
+    OfferedFill,
+    OpenOrder,
+    ReleaseLock,
+    decode,
+    encode,
+    may_be_signed,
+    parse,
+    parse_request,
+    read_match_answer,
+    read_offer,
+    read_request,
+    request,
+)
+
+ORDER = OpenOrder("o-1", "SIM", "buy", "100.5", "3")
+FILL = OfferedFill("m-1", "100", "2")
+MESSAGES = [
+    AnnounceOpenOrder(ORDER, 2, "0123456789abcdef"),
+    CrossPeerMatch("t-1", "m@1", [FILL], "buy", "o-1"),
+    CrossPeerMatch("t-1", "m@1", [FILL]),
+    ReleaseLock("m@1"),
+    Heartbeat(7, "99", None, "0123456789abcdef", "bob", True),
+    Goodbye(),
+]
+OFFER = Offer("m@1", [FILL], "2", False, 5000, sender="m")
+FIELDS = st.sampled_from(
+    ["type", "from", "payload", "order", "id", "side", "price", "fills", "lock_id", "round", "sig", "extra"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=70),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_every_request_is_read_as_it_was_written(message: Any) -> None:
+    said = request("bob", message)
+    assert read_request(encode(said)) == said == parse_request(decode(encode(said)))
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_what_is_changed_is_read_the_same_or_not_at_once(message: Any, data: st.DataObject) -> None:
+    said = json.loads(encode(request("bob", message)))
+    place = data.draw(st.sampled_from([said, said["payload"], said["payload"].get("order", said)]))
+    place[data.draw(FIELDS)] = data.draw(VALUES)
+    read_both(json.dumps(said, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass"))
+
+
+@given(st.binary(max_size=40) | VALUES.map(lambda value: json.dumps(value).encode()))
+def test_what_is_no_request_raises_and_nothing_else(data: bytes) -> None:
+    read_both(data)
+    for read in (read_offer, read_match_answer):
+        try:
+            read(data)
+        except UNREAD:
+            pass
+
+
+def read_both(data: bytes) -> None:
+    try:
+        quickly = read_request(data)
+    except UNREAD:
+        return  # the careful way says what is wrong
+    assert quickly == parse_request(decode(data))
+
+
+def test_answers() -> None:
+    assert read_offer(encode(OFFER)) == OFFER
+    assert read_offer(b"null") is None
+    with pytest.raises(UNREAD):
+        read_offer(encode(NoOffer(True, "m")))
+    rejected = MatchAnswer("rejected", reason="no", sender="m")
+    assert read_match_answer(encode(rejected)) == rejected == parse(decode(encode(rejected)), MatchAnswer)
+    with pytest.raises(UNREAD):
+        read_match_answer(b"null")
+
+
+def test_the_type_of_a_request_is_one_we_know() -> None:
+    with pytest.raises(ProtocolError, match="type must be one of AnnounceOpenOrder, CrossPeerMatch"):
+        parse_request({"type": "Offer", "from": "bob", "payload": {}})
+    with pytest.raises(UNREAD):
+        read_request(b'{"type": "Offer", "from": "bob", "payload": {}}')
+
+
+def test_whatever_names_a_signature_or_a_key_is_looked_at_with_care() -> None:
+    assert may_be_signed(b'{"sig":1}')
+    assert may_be_signed(b'{"a":{"key": null}}')
+    assert not may_be_signed(encode(request("bob", MESSAGES[0])))
