@@ -202,8 +202,8 @@ class SimPeer:
         """What others learn of an order, and that our own book competes with them where it is to."""
         assert self.negotiator is not None
         market = self.negotiator.market
-        order, announced = market.ledger.order(effect.order_id), effect.payload["payload"]["order"]
-        lots, price = int(announced["quantity"]), int(announced["price"])
+        order, announced = market.ledger.order(effect.order_id), effect.payload.payload.order
+        lots, price = int(announced.quantity), int(announced.price)
         assert order.terms.post_only is None, f"{order} asks for what it must not take"
         assert lots <= (order.terms.display or lots), f"{order} shows {lots} lots of an iceberg"
         if self.routing is Routing.BEST_PRICE:
