@@ -10,7 +10,7 @@ from .bounds import TOKEN_ROTATE_S
 from .krpc import Address, pack_address
 
 _TOKEN_BYTES = 8
-_SECRET_BYTES = 32
+SECRET_BYTES = 32
 
 
 class Tokens:
@@ -19,7 +19,7 @@ class Tokens:
 
     def __init__(self, random_bytes: Callable[[int], bytes], now: float) -> None:
         self._random_bytes = random_bytes
-        self._current = self._previous = random_bytes(_SECRET_BYTES)
+        self._current = self._previous = random_bytes(SECRET_BYTES)
         self._rotated = now
 
     @property
@@ -45,7 +45,7 @@ class Tokens:
         )
 
     def _rotate(self, now: float) -> None:
-        fresh = self._random_bytes(_SECRET_BYTES)
+        fresh = self._random_bytes(SECRET_BYTES)
         # After a long silence the current secret is older than the previous one may be.
         stale = now - self._rotated >= 2 * TOKEN_ROTATE_S
         self._previous = fresh if stale else self._current

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import pack_address
 from grenache_py.dht.node import DhtNode
 from tests.simulation.dht_network import Network
+from tests.unit.dht.test_node import STRANGER, Lone
 
 WALL = 1_700_000_000.0
 
@@ -89,7 +91,18 @@ def test_tokens_belong_to_a_port_and_a_clock_may_go_back() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("version", 2), ("node_id", "eA=="), ("contacts", 5), ("items", [{"v": "eA==", "age_s": 1}])],
+    [
+        ("version", 2),
+        ("node_id", "eA=="),
+        ("secrets", ["eA==", "eA=="]),
+        ("contacts", 5),
+        ("contacts", [["localhost", 20001]]),
+        ("peers", [["eA==", "fwAAARdx", "nobody", 1.0]]),
+        ("peers", [["eA==", "fwAAARdx", "127.0.0.1", -1.0]]),
+        ("own_announces", [["eA==", 70000, 1.0]]),
+        ("items", [{"v": "eA==", "age_s": 1}]),
+        ("items", [{"v": "MTp4", "age_s": 1, "k": "eA=="}]),
+    ],
 )
 def test_damage_is_told(field: str, value: Any) -> None:
     network, node = settled()
@@ -99,3 +112,55 @@ def test_damage_is_told(field: str, value: Any) -> None:
     for data in (b"", b"{}", b"[]", b"\xff", b"null"):
         with pytest.raises(ValueError, match=r".+"):
             snapshot.decode(data)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths to everything in a JSON value."""
+    inner: Any = value.items() if type(value) is dict else enumerate(value) if type(value) is list else ()
+    for key, element in inner:
+        yield (*path, key)
+        yield from places(element, (*path, key))
+
+
+def test_whatever_is_damaged_is_told_or_harmless() -> None:
+    network, node = settled()
+    saved = snapshot.encode(snapshot.take(node, 20001, network.now, WALL))
+    told = 0
+    for path in list(places(msgspec.json.decode(saved))):
+        for value in (
+            None,
+            -1,
+            0,
+            1e300,
+            -1e300,
+            2**70,
+            70000,
+            "",
+            "x",
+            "999.1.1.1",
+            "A" * 400,
+            [],
+            {},
+            True,
+        ):
+            fields = holder = msgspec.json.decode(saved)
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = value
+            try:
+                read = snapshot.decode(msgspec.json.encode(fields))
+            except ValueError:
+                told += 1
+                continue
+            lone = Lone()
+            contacts = snapshot.restore(lone.node, read, 20001, lone.network.now, WALL)
+            lone.node.start((), contacts)
+            lone.network.run(3.0)
+            for name in (b"svc", b"own"):
+                assert lone.query(STRANGER, b"get_peers", id=b"x" * 20, info_hash=name) is not None
+                lone.node.lookup(name, lambda found: None)
+            lone.node.peers.check()
+            lone.node.peers.purge(lone.network.now + bounds.PEER_MAX_AGE_S)
+            lone.node.own.purge(lone.network.now + bounds.PEER_MAX_AGE_S)
+            assert len(lone.node.peers) == len(lone.node.own) == 0
+    assert told > 250
