@@ -24,6 +24,8 @@ VALUES_MAX: Final = 100  # peers in one reply, 800 bytes: still one unfragmented
 TRANSACTION_ID_BYTES_MAX: Final = 32  # what is echoed to a sender
 TOKEN_BYTES_MAX: Final = 64  # what is echoed from a reply
 NODES_READ_MAX: Final = 200  # contacts read from one reply; a Node Grape lists its whole table
+VALUES_READ_MAX: Final = 200  # peers read from one reply; a Node Grape lists all, in random order
+VALUES_FOUND_MAX: Final = 4000  # … and from all replies in a walk: from each of the K closest
 STRANGER_DATAGRAM_BYTES_MAX: Final = 4096  # the largest query, a put, stays below 2,400
 DATAGRAM_BYTES_MIN: Final = 15  # nothing shorter is a message
 # To an address that has not proved itself a reply is at most so many times as long as its query; what a list
@@ -56,6 +58,8 @@ FAILURES_MAX: Final = 2  # unanswered queries in a row: the second one is a ping
 PING_BEFORE_EVICT_S: Final = 10.0  # bittorrent-dht/client.js: contacts seen since then are not questioned
 SAVED_CONTACTS_MAX: Final = 100  # in the state file; all are asked at once after a restart
 VERIFYING_MAX: Final = 256  # strangers that are being pinged
+# … at one public IP address, of which a few Grapes are behind one: the others must not wait for their turn.
+VERIFYING_PER_HOST_MAX: Final = 16
 PINGS_PER_TICK: Final = 8  # of contacts that were silent: no burst, and the whole table within minutes
 # Contacts, and candidates of a walk, at one public IP address: room for the usual pair of Grapes on a host,
 # none for a crowd that surrounds a name. Private networks are not limited: tests run on loopback.
@@ -76,6 +80,8 @@ PEERS_PER_SOURCE_MAX: Final = 10_000  # one Grape announces all the services of 
 TABLES_MAX: Final = 5000  # grenache-grape/lib/Grape.js: dht_maxTables
 TABLE_MAX_AGE_S: Final = 270.0  # a little less than the five minutes that tokens are good for
 ITEMS_MAX: Final = 5000  # grenache-grape/lib/Grape.js: dht_maxValues
+# Of those, put by one address: a quarter, which is more than a Node Grape of the command line keeps in all.
+ITEMS_SOURCE_SHARE: Final = 4
 ITEM_MAX_AGE_S: Final = 24 * 3600.0  # BEP 44 asks for two hours at least
 REPUBLISH_S: Final = 3600.0  # BEP 44
 REPUBLISHED_PER_TICK: Final = 4
@@ -93,6 +99,10 @@ STRANGER_BURST: Final = 400.0
 # All public addresses together, for sender addresses are easily made up.
 STRANGERS_RATE: Final = 5_000.0
 STRANGERS_BURST: Final = 10_000.0
+# From a public IP address that has: more look-ups than one Grape asks another for, and a small part of what
+# we can answer.
+PROVEN_RATE: Final = 5_000.0
+PROVEN_BURST: Final = 10_000.0
 PRIVATE_RATE: Final = 50_000.0  # loopback and private networks
 PRIVATE_BURST: Final = 100_000.0
 MALFORMED_COST: Final = 10.0  # an undecodable datagram counts as many

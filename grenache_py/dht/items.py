@@ -19,6 +19,7 @@ from .bounds import (
     ITEM_DEPTH_MAX,
     ITEM_MAX_AGE_S,
     ITEMS_MAX,
+    ITEMS_SOURCE_SHARE,
     SALT_BYTES_MAX,
 )
 from .krpc import ErrorCode, Refusal
@@ -132,13 +133,20 @@ def _check_tree(v: Any, depth: int) -> None:
 
 
 class ItemStore:
-    """The items this node holds for others; the least recently put goes first when there are too many."""
+    """The items this node holds for others; the least recently put goes first when there are too many, in
+    all or of one source.
+
+    The source of an item is the IP address that put it first, ``None`` for this node itself; who puts it
+    again keeps it alive and does not take it over.
+    """
 
     def __init__(self, max_items: int = ITEMS_MAX, max_age_s: float = ITEM_MAX_AGE_S) -> None:
         self._max_items = max_items
+        self._max_per_source = max(1, max_items // ITEMS_SOURCE_SHARE)
         self._max_age_s = max_age_s
         # In the order of their last put, which is the order of expiry.
-        self._items: OrderedDict[bytes, tuple[float, Item]] = OrderedDict()
+        self._items: OrderedDict[bytes, tuple[float, Item, str | None]] = OrderedDict()
+        self._sources: dict[str | None, OrderedDict[bytes, None]] = {}
 
     def __len__(self) -> int:
         return len(self._items)
@@ -148,8 +156,8 @@ class ItemStore:
         found = self._items.get(target)
         return found[1] if found else None
 
-    def put(self, item: Item, cas: int | None, now: float) -> None:
-        """Store an item that has been checked.
+    def put(self, item: Item, cas: int | None, now: float, source: str | None = None) -> None:
+        """Store an item that has been checked, put by the IP address ``source``.
 
         Raises Refusal: 301 when ``cas`` is not the seq that is stored, 302 when seq does not grow. The very
         same item is refused as Node refuses it, but it lives on from now as BEP 44 wants.
@@ -161,17 +169,20 @@ class ItemStore:
                 raise Refusal(ErrorCode.CAS_MISMATCH, "CAS mismatch, re-read and try again")
             if item.seq <= current.seq:
                 if item.seq == current.seq and item.v == current.v:
-                    self._set(target, current, now)
+                    self._set(target, current, now, source)
                 raise Refusal(ErrorCode.SEQ_TOO_OLD, "sequence number less than current")
-        self._set(target, item, now)
+        self._set(target, item, now, source)
 
-    def dump(self, now: float) -> list[tuple[Item, float]]:
-        """All items with the seconds since their last put, the oldest first."""
-        return [(item, now - (deadline - self._max_age_s)) for deadline, item in self._items.values()]
+    def dump(self, now: float) -> list[tuple[Item, float, str | None]]:
+        """All items with the seconds since their last put and their source, the oldest first."""
+        return [
+            (item, now - (deadline - self._max_age_s), source)
+            for deadline, item, source in self._items.values()
+        ]
 
-    def restore(self, item: Item, put_at: float) -> None:
+    def restore(self, item: Item, put_at: float, source: str | None) -> None:
         """Take back an item from ``dump``, put at that time."""
-        self._set(item.target, item, put_at)
+        self._set(item.target, item, put_at, source)
 
     def purge(self, now: float) -> None:
         """Forget what has expired."""
@@ -179,10 +190,35 @@ class ItemStore:
             target = next(iter(self._items))
             if self._items[target][0] > now:
                 return
-            del self._items[target]
+            self._drop(target)
 
-    def _set(self, target: bytes, item: Item, now: float) -> None:
-        self._items.pop(target, None)
+    def _set(self, target: bytes, item: Item, now: float, source: str | None) -> None:
+        known = self._items.get(target)
+        if known is not None:
+            source = known[2]
+            self._drop(target)
+        by_source = self._sources.get(source)
+        if source is not None and by_source is not None and len(by_source) >= self._max_per_source:
+            self._drop(next(iter(by_source)))
         if len(self._items) >= self._max_items:
-            self._items.popitem(last=False)
-        self._items[target] = now + self._max_age_s, item
+            self._drop(next(iter(self._items)))
+        self._items[target] = now + self._max_age_s, item, source
+        self._sources.setdefault(source, OrderedDict())[target] = None
+
+    def _drop(self, target: bytes) -> None:
+        _, _, source = self._items.pop(target)
+        by_source = self._sources[source]
+        del by_source[target]
+        if not by_source:
+            del self._sources[source]
+
+    def check(self) -> None:
+        """Assert what always holds between the two indexes; for tests."""
+        assert sorted(target for targets in self._sources.values() for target in targets) == sorted(
+            self._items
+        )
+        assert all(self._sources.values())
+        assert len(self._items) <= self._max_items
+        for source, targets in self._sources.items():
+            assert source is None or len(targets) <= self._max_per_source
+            assert all(self._items[target][2] == source for target in targets)

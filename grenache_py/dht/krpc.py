@@ -13,7 +13,7 @@ from typing import Any
 
 from bencode2 import BencodeDecodeError, bdecode, bencode
 
-from .bounds import ID_BYTES, TRANSACTION_ID_BYTES_MAX
+from .bounds import ID_BYTES, TRANSACTION_ID_BYTES_MAX, VALUES_READ_MAX
 
 Address = tuple[str, int]
 
@@ -185,7 +185,7 @@ def unpack_values(values: Any) -> list[bytes]:
     found: list[bytes] = []
     if type(values) is not list:
         return found
-    for value in values:
+    for value in values[:VALUES_READ_MAX]:
         if type(value) is not bytes or len(value) < 6:
             break
         if value[4] or value[5]:

@@ -20,6 +20,7 @@ from .bounds import (
     PATIENCE_FOUND_S,
     PATIENCE_S,
     TOKEN_BYTES_MAX,
+    VALUES_FOUND_MAX,
     K,
 )
 from .distance import key_of
@@ -291,7 +292,7 @@ class PeerWalk(Walk):
 
     def _visit(self, reply: Reply) -> bool:
         values = reply.get(b"values")
-        if values is not None:
+        if values is not None and len(self.values) < VALUES_FOUND_MAX:
             self.values.update(dict.fromkeys(unpack_values(values)))
         return False
 

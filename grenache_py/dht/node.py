@@ -19,6 +19,9 @@ from .bounds import (
     ID_BYTES,
     NAME_BYTES_MAX,
     OWN_HOSTS_MAX,
+    PROVEN_BURST,
+    PROVEN_MAX,
+    PROVEN_RATE,
     REPUBLISHED_PER_TICK,
     STRANGER_DATAGRAM_BYTES_MAX,
     STRANGER_NODES_MAX,
@@ -43,7 +46,7 @@ from .krpc import (
 from .lookup import ItemWalk, PeerWalk, TokenWalk
 from .peers import PeerStore
 from .proven import Proven
-from .ratelimit import RateLimiter
+from .ratelimit import StrangerLimiter, TokenBuckets
 from .republish import OwnItems
 from .routing import Routing
 from .server import Tables, answer
@@ -103,7 +106,8 @@ class DhtNode:
         self.counters = Counters()
         self.bootstrap = Bootstrap(random)
         self._address_votes = AddressVotes()
-        self._strangers = RateLimiter()
+        self._strangers = StrangerLimiter()
+        self._neighbours = TokenBuckets(PROVEN_RATE, PROVEN_BURST, PROVEN_MAX)
         self._proven = Proven()
         self._tables = Tables(
             self.routing, self.tokens, self.peers, self.items, self._proven, random, self._announced
@@ -375,6 +379,9 @@ class DhtNode:
         # BEP 43: a read-only node cannot be asked anything.
         read_only = message.get(b"ro") == 1
         if stranger_bytes is None:
+            if is_public(address[0]) and not self._neighbours.allow(address[0], now):
+                self.counters.limited += 1
+                return
             reply = answer(self._tables, address, message, now)
         else:
             reply = answer(self._tables, address, message, now, STRANGER_NODES_MAX)

@@ -138,7 +138,7 @@ def _put(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int
         raise Refusal(ErrorCode.PROTOCOL, "cannot `put` with bad token")
     tables.proven.add(sender, now)
     check_signature(item)
-    tables.items.put(item, cas, now)
+    tables.items.put(item, cas, now, sender[0])
     return {b"id": tables.routing.own_id}
 
 

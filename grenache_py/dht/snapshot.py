@@ -58,6 +58,8 @@ class SavedItem(msgspec.Struct, frozen=True):
     sig: bytes | None = None
     seq: int | None = None
     salt: bytes | None = None
+    #: IP address of who put it, where that was not this Grape itself
+    source: str | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -87,8 +89,8 @@ def take(node: DhtNode, dht_port: int, now: float, wall_time: float) -> Snapshot
         [SavedContact(*contact.address) for contact in contacts],
         [SavedPeer(*record) for record in node.peers.dump(now)],
         [SavedAnnounce(*announce) for announce in node.own.dump(now)],
-        [_save(item, age_s) for item, age_s in node.items.dump(now)],
-        [_save(item, age_s) for item, age_s in node.own_items.dump(now)],
+        [_save(item, age_s, source) for item, age_s, source in node.items.dump(now)],
+        [_save(item, age_s, None) for item, age_s in node.own_items.dump(now)],
     )
 
 
@@ -110,7 +112,7 @@ def restore(
         if age_s + elapsed_s < node.peers.max_age_s:
             node.own.add(name, port, now - age_s - elapsed_s)
     for saved in _oldest_first(snapshot.items):
-        node.items.restore(_load(saved), now - saved.age_s - elapsed_s)
+        node.items.restore(_load(saved), now - saved.age_s - elapsed_s, saved.source)
     for saved in _oldest_first(snapshot.own_items):
         node.own_items.add(_load(saved), now - saved.age_s - elapsed_s)
     node.peers.purge(now)
@@ -138,8 +140,8 @@ def decode(data: bytes) -> Snapshot:
     return snapshot
 
 
-def _save(item: Item, age_s: float) -> SavedItem:
-    return SavedItem(bencode(item.v), age_s, item.k, item.sig, item.seq, item.salt)
+def _save(item: Item, age_s: float, source: str | None) -> SavedItem:
+    return SavedItem(bencode(item.v), age_s, item.k, item.sig, item.seq, item.salt, source)
 
 
 def _load(saved: SavedItem) -> Item:

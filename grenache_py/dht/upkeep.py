@@ -15,11 +15,13 @@ from .bounds import (
     QUERY_TIMEOUT_S,
     REFRESH_S,
     VERIFYING_MAX,
+    VERIFYING_PER_HOST_MAX,
     WALKS_MAX,
     WELCOMES_PER_TICK,
     K,
 )
 from .distance import key_of
+from .identity import is_public
 from .krpc import Address
 from .lookup import Walk
 from .proven import Proven
@@ -83,10 +85,16 @@ class Upkeep:
         if address in self._verifying:
             if waiting is not None:
                 self._verifying[address] = waiting
-        elif len(self._verifying) < VERIFYING_MAX:
+        elif len(self._verifying) < VERIFYING_MAX and not self._crowded(address[0]):
             self._verifying[address] = waiting
             args = {b"id": self._routing.own_id}
             self._transactions.query(address, b"ping", args, self._pinged, address)
+
+    def _crowded(self, host: str) -> bool:
+        """Whether as many are being pinged at a public IP address as may be."""
+        if not is_public(host):
+            return False
+        return sum(known == host for known, _ in self._verifying) >= VERIFYING_PER_HOST_MAX
 
     def _pinged(self, address: Address, reply: Reply | None, error: tuple[int, str] | None) -> None:
         waiting = self._verifying.pop(address, None)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from grenache_py.dht import bounds
 from grenache_py.dht.items import Item, ItemStore, check_signature, read_item
 from grenache_py.dht.krpc import ErrorCode, Refusal
 from tests.unit.dht.vectors import VECTORS
@@ -167,4 +168,25 @@ def test_items_are_bounded_and_expire() -> None:
     assert store.get(Item(b"20").target, 32.0) is not None
     assert store.get(Item(b"21").target, 32.0) is None
     store.purge(1000.0)
+    assert len(store) == 0
+
+
+def test_one_source_cannot_push_out_the_items_of_others() -> None:
+    store = ItemStore(max_items=100)
+    store.put(Item(b"mine"), None, 0.0, "10.0.0.1")
+    store.put(Item(b"own"), None, 0.0)
+    # Who puts it again does not take it over, to have it pushed out by more of the same.
+    store.put(Item(b"mine"), None, 1.0, "10.0.0.2")
+    for number in range(500):
+        store.put(Item(b"%d" % number), None, 2.0, "10.0.0.2")
+        store.check()
+    assert len(store) == 2 + 25
+    assert store.get(Item(b"mine").target, 3.0) is not None
+    assert store.get(Item(b"499").target, 3.0) is not None
+    for number in range(60):  # this node's own are bounded with all others only
+        store.put(Item(b"own %d" % number), None, 4.0)
+    assert store.get(Item(b"own").target, 5.0) is not None
+    store.check()
+    store.purge(bounds.ITEM_MAX_AGE_S + 5.0)
+    store.check()
     assert len(store) == 0

@@ -11,6 +11,7 @@ from bencode2 import bencode
 from grenache_py.dht import bounds
 from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import Address, decode, pack_address
+from grenache_py.dht.lookup import PeerWalk
 from grenache_py.dht.node import Busy, DhtNode
 from grenache_py.dht.settings import DhtSettings
 from tests.simulation.dht_network import Network
@@ -150,13 +151,53 @@ def test_a_stranger_may_not_ask_too_much() -> None:
     assert lone.query(STRANGER, b"ping") is not None
 
 
-def test_who_answered_us_may_ask_without_limit() -> None:
+def test_who_answered_us_may_ask_more() -> None:
     lone = Lone()
     public = ("8.8.8.8", 1)
     lone.query(public, b"ping", id=node_id(public))
     lone.answer_all()
     assert len(lone.node.routing) == 1
-    assert all(lone.query(public, b"ping", id=node_id(public)) is not None for _ in range(2000))
+    answered = sum(lone.query(public, b"ping", id=node_id(public)) is not None for _ in range(12_000))
+    assert answered == bounds.PROVEN_BURST
+    assert lone.node.counters.limited == 12_000 - bounds.PROVEN_BURST
+    # What it answers to us is never too much, and a neighbour in a private network is not limited.
+    lone.node.lookup(b"svc", lambda found: None)
+    lone.answer_all(token=b"t", nodes=b"")
+    assert lone.node.walks_under_way == 0
+    lone.query(STRANGER, b"ping", id=node_id(STRANGER))
+    lone.answer_all()
+    assert all(lone.query(STRANGER, b"ping", id=node_id(STRANGER)) is not None for _ in range(12_000))
+
+
+def test_a_liar_cannot_fill_the_memory_with_peers() -> None:
+    lone = Lone()
+    for port in range(1, 31):
+        lone.query(("10.7.7.7", port), b"ping", id=node_id(("10.7.7.7", port)))
+        lone.answer_all()
+    found: list[list[bytes]] = []
+    lone.node.lookup(b"svc", found.append)
+    walk = next(iter(lone.node._walks._under_way))
+    assert isinstance(walk, PeerWalk)
+    answers = 0
+    while lone.sent:
+        message, address = lone.sent.pop(0)
+        answers += 1
+        values = [bytes([10, answers]) + number.to_bytes(4, "big") for number in range(1, 8001)]
+        r = {b"id": node_id(address), b"token": b"t", b"values": values}
+        lone.node.receive(bencode({b"t": message[b"t"], b"y": b"r", b"r": r}), address)
+        assert len(walk.values) <= answers * bounds.VALUES_READ_MAX
+    assert len(walk.values) <= bounds.VALUES_FOUND_MAX
+    assert len(found) == 1
+    assert len(found[0]) == bounds.VALUES_MAX
+
+
+def test_one_address_cannot_keep_others_from_being_pinged() -> None:
+    lone = Lone()
+    for port in range(1, 301):
+        lone.query(("8.8.8.8", port), b"ping", id=node_id(("8.8.8.8", port)))
+    assert lone.node._upkeep.verifying == bounds.VERIFYING_PER_HOST_MAX
+    lone.query(("9.9.9.9", 1), b"ping", id=b"y" * 20)
+    assert lone.node._upkeep.verifying == bounds.VERIFYING_PER_HOST_MAX + 1
 
 
 def test_large_datagrams_are_for_those_who_were_asked() -> None:

@@ -14,7 +14,7 @@ from grenache_py.dht.identity import AddressVotes, crc32c, id_fits, is_public, m
 from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import encode_query, pack_address
 from grenache_py.dht.proven import Proven
-from grenache_py.dht.ratelimit import RateLimiter
+from grenache_py.dht.ratelimit import StrangerLimiter
 from grenache_py.dht.republish import OwnItems
 from tests.unit.dht.test_node import STRANGER, Lone, node_id
 
@@ -210,7 +210,7 @@ def test_too_short_for_a_message() -> None:
 
 
 def test_made_up_addresses_get_no_more_than_all_may_have() -> None:
-    limiter = RateLimiter()
+    limiter = StrangerLimiter()
     allowed = sum(limiter.allow(f"8.{n >> 16}.{n >> 8 & 255}.{n & 255}", 1.0) for n in range(30_000))
     assert allowed == bounds.STRANGERS_BURST
     assert limiter.allow("10.0.0.1", 1.0)

@@ -11,7 +11,7 @@ from grenache_py.dht import bounds
 from grenache_py.dht.announces import OwnAnnounces
 from grenache_py.dht.answers import Answers
 from grenache_py.dht.peers import PeerStore
-from grenache_py.dht.ratelimit import RateLimiter
+from grenache_py.dht.ratelimit import StrangerLimiter
 from grenache_py.dht.storing import HolderCache, Store, StoreReport
 from grenache_py.dht.tokens import Tokens
 
@@ -126,7 +126,7 @@ def test_own_announces_and_welcomes_are_bounded() -> None:
 
 
 def test_strangers_are_limited_by_address() -> None:
-    limiter = RateLimiter()
+    limiter = StrangerLimiter()
     allowed = sum(limiter.allow("6.6.6.6", 0.0) for _ in range(10_000))
     assert allowed == bounds.STRANGER_BURST
     assert limiter.allow("6.6.6.7", 0.0)
@@ -135,7 +135,7 @@ def test_strangers_are_limited_by_address() -> None:
 
 
 def test_neighbours_get_more_and_nonsense_costs_more() -> None:
-    limiter = RateLimiter()
+    limiter = StrangerLimiter()
     for host in ("127.0.0.1", "10.9.9.9", "192.168.1.1", "172.16.0.1", "172.31.0.1"):
         assert sum(limiter.allow(host, 0.0) for _ in range(1000)) == 1000
     for host in ("172.32.0.1", "11.0.0.1"):
@@ -146,7 +146,7 @@ def test_neighbours_get_more_and_nonsense_costs_more() -> None:
 
 
 def test_the_limiter_forgets_who_was_silent_longest() -> None:
-    limiter = RateLimiter(max_addresses=100)
+    limiter = StrangerLimiter(max_addresses=100)
     for number in range(1000):
         limiter.allow(f"6.6.{number >> 8}.{number & 255}", float(number))
     assert len(limiter) == 100
