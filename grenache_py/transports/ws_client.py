@@ -12,7 +12,7 @@ import ssl as tls
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from picows import WSError, ws_connect
 
@@ -28,6 +28,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
+from ..tls import Resuming
 from ..wire import rids
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import NORMAL, TOO_BIG, decode_answer, encode_call, result_of
@@ -39,7 +40,7 @@ async def connect(
     destination: str,
     *,
     max_message: int,
-    ssl: tls.SSLContext | None = None,
+    ssl: tls.SSLContext | Resuming | None = None,
     timeout_s: float = limits.CONNECT_TIMEOUT_S,
     ping_s: float = limits.WS_PING_S,
     on_open: Callable[[Channel], None] | None = None,
@@ -58,7 +59,7 @@ async def connect(
     connecting = ws_connect(
         partial(Channel, loop, max_message, on_open),
         url,
-        ssl_context=ssl,
+        ssl_context=cast("tls.SSLContext | None", ssl),
         socket_factory=reach,
         max_redirects=0,
         max_frame_size=max_message,
@@ -185,6 +186,7 @@ class WsClient:
         self._ssl = ssl
         self._max_reply_bytes = max_reply_bytes
         self._ping_s = ping_s
+        self._resuming: dict[str, Resuming] = {}  # those used last at the end
         self._lines: dict[str, list[_Line]] = {}
         self._connecting: dict[str, asyncio.Task[_Line]] = {}
         self._ticking: asyncio.TimerHandle | None = None  # while there are calls
@@ -279,9 +281,12 @@ class WsClient:
     async def _connect(self, destination: str) -> _Line:
         if sum(map(len, self._lines.values())) + len(self._connecting) > limits.CONNECTIONS_MAX:
             self._drop_oldest(destination)
+        resuming = self._sessions(destination)
         channel = await connect(
-            destination, max_message=self._max_reply_bytes, ssl=self._ssl, ping_s=self._ping_s
+            destination, max_message=self._max_reply_bytes, ssl=resuming, ping_s=self._ping_s
         )
+        if resuming is not None:
+            resuming.remember(channel.transport.get_extra_info("ssl_object"))
         line = _Line(channel, destination)
         fail = channel.on_end
 
@@ -296,6 +301,16 @@ class WsClient:
         if self._tidying is None:
             self._tidying = channel.loop.call_later(limits.WS_IDLE_CONNECTION_S / 2, self._tidy)
         return line
+
+    def _sessions(self, destination: str) -> Resuming | None:
+        """The context, with the TLS session of an earlier connection to the destination."""
+        if self._ssl is None:
+            return None
+        resuming = self._resuming.pop(destination, None) or Resuming(self._ssl)
+        self._resuming[destination] = resuming
+        if len(self._resuming) > limits.DESTINATION_POOLS:
+            del self._resuming[next(iter(self._resuming))]
+        return resuming
 
     def _forget(self, destination: str, line: _Line) -> None:
         lines = self._lines.get(destination, [])

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from grenache_py import errors, limits
+from grenache_py.transports.ws_client import WsClient
 from tests.harness import eventually
 from tests.unit.test_peer import dead, echo, grape_with
 from tests.unit.tls_files import make_ca
@@ -610,3 +611,26 @@ def test_verify_client_sees_that_there_is_no_certificate(ws_flavour, tls):
     with pytest.raises((errors.ConnectionLost, errors.ConnectError)):
         ws_flavour.client(ssl=client_context(tls, False)).request_to(destination, "k", 1)
     assert ws_flavour.client(ssl=client_context(tls)).request_to(destination, "k", 1)["payload"] == 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_sessions_are_used_again(ws_flavour, tls, version):
+    context = server_context(tls, ssl.CERT_REQUIRED)
+    context.minimum_version = context.maximum_version = version
+    service = ws_flavour.service(lambda rid, key, payload, handler: handler.reply(None, payload), ssl=context)
+    port = service.port
+    client = ws_flavour.client(ssl=client_context(tls))
+    for number in range(4):
+        assert client.request_to(f"127.0.0.1:{port}", "k", number) == number
+        service.stop()
+        service.listen(port, "127.0.0.1")
+    stats = context.session_stats()
+    assert (stats["accept_good"], stats["hits"]) == (4, 3)
+
+
+def test_tls_sessions_are_kept_for_so_many_destinations(tls, monkeypatch):
+    monkeypatch.setattr(limits, "DESTINATION_POOLS", 2)
+    client = WsClient(ssl=client_context(tls))
+    made = [client._sessions(f"127.0.0.1:{port}") for port in (1, 2, 1, 3, 1, 2)]
+    assert made[0] is made[2] is made[4]  # used of late
+    assert made[1] is not made[5]
