@@ -1,9 +1,11 @@
 """The client API of a peer: JSON over HTTP, meant for loopback.
 
-    POST   /orders           {market, side, quantity, price, owner, client_order_id?, type?, time_in_force?}
-                                                          -> 201 {order, trades}
+    POST   /orders           {market, side, quantity, price, owner, client_order_id?, type?, time_in_force?,
+                              post_only?, stop_price?, display?, expires_ms?, self_trade?}
+                                                              -> 201 {order, trades}
     GET    /orders           ?market= status= after= limit=   -> {orders, next}
     GET    /orders/{id}                                       -> {order, trades}
+    PATCH  /orders/{id}      {price?, quantity?}               -> {order, trades}
     DELETE /orders/{id}                                       -> {order}
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
     GET    /trades           ?market= after= limit=           -> {trades, next}
@@ -21,7 +23,7 @@ status of 400 or more, and has changed nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +33,7 @@ from aiohttp import web
 from grenache_py.prometheus import CONTENT_TYPE
 
 from . import limits, metrics
-from .entry import NewOrder
+from .entry import Amendment, NewOrder
 from .errors import InvalidFieldError, OrderBookError
 from .market import Market
 from .model import Order, OrderStatus, Side
@@ -45,6 +47,11 @@ STATUS_OF_CODE = {
     "unknown_proof": 404,
     "order_closed": 409,
     "duplicate_order": 409,
+    "under_way": 409,
+    "being_cancelled": 409,
+    "price_reserved": 409,
+    "quantity_gone": 409,
+    "post_only_crosses": 409,
     "busy": 503,
     "journal": 503,
 }
@@ -58,7 +65,7 @@ STATUSES = {
 """What ``GET /orders?status=`` selects."""
 
 ORDER_FIELDS = ("market", "side", "quantity", "owner")
-OPTIONAL_ORDER_FIELDS = ("price", "client_order_id", "type", "time_in_force")
+OPTIONAL_ORDER_FIELDS = tuple(name for name in NewOrder._fields if name not in ORDER_FIELDS)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -82,6 +89,7 @@ class Api:
                 web.post("/orders", self._submit),
                 web.get("/orders", self._orders),
                 web.get("/orders/{id}", self._order),
+                web.patch("/orders/{id}", self._amend),
                 web.delete("/orders/{id}", self._cancel),
                 web.get("/book/{market}", self._book),
                 web.get("/trades", self._trades),
@@ -121,7 +129,8 @@ class Api:
     # -- orders ------------------------------------------------------------------------------------------
 
     async def _submit(self, request: web.Request) -> web.Response:
-        fields = order_fields(await request.read())
+        fields = json_object(await request.read())
+        check_order_fields(fields)
         new = NewOrder(*(fields.get(name) for name in NewOrder._fields))
         order = await self._worker.submit(fields["market"], new)
         return await self._answer(await self._order_and_trades(order), 201)
@@ -134,11 +143,22 @@ class Api:
     async def _order_and_trades(self, order: Order) -> dict[str, Any]:
         market = self._worker.market_of(order.id)
         trades = await self._worker.trades_of_order(order.id)
-        return {"order": order_view(market, order), "trades": [market.record(trade) for trade in trades]}
+        return {"order": self._view(order), "trades": [market.record(trade) for trade in trades]}
+
+    async def _amend(self, request: web.Request) -> web.Response:
+        fields = json_object(await request.read())
+        check_known(fields, Amendment._fields, "a change")
+        change = Amendment(*(fields.get(name) for name in Amendment._fields))
+        order = await self._worker.amend(request.match_info["id"], change)
+        return await self._answer(await self._order_and_trades(order))
+
+    def _view(self, order: Order) -> dict[str, Any]:
+        hosted = self._worker.hosted_of(order.id)
+        return order_view(hosted.market, order, hosted.negotiator.lots_in_doubt().get(order.id, 0))
 
     async def _cancel(self, request: web.Request) -> web.Response:
         order = await self._worker.cancel(request.match_info["id"])
-        return await self._answer({"order": order_view(self._worker.market_of(order.id), order)})
+        return await self._answer({"order": self._view(order)})
 
     async def _orders(self, request: web.Request) -> web.Response:
         market = self._one_market(request)
@@ -148,9 +168,9 @@ class Api:
             if statuses is None:
                 raise InvalidFieldError("status", f"must be one of {', '.join(STATUSES)}")
         rows, next_after = market.ledger.orders(statuses, *page_of(request))
-        return await self._answer(
-            {"orders": [order_view(market, order) for order in rows], "next": next_after}
-        )
+        doubts = self._worker.markets[market.instrument.market].negotiator.lots_in_doubt()
+        views = [order_view(market, order, doubts.get(order.id, 0)) for order in rows]
+        return await self._answer({"orders": views, "next": next_after})
 
     async def _trades(self, request: web.Request) -> web.Response:
         market = self._one_market(request)
@@ -237,23 +257,32 @@ class Api:
         )
 
 
-def order_fields(body: bytes) -> dict[str, Any]:
-    """The fields of a submitted order. Raises OrderBookError."""
+def json_object(body: bytes) -> dict[str, Any]:
+    """What a client has sent. Raises InvalidFieldError."""
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidFieldError("body", f"must be a JSON object: {error}") from None
     if not isinstance(fields, dict):
         raise InvalidFieldError("body", "must be a JSON object")
+    return fields
+
+
+def check_order_fields(fields: dict[str, Any]) -> None:
+    """Whether a new order has the fields that it needs, and no others. Raises InvalidFieldError."""
     required = ORDER_FIELDS if fields.get("type") == "market" else (*ORDER_FIELDS, "price")
     for name in required:
         if name not in fields:
             raise InvalidFieldError(name, "is required")
+    check_known(fields, ORDER_FIELDS + OPTIONAL_ORDER_FIELDS, "an order")
+
+
+def check_known(fields: dict[str, Any], known: Sequence[str], what: str) -> None:
+    """Whether ``fields`` are all among ``known``: a mistyped one is not silently left out."""
     for name in fields:
-        if name not in ORDER_FIELDS and name not in OPTIONAL_ORDER_FIELDS:
-            known = ", ".join(ORDER_FIELDS + OPTIONAL_ORDER_FIELDS)
-            raise InvalidFieldError(name[: limits.NAME_LENGTH], f"is no field of an order; they are {known}")
-    return fields
+        if name not in known:
+            names = ", ".join(known)
+            raise InvalidFieldError(name[: limits.NAME_LENGTH], f"is no field of {what}; they are {names}")
 
 
 def page_of(request: web.Request) -> tuple[int, int]:
@@ -271,23 +300,33 @@ def number(request: web.Request, name: str, default: int, least: int, most: int)
     raise InvalidFieldError(name, f"must be a whole number from {least} to {most}")
 
 
-def order_view(market: Market, order: Order) -> dict[str, Any]:
-    """An order as clients see it."""
-    quantity_text = market.instrument.quantity_text
+def order_view(market: Market, order: Order, in_doubt: int) -> dict[str, Any]:
+    """An order as clients see it; ``in_doubt`` lots of what is reserved are."""
+    price_text, quantity_text = market.instrument.price_text, market.instrument.quantity_text
+    terms = order.terms
     return {
         "id": order.id,
         "market": market.instrument.market,
         "side": order.side.value,
-        "price": market.instrument.price_text(order.price),
+        "type": "market" if terms.market else "limit",
+        "price": None if terms.market else price_text(order.price),
         "quantity": quantity_text(order.quantity),
         "filled": quantity_text(order.filled),
         "open": quantity_text(order.open),
         "reserved": quantity_text(order.reserved),
+        "in_doubt": quantity_text(in_doubt),
         "cancelled": quantity_text(order.cancelled),
         "status": order.status.value,
+        "reason": order.reason,
         "owner": order.owner,
         "client_order_id": order.client_order_id,
-        "time_in_force": "gtc" if order.rests else "ioc",
+        "time_in_force": terms.time_in_force.value,
+        "post_only": None if terms.post_only is None else terms.post_only.value,
+        "stop_price": None if terms.stop_price is None else price_text(terms.stop_price),
+        "display": None if terms.display is None else quantity_text(terms.display),
+        "expires_ms": terms.expires_ms,
+        "self_trade": terms.self_trade.value,
+        "amended": market.ledger.was_amended(order),
         "time": order.time_ms,
     }
 

@@ -7,46 +7,39 @@ from typing import Any
 
 import click
 
-from .client import BookRecord, Client, OrderPage, Placed, ReservationRecord
+from .client import BookRecord, Client, ReservationRecord
 from .commands.journal import journal_group
 from .commands.keys import keygen, verify_trade
+from .commands.orders import amend, cancel, orders, submit
 from .commands.runs import demo_command, flow_command, reconcile_command, replay_command
 from .commands.terminal import (
+    ROWS_MAX,
     Failure,
+    after_option,
     api_option,
     ask,
     json_option,
+    limit_option,
     log_to_stderr,
     market_option,
     only_market,
     print_json,
     run,
+    tell_of_more,
 )
 from .commands.views import (
     book_table,
     make_console,
-    order_and_trades,
-    orders_table,
     peers_table,
-    plain,
     reservations_table,
     trades_table,
 )
 from .errors import IdentityError, InvalidFieldError, JournalError
 from .journal.file import DURABILITIES
-from .model import Instrument, OrderStatus
+from .model import Instrument
 from .selection import POLICIES
 from .signing.keyfile import allowed_keys
-
-STATUSES = ("live", "closed", *(status.value for status in OrderStatus))
-ROWS = 100
-"""Rows of a list unless asked otherwise."""
-ROWS_MAX = 10_000
-
-limit_option = click.option(
-    "--limit", type=click.IntRange(1, ROWS_MAX), default=ROWS, show_default=True, help="Rows at the most."
-)
-after_option = click.option("--after", metavar="CURSOR", help="Go on after the page that ended with this.")
+from .terms import Routing
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,6 +55,10 @@ def main() -> None:
 
 
 commands = (
+    submit,
+    amend,
+    cancel,
+    orders,
     flow_command,
     replay_command,
     reconcile_command,
@@ -122,6 +119,13 @@ for command in commands:
     help="Which offers to take among those of equal price.",
 )
 @click.option(
+    "--routing",
+    type=click.Choice([Routing.LOCAL_FIRST.value, Routing.BEST_PRICE.value]),
+    default=Routing.LOCAL_FIRST.value,
+    show_default=True,
+    help="Whether orders trade here first, or wherever the price is best.",
+)
+@click.option(
     "--journal",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
@@ -165,6 +169,7 @@ def peer(
     host: str | None,
     port: int,
     policy: str,
+    routing: str,
     journal: Path | None,
     durability: str,
     key: Path | None,
@@ -210,6 +215,7 @@ def peer(
             host=host,
             port=port,
             policy=POLICIES[policy],
+            routing=Routing(routing),
             journals=journal,
             durability=durability,
             key=key,
@@ -237,99 +243,6 @@ def host_and_port(text: str) -> tuple[str, int]:
 # -- trading ---------------------------------------------------------------------------------------------
 
 
-@main.command(short_help="Place an order.")
-@click.argument("side", type=click.Choice(["buy", "sell"]))
-@click.argument("quantity")
-@click.argument("price")
-@click.option("--ioc", is_flag=True, help="Immediate or cancel: what does not trade at once is cancelled.")
-@market_option
-@click.option(
-    "--owner",
-    required=True,
-    metavar="NAME",
-    help="Whose order it is; orders of one owner at one peer never trade with each other.",
-)
-@click.option(
-    "--client-order-id", metavar="ID", help="Your own name for it: the same again gives the same order."
-)
-@api_option()
-@json_option
-def submit(
-    side: str,
-    quantity: str,
-    price: str,
-    ioc: bool,
-    market: str | None,
-    owner: str,
-    client_order_id: str | None,
-    api: str,
-    as_json: bool,
-) -> None:
-    """Place an order: SIDE is buy or sell, QUANTITY and PRICE are decimals.
-
-    PRICE may be the word market: then it takes any price, and never rests. Answers when the order has met all
-    peers; what is left of it then rests in the book, or is cancelled.
-
-    \b
-    Examples:
-      orderbook submit buy 0.5 78318.00 --owner bob
-      orderbook submit sell 0.5 market --owner bob
-    """
-
-    async def work(client: Client) -> Placed:
-        name = await only_market(client, market)
-        limit = None if price == "market" else price
-        return await client.submit(
-            name, side, quantity, limit, owner, client_order_id, time_in_force="ioc" if ioc else None
-        )
-
-    placed = ask(api, work)
-    if as_json:
-        print_json(placed)
-    else:
-        make_console().print(order_and_trades(placed.order, placed.trades))
-
-
-@main.command(short_help="Take an order back.")
-@click.argument("order_id")
-@api_option()
-@json_option
-def cancel(order_id: str, api: str, as_json: bool) -> None:
-    """Take an order back, at the peer that took it.
-
-    What is reserved for another peer at this moment may still trade: then the order is pending_cancel.
-    """
-    order = ask(api, lambda client: client.cancel(order_id))
-    if as_json:
-        print_json({"order": order})
-    else:
-        make_console().print(orders_table([order]))
-
-
-@main.command(short_help="List a peer's own orders.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only these; live ones can still trade.")
-@market_option
-@limit_option
-@after_option
-@api_option()
-@json_option
-def orders(
-    status: str | None, market: str | None, limit: int, after: str | None, api: str, as_json: bool
-) -> None:
-    """List a peer's own orders, in order of arrival."""
-
-    async def work(client: Client) -> OrderPage:
-        name = await only_market(client, market)
-        return await client.orders_page(status=status, market=name, after=after, limit=limit)
-
-    page = ask(api, work)
-    if as_json:
-        print_json(page)
-    else:
-        make_console().print(orders_table(page.orders))
-        tell_of_more(page.next)
-
-
 @main.command(short_help="List a peer's trades.")
 @market_option
 @limit_option
@@ -349,12 +262,6 @@ def trades(market: str | None, limit: int, after: str | None, api: str, as_json:
     else:
         make_console().print(trades_table(page.trades))
         tell_of_more(page.next)
-
-
-def tell_of_more(cursor: object) -> None:
-    if cursor is not None:
-        text = f"there is more: --after {cursor}, or a larger --limit"
-        make_console(stderr=True).print(plain(text))
 
 
 @main.command(short_help="Show open quantity by price.")

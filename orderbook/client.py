@@ -39,13 +39,18 @@ Cursor = int | str
 class OrderRecord(Struct, frozen=True):
     """An order as its peer shows it; at every instant ``quantity == open + reserved + filled + cancelled``.
 
-    ``time`` is when the peer accepted it, in milliseconds since the epoch.
+    Attributes:
+        price: The limit; None of a market order.
+        in_doubt: What of ``reserved`` another peer was asked to execute, and has not answered yet.
+        reason: Why some of it was cancelled, or None: ``docs/engine.md`` lists what there is.
+        amended: Its price or quantity was another one at first.
+        time: When the peer accepted it, in milliseconds since the epoch.
     """
 
     id: str
     market: str
     side: str
-    price: str
+    price: str | None
     quantity: str
     filled: str
     open: str
@@ -56,6 +61,15 @@ class OrderRecord(Struct, frozen=True):
     client_order_id: str | None
     time: int
     time_in_force: str = "gtc"
+    type: str = "limit"
+    in_doubt: str = "0"
+    reason: str | None = None
+    post_only: str | None = None
+    stop_price: str | None = None
+    display: str | None = None
+    expires_ms: int | None = None
+    self_trade: str = "cancel_newest"
+    amended: bool = False
 
 
 class Placed(Struct, frozen=True):
@@ -250,6 +264,12 @@ class Client:
         owner: str,
         client_order_id: str | None = None,
         time_in_force: str | None = None,
+        *,
+        post_only: str | None = None,
+        stop_price: str | None = None,
+        display: str | None = None,
+        expires_ms: int | None = None,
+        self_trade: str | None = None,
     ) -> Placed:
         """Place an order; returns when its way through the network is over for now.
 
@@ -260,14 +280,44 @@ class Client:
             owner: Whose it is. Orders of one owner at one peer never trade with each other.
             client_order_id: The owner's own name for it. Submitting it again gives the same order, so that
                 it is safe to ask again after a :class:`PeerFailedError`.
-            time_in_force: ``"gtc"``: what is left rests; ``"ioc"``: it is cancelled.
+            time_in_force: ``"gtc"``: what is left rests; ``"gtd"``: until ``expires_ms``; ``"ioc"``: it is
+                cancelled; ``"fok"``: the order is filled completely, at all peers together, or not at all.
+            post_only: ``"reject"`` or ``"slide"``: it never takes a price; it is refused, or moves away.
+            stop_price: A decimal: it waits until a trade of its peer reaches this price.
+            display: A decimal: an iceberg, which shows so much at a time.
+            expires_ms: When a ``"gtd"`` order ends, in milliseconds since the epoch.
+            self_trade: What it does when it meets an older order of its owner: ``"cancel_newest"`` (the
+                default), ``"cancel_oldest"``, ``"cancel_both"`` or ``"decrement"``.
         """
-        order = {"market": market, "side": side, "quantity": quantity, "owner": owner}
-        given = {"price": price, "client_order_id": client_order_id, "time_in_force": time_in_force}
+        order: dict[str, str | int] = {"market": market, "side": side, "quantity": quantity, "owner": owner}
+        given: dict[str, str | int | None] = {
+            "price": price,
+            "client_order_id": client_order_id,
+            "time_in_force": time_in_force,
+            "post_only": post_only,
+            "stop_price": stop_price,
+            "display": display,
+            "expires_ms": expires_ms,
+            "self_trade": self_trade,
+        }
         order |= {name: value for name, value in given.items() if value is not None}
         if price is None:
             order["type"] = "market"
         return await self._call("POST", "/orders", Placed, body=msgspec.json.encode(order))
+
+    async def amend(self, order_id: str, *, price: str | None = None, quantity: str | None = None) -> Placed:
+        """Change an order; returns when its way through the network is over for now.
+
+        With the same price and no larger quantity it keeps its place in the queue; else it goes to the back,
+        and trades with what it crosses now.
+
+        Args:
+            price: The new limit; None: as it is.
+            quantity: The new quantity, of which what was filled is a part; None: as it is.
+        """
+        given = {"price": price, "quantity": quantity}
+        body = msgspec.json.encode({name: value for name, value in given.items() if value is not None})
+        return await self._call("PATCH", f"/orders/{quote(order_id, safe='')}", Placed, body=body)
 
     async def cancel(self, order_id: str) -> OrderRecord:
         """Take an order back. What is reserved of it may still trade; then it is ``pending_cancel``."""

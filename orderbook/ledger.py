@@ -57,6 +57,10 @@ class Ledger:
         """``order`` had this price and quantity until now."""
         self._submitted.setdefault(order.id, (price, quantity))
 
+    def was_amended(self, order: Order) -> bool:
+        """Whether its price or quantity has been another one."""
+        return order.id in self._submitted
+
     def same(self, known: Order, order: Order) -> bool:
         """Whether ``order``, new from a client, is what ``known`` was when it was submitted."""
         price, quantity = self._submitted.get(known.id, (known.price, known.quantity))

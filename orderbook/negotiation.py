@@ -147,7 +147,7 @@ class Negotiator:
         price, quantity = change_of(change, market.instrument)
         effects = market.expire_orders()
         order = self._live(order_id)
-        if order_id in self._taker.negotiations or order_id in self._taker.waiting:
+        if self.is_under_way(order_id) or order_id in self._taker.waiting:
             raise UnderWayError(f"order {order_id} is on its way through the network: ask again in a moment")
         before = order.price, order.quantity
         if price is not None:
@@ -420,6 +420,18 @@ class Negotiator:
     def in_doubt(self) -> int:
         """Confirmations that a maker did not answer in time and is asked again."""
         return sum(1 for confirmation in self._taker.confirmations.values() if confirmation.silences)
+
+    def lots_in_doubt(self) -> dict[str, int]:
+        """What of which order is in-doubt, in lots by order id."""
+        lots: dict[str, int] = {}
+        for confirmation in self._taker.confirmations.values():
+            if confirmation.silences:
+                lots[confirmation.order.id] = lots.get(confirmation.order.id, 0) + confirmation.quantity
+        return lots
+
+    def is_under_way(self, order_id: str) -> bool:
+        """Whether ``Settled`` will name this order."""
+        return order_id in self._taker.negotiations
 
     def is_in_doubt(self, match_id: str) -> bool:
         """Whether a maker has been asked about ``match_id`` and has not answered."""

@@ -16,6 +16,7 @@ from .model import Instrument
 from .selection import POLICIES, Policy
 from .signing.keyfile import load_key
 from .signing.keyring import Allowed
+from .terms import Routing
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class PeerSettings:
         host: Where other peers reach it; None: on all addresses.
         port: 0: any free one.
         policy: Chooses among offers of equal price.
+        routing: Whether orders trade with its own book first, or wherever the price is best.
         journals: The folder of its journals; None: all is forgotten in the end.
         durability: Of the journals, one of :data:`orderbook.journal.file.DURABILITIES`.
         key: The file of its private key; None: the one kept beside its journals, or for this run a new one.
@@ -49,6 +51,7 @@ class PeerSettings:
     host: str | None = None
     port: int = 0
     policy: Policy = POLICIES["full-first"]
+    routing: Routing = Routing.LOCAL_FIRST
     journals: Path | None = None
     durability: str = "full"
     key: Path | None = None
@@ -74,6 +77,7 @@ async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None])
             settings.name,
             settings.instruments,
             policy=settings.policy,
+            routing=settings.routing,
             host=settings.host,
             port=settings.port,
             journals=settings.journals,

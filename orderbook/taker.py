@@ -14,7 +14,8 @@ A *fill-or-kill* order takes up offers only when they cover all of it, and confi
 since what one maker has executed no other one can undo:
 
 - the first is refused: nothing has traded, the others are released, and all peers are asked again;
-- one is in-doubt: the others are released, and the order waits for the answer;
+- one is in-doubt: the others are released, and the order waits for the answer; if that is a refusal, and
+  nothing has traded, it is cancelled;
 - a later one is refused: the order is *broken*. The rest of it is looked for at all peers, as if it were
   immediate-or-cancel, and what nobody has is cancelled with that reason.
 
@@ -69,6 +70,7 @@ class Negotiation:
         refused: Some of what this round confirmed was refused.
         more: There is more to be had of those whose offers were taken up, or to be asked for.
         filled: Something was executed in this round.
+        late: It has waited for an answer in doubt: what its owner wanted at once it does not begin now.
     """
 
     __slots__ = (
@@ -80,6 +82,7 @@ class Negotiation:
         "filled",
         "fruitless",
         "held",
+        "late",
         "more",
         "next",
         "offers",
@@ -105,6 +108,7 @@ class Negotiation:
         self.refused = False
         self.more = False
         self.filled = False
+        self.late = False
 
     @property
     def all_or_none(self) -> bool:
@@ -541,6 +545,7 @@ class Taker:
         if negotiation is None or order.terms.time_in_force is not TimeInForce.FOK:
             return self._answered(negotiation, match_id)
         # Whether the rest of it is wanted is not known before this is.
+        negotiation.late = True
         self.waiting[order.id] = self.negotiations.pop(order.id)
         return [*self._drop_the_next(negotiation), Settled(order.id)]
 
@@ -567,6 +572,7 @@ class Taker:
             return False
         negotiation = self.waiting[order.id] = Negotiation(order, held)
         negotiation.confirming = doubts
+        negotiation.late = True
         return True
 
     def cancelled(self, order: Order) -> list[Effect]:
@@ -597,7 +603,8 @@ class Taker:
         negotiation.fruitless = 0 if negotiation.filled else negotiation.fruitless + 1
         broken = order.terms.time_in_force is TimeInForce.FOK and order.filled
         more = negotiation.filled and (negotiation.more or broken)
-        again = (negotiation.refused or more) and negotiation.held and not order.cancel_requested
+        ends = order.cancel_requested or (negotiation.late and negotiation.all_or_none)
+        again = (negotiation.refused or more) and negotiation.held and not ends
         if again and negotiation.fruitless < limits.ROUNDS and negotiation.round < limits.ROUNDS_MAX:
             peers = self._market.roster.trading()
             if peers:

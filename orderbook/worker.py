@@ -25,7 +25,7 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 
 from . import limits
 from .effects import Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
-from .entry import NewOrder
+from .entry import Amendment, NewOrder
 from .errors import (
     InvalidFieldError,
     JournalError,
@@ -50,6 +50,7 @@ from .signing.identity import Identity
 from .signing.keyfile import kept_key, new_identity
 from .signing.keyring import Allowed
 from .signing.seals import Sealed
+from .terms import Routing
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class Worker:
             where it has none a new one, which ends with it.
         allowed: The keys that may trade here, each with the only name that it may use or None; None: any key.
         unsigned: Whether peers that do not sign may trade here too, for learning: anybody can pose as one.
+        routing: Whether orders trade with the peer's own book first, or wherever the price is best.
         signs: Whether this peer signs; where it does not it finds only peers that are ``unsigned``.
 
     Raises:
@@ -114,6 +116,7 @@ class Worker:
         instruments: Sequence[Instrument],
         *,
         policy: Policy = POLICIES["full-first"],
+        routing: Routing = Routing.LOCAL_FIRST,
         port: int = 0,
         host: str | None = None,
         journals: Path | None = None,
@@ -148,6 +151,7 @@ class Worker:
                     new_id=ids.next,
                     random=Random(secrets.randbits(64)),
                     policy=policy,
+                    routing=routing,
                     websocket=True,
                 ),
                 Gate(
@@ -214,32 +218,41 @@ class Worker:
 
     def market_of(self, order_id: str) -> Market:
         """The market that ``order_id`` was submitted to. Raises UnknownOrderError."""
-        return self._hosted_of(order_id).market
+        return self.hosted_of(order_id).market
 
-    def _hosted_of(self, order_id: str) -> HostedMarket:
+    def hosted_of(self, order_id: str) -> HostedMarket:
+        """As :meth:`market_of`."""
         for hosted in self.markets.values():
             if hosted.market.ledger.knows(order_id):
                 return hosted
         raise UnknownOrderError(f"no order {order_id[: limits.NAME_LENGTH]!r} at {self.name}")
 
     async def submit(self, market: object, new: NewOrder) -> Order:
-        """Submit a limit order; returns when its way through the network is over for now.
+        """Submit an order; returns when its way through the network is over for now.
 
         Raises:
             OrderBookError: It was refused; nothing has changed.
         """
         return await self._hosted(market).submit(new)
 
+    async def amend(self, order_id: str, change: Amendment) -> Order:
+        """Change an order; returns as :meth:`submit`.
+
+        Raises:
+            OrderBookError: It was refused; nothing has changed.
+        """
+        return await self.hosted_of(order_id).amend(order_id, change)
+
     async def cancel(self, order_id: str) -> Order:
         """Take an order back. Raises UnknownOrderError, OrderClosedError."""
-        return await self._hosted_of(order_id).cancel(order_id)
+        return await self.hosted_of(order_id).cancel(order_id)
 
     async def trades_of_order(self, order_id: str) -> Sequence[Trade]:
         """The newest :data:`limits.ORDER_TRADES` of an order, in order of execution.
 
         Raises UnknownOrderError, JournalError.
         """
-        return await self._hosted_of(order_id).trades_of_order(order_id)
+        return await self.hosted_of(order_id).trades_of_order(order_id)
 
     async def trades(self, market: object, after: int, limit: int) -> tuple[Sequence[Trade], int | None]:
         """One page of trades in order of execution.
@@ -415,11 +428,28 @@ class HostedMarket:
         if self.journal.trouble is not None:
             raise JournalError(f"no new orders: {self.journal.trouble}")
         order, effects = self.negotiator.submit(new)
-        settled = asyncio.get_running_loop().create_future()
-        self._settling.setdefault(order.id, []).append(settled)
+        settled = self._settles(order.id)
         self._after_step(effects)
         await settled
         return order
+
+    async def amend(self, order_id: str, change: Amendment) -> Order:
+        """Returns as :meth:`submit`. An order that is on its way just now is changed when that is over."""
+        if self.journal.trouble is not None:
+            raise JournalError(f"no changes: {self.journal.trouble}")
+        while self.negotiator.is_under_way(order_id):
+            await self._settles(order_id)
+        order, effects = self.negotiator.amend(order_id, change)
+        settled = self._settles(order.id)
+        self._after_step(effects)
+        await settled
+        return order
+
+    def _settles(self, order_id: str) -> asyncio.Future[None]:
+        """Done when the order's way through the network is over for now, and that is durable."""
+        settled = asyncio.get_running_loop().create_future()
+        self._settling.setdefault(order_id, []).append(settled)
+        return settled
 
     async def cancel(self, order_id: str) -> Order:
         """Returns when the cancellation is durable."""

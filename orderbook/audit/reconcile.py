@@ -137,7 +137,7 @@ class _Order(NamedTuple):
     """An order with its amounts as numbers."""
 
     record: OrderRecord
-    price: Decimal
+    price: Decimal | None
     quantity: Decimal
     filled: Decimal
     open: Decimal
@@ -207,13 +207,14 @@ class _Check:
     def _order(self, peer: str, record: OrderRecord) -> _Order | None:
         self._report.checked["well_formed"] += 1
         try:
-            amounts = [_number(getattr(record, name)) for name in _Order._fields[1:]]
-            order = _Order(record, *amounts)
+            amounts = [_number(getattr(record, name)) for name in _Order._fields[2:]]
+            order = _Order(record, None if record.price is None else _number(record.price), *amounts)
         except ValueError as error:
             self._find("well_formed", peer, f"order {record.id}", str(error))
             return None
-        if record.side not in ("buy", "sell") or order.price <= 0 or order.quantity <= 0:
-            text = f"{record.side} {record.quantity} at {record.price} is no limit order"
+        priced = record.type == "market" if order.price is None else order.price > 0
+        if record.side not in ("buy", "sell") or not priced or order.quantity <= 0:
+            text = f"{record.side} {record.quantity} at {record.price} is no {record.type} order"
             self._find("well_formed", peer, f"order {record.id}", text)
             return None
         return order
@@ -351,6 +352,8 @@ class _Check:
         if maker.record.side == taker.record.side:
             self._find("limits", peer, subject, f"both orders {maker.record.side}")
         for order in (maker, taker):
+            if order.price is None or order.record.amended:
+                continue  # it takes any price, or had another one at the time
             outside = trade.price > order.price if order.record.side == "buy" else trade.price < order.price
             if outside:
                 text = (
@@ -359,7 +362,7 @@ class _Check:
                 )
                 self._find("limits", peer, subject, text)
         self._report.checked["maker_price"] += 1
-        if trade.price != maker.price:
+        if trade.price != maker.price and not maker.record.amended:
             text = f"{record.price} is not the maker's price {maker.record.price}"
             self._find("maker_price", peer, subject, text)
         self._report.checked["no_self_trade"] += 1
@@ -439,8 +442,9 @@ class _Best(NamedTuple):
     def of(cls, peer: str, orders: Iterable[_Order]) -> _Best:
         in_the_market = (order for order in orders if order.record.status != "untriggered")
         open_orders = [order for order in in_the_market if order.open > 0]
-        bids = [order.price for order in open_orders if order.record.side == "buy"]
-        asks = [order.price for order in open_orders if order.record.side == "sell"]
+        priced = [(order.record.side, order.price) for order in open_orders if order.price is not None]
+        bids = [price for side, price in priced if side == "buy"]
+        asks = [price for side, price in priced if side == "sell"]
         return cls(peer, max(bids, default=None), min(asks, default=None))
 
 

@@ -19,7 +19,7 @@ import msgspec
 from ..client import Client, PeerFailedError, RefusedError
 from ..errors import InvalidFieldError
 from ..flow.files import FlowError
-from .views import printable
+from .views import make_console, plain, printable
 
 DEFAULT_API = "http://127.0.0.1:8081"
 
@@ -29,7 +29,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 HINTS = {
     "busy": "try again in a moment, or another peer (--api)",
     "duplicate_order": "use a new --client-order-id, or none",
-    "order_closed": "there is nothing left to cancel",
+    "order_closed": "there is nothing left to cancel or to change",
+    "price_reserved": "try again when its reservations have ended, in a few seconds",
+    "under_way": "try again in a moment",
     "unknown_market": "name one of them with --market",
     "unknown_order": "an order is known to the peer that took it: is this the right --api?",
 }
@@ -74,6 +76,15 @@ def api_option(*, multiple: bool = False) -> Callable[[Command], Command]:
         help="Client API of a peer" + ("; once for each peer." if multiple else "."),
     )
 
+
+ROWS = 100
+"""Rows of a list unless asked otherwise."""
+ROWS_MAX = 10_000
+
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, ROWS_MAX), default=ROWS, show_default=True, help="Rows at the most."
+)
+after_option = click.option("--after", metavar="CURSOR", help="Go on after the page that ended with this.")
 
 market_option = click.option(
     "--market", metavar="NAME", help="Such as BTC-USD; may be left out where the peer has only one."
@@ -186,3 +197,9 @@ def log_to_stderr(verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+
+
+def tell_of_more(cursor: object) -> None:
+    if cursor is not None:
+        text = f"there is more: --after {cursor}, or a larger --limit"
+        make_console(stderr=True).print(plain(text))

@@ -79,19 +79,40 @@ def orders_table(orders: Sequence[OrderRecord]) -> RenderableType:
     """Orders, one a row."""
     if not orders:
         return Text("no orders")
-    table = _table("time", "id", "market", "side", *_AMOUNTS, "status", "owner", right=_AMOUNTS)
+    table = _table("time", "id", "market", "side", "kind", *_AMOUNTS, "status", "owner", right=_AMOUNTS)
     for order in orders:
-        amounts = (plain(getattr(order, name)) for name in _AMOUNTS)
+        amounts = (plain(getattr(order, name) or "any") for name in _AMOUNTS)
         table.add_row(
             time_text(order.time),
             plain(order.id),
             plain(order.market),
             side_text(order.side),
+            plain(order_kind(order)),
             *amounts,
-            plain(order.status),
+            plain(order_status(order)),
             plain(order.owner),
         )
     return table
+
+
+def order_kind(order: OrderRecord) -> str:
+    """What an order is, in a few words: ``"gtc"``, ``"ioc market, stop 77000.00"``."""
+    words = [order.time_in_force if order.type == "limit" else f"{order.time_in_force} {order.type}"]
+    if order.expires_ms is not None:
+        words[0] += f" until {time_text(order.expires_ms)}"
+    if order.post_only is not None:
+        words.append("post-only")
+    if order.stop_price is not None:
+        words.append(f"stop {order.stop_price}")
+    if order.display is not None:
+        words.append(f"shows {order.display}")
+    return ", ".join(words)
+
+
+def order_status(order: OrderRecord) -> str:
+    """The status of an order, why it is cancelled, and what is in doubt."""
+    status = order.status if order.reason is None else f"{order.status}: {order.reason}"
+    return status if order.in_doubt == "0" else f"{status}, {order.in_doubt} in doubt"
 
 
 def trades_table(trades: Sequence[TradeRecord]) -> RenderableType:

@@ -4,7 +4,7 @@
     lane 1  ──▶ row, row ──────▶ peer B         each lane has one request in flight at a time
     …
 
-A client API has no amending yet: a ``change`` is replayed as a cancel, and where that came in time, a new
+A ``change`` is replayed as a cancel, and where that came in time, a new
 order of the row's price and quantity.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from grenache_py.aio import Link
 from orderbook.api import Api
+from orderbook.client import Client, Placed, RefusedError
 from orderbook.entry import NewOrder
 from orderbook.errors import UnknownMarketError
 from orderbook.model import Instrument, Order, OrderStatus
@@ -156,7 +158,58 @@ async def test_the_client_api(start_worker: Callable[..., Any]) -> None:
         assert (health["peer"], health["markets"][MARKET]["trades"]) == ("alice", 1)
 
 
+async def test_orders_of_every_kind_through_the_client_api(start_worker: Callable[..., Any]) -> None:
+    alice = await start_worker("alice")
+    bob = await start_worker("bob")
+    await meet(alice, bob)
+    await submit(bob, "sell", "100", "2")
+    await submit(alice, "sell", "101", "2")
+    async with Api(alice) as api, Client(api.url) as client:
+
+        async def place(
+            side: str, price: str | None, quantity: str, owner: str = "bea", **more: Any
+        ) -> Placed:
+            return await client.submit(MARKET, side, quantity, price, owner, **more)
+
+        killed = await place("buy", "101", "5", time_in_force="fok")
+        assert (killed.order.status, killed.order.reason, killed.trades) == ("cancelled", "unfillable", [])
+        filled = await place("buy", "101", "3", time_in_force="fok")
+        assert filled.order.status == "filled"
+        assert sorted((trade.maker_peer, trade.quantity) for trade in filled.trades) == [
+            ("alice", "1"),
+            ("bob", "2"),
+        ]
+        with pytest.raises(RefusedError) as caught:
+            await place("buy", "101", "1", post_only="reject")
+        assert caught.value.code == "post_only_crosses"
+        posted = await place("buy", "200", "1", post_only="slide")
+        assert (posted.order.price, posted.order.post_only) == ("100.99", "slide")
+        stop = await place("buy", None, "1", "sue", stop_price="300")
+        assert (stop.order.status, stop.order.type, stop.order.price) == ("untriggered", "market", None)
+        iceberg = await place("sell", "300", "5", "ivy", display="2")
+        assert (iceberg.order.open, iceberg.order.display) == ("5", "2")
+        assert (await client.book(MARKET)).asks == [("101.00", "1"), ("300.00", "2")]
+        expires_ms = time.time_ns() // 1_000_000 + 200
+        late = await place("buy", "1", "1", time_in_force="gtd", expires_ms=expires_ms)
+        assert late.order.expires_ms == expires_ms
+
+        moved = await client.amend(posted.order.id, price="50", quantity="3")
+        assert (moved.order.price, moved.order.quantity, moved.order.amended) == ("50.00", "3", True)
+        with pytest.raises(RefusedError, match="filled already"):
+            await client.amend(filled.order.id, quantity="1")
+        with pytest.raises(RefusedError) as caught:
+            await client.amend(posted.order.id)
+        assert caught.value.field == "price"
+
+        order = alice.market(MARKET).ledger.order(late.order.id)
+        await until(lambda: order.reason == "expired", what="the order to expire")
+
+
 WRONG = [
+    ({"time_in_force": "gtd"}, "expires_ms", "milliseconds"),
+    ({"time_in_force": "day"}, "time_in_force", '"gtc", "gtd", "ioc" or "fok"'),
+    ({"post_only": "yes"}, "post_only", '"reject" or "slide"'),
+    ({"time_in_force": "ioc", "display": "1"}, "display", "can rest"),
     ({"price": 78318.0}, "price", "decimal string"),
     ({"price": "78318.001"}, "price", "multiple of 0.01"),
     ({"quantity": "0"}, "quantity", "more than zero"),

@@ -108,6 +108,7 @@ class FakePeer:
                 web.post("/orders", self._submit),
                 web.get("/orders", self._orders),
                 web.get("/orders/{id}", self._order),
+                web.patch("/orders/{id}", self._amend),
                 web.delete("/orders/{id}", self._cancel),
                 web.get("/trades", self._trades),
                 web.get("/book/{market}", self._book),
@@ -159,6 +160,11 @@ class FakePeer:
             fields = {"client_order_id": None, **fields, "open": fields["quantity"]}
             self.orders[id] = order_record(id, **fields)
         return web.json_response({"order": self.orders[id], "trades": []}, status=201)
+
+    async def _amend(self, request: web.Request) -> web.Response:
+        order = self.orders[request.match_info["id"]]
+        order.update(await request.json(), amended=True)
+        return web.json_response({"order": order, "trades": []})
 
     async def _cancel(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]

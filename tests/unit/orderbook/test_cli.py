@@ -84,6 +84,46 @@ def test_submit_shows_the_order_and_its_trades(fakes: Peers) -> None:
     assert "78318.00" in result.stdout
 
 
+def test_submit_says_all_that_an_order_can_be(fakes: Peers) -> None:
+    [peer] = fakes("alice")
+    options = ("--owner", "bob", "--market", "M", "--api", peer.api, "--json")
+    run("submit", "buy", "1", "10", "--fok", "--self-trade", "decrement", *options)
+    run("submit", "buy", "1", "10", "--until", "2030-01-31T18:00+00:00", "--display", "0.1", *options)
+    run("submit", "buy", "1", "10", "--post-only", *options)
+    run("submit", "buy", "1", "market", "--stop", "12", "--ioc", *options)
+    same = ("owner", "market", "side", "quantity")
+    assert [{k: v for k, v in order.items() if k not in same} for order in peer.submitted] == [
+        {"price": "10", "time_in_force": "fok", "self_trade": "decrement"},
+        {"price": "10", "time_in_force": "gtd", "expires_ms": 1896112800000, "display": "0.1"},
+        {"price": "10", "post_only": "reject"},
+        {"type": "market", "time_in_force": "ioc", "stop_price": "12"},
+    ]
+    assert run("submit", "buy", "1", "10", "--fok", "--ioc", *options).exit_code == 2
+    assert run("submit", "buy", "1", "10", "--until", "soon", *options).exit_code == 2
+
+
+def test_amend_changes_what_is_named(fakes: Peers) -> None:
+    [peer] = fakes("alice")
+    peer.orders["o1"] = order_record("o1")
+    result = run("amend", "o1", "--quantity", "3", "--api", peer.api)
+    assert result.exit_code == 0
+    assert peer.log[-1] == ("PATCH", "/orders/o1")
+    assert (peer.orders["o1"]["quantity"], peer.orders["o1"]["price"]) == ("3", "10.00")
+    assert run("amend", "o1", "--api", peer.api).exit_code == 2
+
+
+def test_a_cancelled_order_says_why_and_an_uncertain_one_how_much(fakes: Peers) -> None:
+    [peer] = fakes("alice")
+    peer.orders = {
+        "o1": order_record("o1", status="cancelled", reason="broken", time_in_force="fok"),
+        "o2": order_record("o2", in_doubt="0.5", price=None, type="market", time_in_force="ioc"),
+    }
+    text = run("orders", "--market", "BTC-USD", "--api", peer.api).stdout
+    assert "cancelled: broken" in text
+    assert "open, 0.5 in doubt" in text
+    assert "ioc market" in text
+
+
 def test_submit_for_programs(fakes: Peers) -> None:
     [peer] = fakes("alice")
     options = ("--owner", "bob", "--market", "ETH-USD", "--client-order-id", "c-1", "--json")

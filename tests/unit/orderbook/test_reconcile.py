@@ -378,7 +378,7 @@ def local_market(rows: int, seed: int) -> Snapshot:
                 negotiator.cancel(placed[row.id])
     best = {"best_bid": market.book.best(Side.BUY), "best_ask": market.book.best(Side.SELL)}
     peer = Peer(
-        orders={id: order_view(market, market.ledger.order(id)) for id in placed.values()},
+        orders={id: order_view(market, market.ledger.order(id), 0) for id in placed.values()},
         trades=[msgspec.to_builtins(market.record(trade)) for trade in market.ledger.trades(0, 10**6)],
         health={**QUIET, **{name: market.instrument.price_text(price or 0) for name, price in best.items()}},
     )
