@@ -80,12 +80,10 @@ def hint(error: GrenacheError) -> str:
         return "is its service running, and announced on this Grape's network?"
     if isinstance(error, GrapeUnreachableError):
         return "start a Grape with `grape-py`, or name another one: --grape URL, or GRENACHE_GRAPE"
+    if isinstance(error, GrapeReplyError) and error.kind == "put" and error.text == "All queries failed":
+        return "the other Grapes refused it, or are away; Node's keep no signed values"
     if isinstance(error, GrapeReplyError) and error.text in RENEWABLE:
         return "this Grape knows no other that would keep it: let it join one, grape-py --bn HOST:PORT"
-    if isinstance(error, GrapeReplyError) and "verification not supported" in error.text:
-        return (
-            "the Grapes that it asked, Node's, keep no signed values: ask a Python Grape that knows another"
-        )
     if isinstance(error, GrapeReplyError) and error.status in (301, 302):
         return "another version was stored: get it, then put with --cas its seq, and --seq above it"
     if isinstance(error, StatusError) and error.busy:
