@@ -20,6 +20,7 @@ from ..dht.identity import id_fits, make_id
 from ..dht.node import DhtNode
 from ..dht.settings import DhtSettings
 from ..dht.udp import UdpSocket, parse_address, resolve
+from ..transports import descriptors
 from ..transports.http1 import HttpServer
 from . import state as state_file
 from .api import PAYLOAD_BYTES_MAX, Api, address_text
@@ -33,6 +34,8 @@ _RESOLVE_S = 15.0
 _DRAIN_S = 1.0
 # How long a request may take to arrive, and its reply to be taken.
 _REQUEST_TIMEOUT_S = 10.0
+# Or half of the files that the process may open: the state must still be saved, and names be resolved.
+_CONNECTIONS_MAX = 10_000
 # A crash loses what was learned since the state was saved the last time.
 _SAVE_S = 60.0
 
@@ -212,6 +215,7 @@ class Grape:
                 Api(node, dht_port, loop.time, lambda: len(server.connections)).handle,
                 max_body=self._max_payload_size,
                 request_timeout_s=_REQUEST_TIMEOUT_S,
+                max_connections=min(_CONNECTIONS_MAX, descriptors.limit() // 2),
                 on_too_large=(413, b"ERR_GRAPE_PAYLOAD_SIZE"),
                 on_handler_error=(500, b"ERR_GRAPE_GENERIC"),
             )

@@ -8,6 +8,7 @@ import signal
 import click
 
 from .. import __version__
+from ..transports import descriptors
 from .aio import Grape
 from .grape import new_event_loop
 
@@ -149,6 +150,7 @@ def main(
 
     Node Grapes and Python Grapes form one network. Stop it with Ctrl-C or SIGTERM.
     """
+    descriptors.raise_limit()
     try:
         grape = Grape(
             dht_port,

@@ -15,6 +15,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from ssl import SSLContext
 from types import MappingProxyType
 from typing import Any, cast
@@ -35,6 +36,8 @@ PIPELINED_MAX = 64
 CORK_BYTES_MAX = 64 * 1024
 # A body that is too large is read on, unkept, so that the connection stays usable as with Node; up to here.
 DISCARDED_BYTES_MAX = 1024 * 1024
+# Of the oldest connections, so many are looked at for one that can make room: a flood must not cost more.
+_LOOKED_AT_FOR_ROOM = 100
 # After an error reply the rest of the input is thrown away this long, for a reset would destroy the reply.
 LINGER_S = 2.0
 
@@ -150,7 +153,9 @@ class HttpServer:
     ``handle`` is called on the loop and must not block; what it raises is logged and answered with
     ``on_handler_error``. A body of more than ``max_body`` bytes is answered with ``on_too_large`` as soon as
     that many have arrived. ``keep_alive_s`` is how long an idle connection stays open; ``request_timeout_s``
-    how long a request may take to arrive, and a reply to be taken off our hands.
+    how long a request may take to arrive, and a reply to be taken off our hands. When there are
+    ``max_connections``, a new one takes the place of the oldest that has no request in hand, so that who
+    keeps connections open for nothing does not shut out the others; without such a one it is closed.
 
     A request for another protocol (RFC 9110 section 7.8) is shown to ``upgrade``: the protocol that it
     returns gets the connection, beginning with the head of that very request, and is no longer ours to count
@@ -177,7 +182,8 @@ class HttpServer:
         self.on_too_large = on_too_large
         self.on_handler_error = on_handler_error
         self.max_connections = max_connections
-        self.connections: set[_Connection] = set()
+        #: in the order they were made
+        self.connections: dict[_Connection, None] = {}
         self.draining = False
         #: the loop's time at the last tick; limits count from it, so they are up to one tick generous
         self.now = 0.0
@@ -242,8 +248,21 @@ class HttpServer:
             self._timer.cancel()
             self._timer = None
 
+    def admit(self, conn: _Connection) -> bool:
+        """Whether there is room for a new connection; if need be it is made."""
+        self.connections[conn] = None
+        if self.draining:
+            return False
+        if len(self.connections) <= self.max_connections:
+            return True
+        for other in islice(self.connections, _LOOKED_AT_FOR_ROOM):
+            if not other.busy and other is not conn:
+                other.abort()
+                return True
+        return False
+
     def gone(self, conn: _Connection) -> None:
-        self.connections.discard(conn)
+        self.connections.pop(conn, None)
         if self._all_gone is not None and not self.connections:
             self._all_gone.set()
 
@@ -377,8 +396,7 @@ class _Connection(asyncio.Protocol):
                 name[1],
             )
         self.ssl_object = transport.get_extra_info("ssl_object")
-        self.server.connections.add(self)
-        if len(self.server.connections) > self.server.max_connections or self.server.draining:
+        if not self.server.admit(self):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -688,6 +706,11 @@ class _Connection(asyncio.Protocol):
             limit = self.server.keep_alive_s if self._served else self.server.request_timeout_s
             if waited > limit:
                 self._transport.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in hand, its reply is still to be taken, or the end has come."""
+        return bool(self._in_flight or self._waiting or self._write_blocked or self._transport.is_closing())
 
     def drain(self) -> None:
         if self._in_flight or self._waiting:

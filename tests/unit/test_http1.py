@@ -411,15 +411,34 @@ async def test_a_client_that_does_not_read_is_dropped() -> None:
         sock.close()
 
 
-async def test_connections_are_bounded() -> None:
-    async with serving(echo, max_connections=1) as server:
+async def test_connections_are_bounded_and_idle_ones_make_room() -> None:
+    waiting: list[Exchange] = []
+    async with serving(waiting.append, max_connections=2) as server:
+        idle_reader, _ = await connect(server)
+        reader, writer = await connect(server)
+        writer.write(POST)
+        await until(lambda: len(waiting) == 1)
+        new_reader, new_writer = await connect(server)
+        assert await idle_reader.read() == b""
+        new_writer.write(POST)
+        await until(lambda: len(waiting) == 2)
+        # Both have a request in hand now: who comes is closed.
+        late_reader, _ = await connect(server)
+        assert await late_reader.read() == b""
+        for each, each_reader in zip(waiting, (reader, new_reader), strict=True):
+            each.reply(200, b"done")
+            assert (await read_reply(each_reader))[0] == 200
+        assert len(server.connections) == 2
+
+
+async def test_a_crowd_of_silent_connections_shuts_nobody_out() -> None:
+    async with serving(echo, max_connections=20) as server:
+        crowd = [await connect(server) for _ in range(100)]
+        await until(lambda: len(server.connections) <= 20)
         reader, writer = await connect(server)
         writer.write(POST)
         assert (await read_reply(reader))[0] == 200
-        other_reader, _ = await connect(server)
-        assert await other_reader.read() == b""
-        writer.write(POST)
-        assert (await read_reply(reader))[0] == 200
+        assert len(crowd) == 100
 
 
 async def test_close_drains_what_is_in_hand() -> None:
