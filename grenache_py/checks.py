@@ -103,6 +103,8 @@ def check_bootstrap(bootstrap: Sequence[str], grape: str | Sequence[str]) -> lis
 
 def check_seconds(seconds: float, field: str = "timeout") -> float:
     """A time: a finite number of seconds greater than 0."""
+    if type(seconds) is float and 0 < seconds < math.inf:
+        return seconds  # as nearly always
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise ArgumentError(field, f"must be a number of seconds, not {seconds!r}")
     if not math.isfinite(seconds) or seconds <= 0:

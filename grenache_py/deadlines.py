@@ -14,4 +14,5 @@ def ends_at(timeout: float) -> float:
 
 def left_s(ends: float) -> float:
     """The seconds that are left until then; always a little."""
-    return max(ends - time.monotonic(), 0.001)
+    left = ends - time.monotonic()
+    return left if left > 0.001 else 0.001

@@ -57,7 +57,7 @@ def rids(prefix: str) -> Iterator[str]:
     """Ids for requests, unlike each other; with the first 24 characters of a random UUID as ``prefix`` they
     have the shape that Node sends. Thread-safe.
     """
-    return map((prefix + "{:012x}").format, count())
+    return map((prefix + "%012d").__mod__, count())
 
 
 def encode_request(

@@ -102,7 +102,9 @@ class Client:
         ends = ends_at(timeout)
         attempts = Attempts(retry, idempotent)
         while True:
-            destination = self._chooser.choose(await self._destinations(key, ends), attempts.tried)
+            known = self._link.known(check_name(key, "key"))
+            destinations = known or await self._link.lookup(key, timeout=left_s(ends))
+            destination = self._chooser.choose(destinations, attempts.tried)
             try:
                 limit_s = left_s(ends) / attempts.left
                 result = await self._attempt(destination, key, payload, limit_s, compress, headers)
@@ -169,19 +171,28 @@ class Client:
         chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
         limit_s = left_s(ends)
 
-        async def one(destination: str) -> MapResult:
+        # What concerns the call as a whole is an exception in the place of a result.
+        outcomes: asyncio.Queue[MapResult | Exception] = asyncio.Queue()
+
+        async def one(destination: str) -> None:
             started = time.monotonic()
             result, failure = None, None
             try:
                 result = await self._call(destination, key, encoded, limit_s, compress, headers)
             except PeerError as error:
                 failure = error
-            return MapResult(destination, result, failure, time.monotonic() - started)
+            except Exception as error:
+                outcomes.put_nowait(error)
+                return
+            outcomes.put_nowait(MapResult(destination, result, failure, time.monotonic() - started))
 
         tasks = [asyncio.ensure_future(one(destination)) for destination in chosen]
         try:
-            for next_one in asyncio.as_completed(tasks):
-                yield await next_one
+            for _ in tasks:
+                outcome = await outcomes.get()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
         finally:
             for task in tasks:
                 task.cancel()

@@ -115,15 +115,13 @@ class ReplyingServer(Protocol):
 class Handler:
     """What a request handler replies with; safe to use from any thread, also after the handler returned."""
 
-    __slots__ = ("_ends", "_exchange", "_gzipped", "_loop", "_observers", "_rid", "_server", "_thread_id")
+    __slots__ = ("_ends", "_exchange", "_gzipped", "_observers", "_rid", "_server")
 
     def __init__(self, server: ReplyingServer, exchange: Any, request: Request):
         self._server = server
         self._exchange = exchange
         self._rid = request.rid
         self._gzipped = request.gzipped
-        self._loop = server.loop
-        self._thread_id = server.thread_id
         self._ends: float | None = None
         self._observers: list[Callable[[str | None], object]] | None = None
 
@@ -222,11 +220,11 @@ class Handler:
                 log.exception("an observer of a request raised")
 
     def _send(self, status: int, body: bytes) -> None:
-        if threading.get_ident() == self._thread_id:
+        if threading.get_ident() == self._server.thread_id:
             self._server.deliver(self, self._exchange, status, body)
             return
         try:
-            self._loop.call_soon_threadsafe(self._server.deliver, self, self._exchange, status, body)
+            self._server.loop.call_soon_threadsafe(self._server.deliver, self, self._exchange, status, body)
         except RuntimeError:
             log.debug("a reply came after the service had stopped")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import sys
@@ -21,14 +22,17 @@ class TimedSocket:
     With a limit of Python's own it would be two, and that is the one for TLS and for Windows.
     """
 
-    __slots__ = ("_by_kernel", "_limit_s", "sock")
+    __slots__ = ("_by_kernel", "_events", "_limit_s", "sock")
 
     def __init__(self, sock: socket.socket):
         self.sock = sock
         self._by_kernel = type(sock) is socket.socket and sys.platform != "win32"
         self._limit_s = 0.0
+        self._events = None
         if self._by_kernel:
             sock.settimeout(None)
+            self._events = select.poll()
+            self._events.register(sock, select.POLLIN)
 
     def send(self, data: bytes, ends: float) -> None:
         """Send all of it. How much has left is not known when this raises."""
@@ -49,15 +53,7 @@ class TimedSocket:
 
     def is_idle(self) -> bool:
         """Whether it is open, and nothing has come."""
-        if self._by_kernel:
-            try:
-                self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return True
-            except OSError:
-                pass
-            return False
-        return not wait_for_read(self.sock, 0)
+        return not (wait_for_read(self.sock, 0) if self._events is None else self._events.poll(0))
 
     def _limit(self, ends: float) -> None:
         left_s = ends - time.monotonic()
@@ -67,7 +63,7 @@ class TimedSocket:
             return
         self._limit_s = left_s
         if self._by_kernel:
-            timeval = struct.pack("ll", int(left_s), int(left_s % 1 * 1e6) + 1)
+            timeval = struct.pack("ll", *divmod(int(left_s * 1e6) + 1, 1_000_000))
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         else:

@@ -126,15 +126,6 @@ class _Line:
         channel.on_message = self._receive
         channel.on_end = self._fail
 
-    def send(self, rid: str, request: bytes, ends: float, timeout_s: float) -> asyncio.Future[Any]:
-        """Send a request; the future has its result, or the error in its place."""
-        channel = self.channel
-        waiting: asyncio.Future[Any] = channel.loop.create_future()
-        calls = self.calls
-        calls[rid] = (waiting, ends, timeout_s)
-        channel.send(request, alone=len(calls) == 1)
-        return waiting
-
     def _receive(self, opcode: int, content: bytes) -> None:
         answer = decode_answer(content)
         if answer is None:
@@ -214,25 +205,27 @@ class WsClient:
         request = encode_call(rid, key, payload)
         if self._closed:
             raise ClosedError("stopped before the call")
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + timeout_s
         line = self._best(destination)
         if line is None or line.channel.full:
-            return self._call_late(destination, line, rid, request, ends, timeout_s)
-        return self._send(line, rid, request, ends, timeout_s)
+            return self._call_late(destination, line, rid, request, timeout_s)
+        return self._send(line, rid, request, line.channel.loop.time() + timeout_s, timeout_s)
 
     async def _call_late(
-        self, destination: str, line: _Line | None, rid: str, request: bytes, ends: float, timeout_s: float
+        self, destination: str, line: _Line | None, rid: str, request: bytes, timeout_s: float
     ) -> Any:
+        ends = asyncio.get_running_loop().time() + timeout_s
         line = await self._another(destination, line, ends)
         return await self._send(line, rid, request, ends, timeout_s)
 
     def _send(
         self, line: _Line, rid: str, request: bytes, ends: float, timeout_s: float
     ) -> asyncio.Future[Any]:
-        waiting = line.send(rid, request, ends, timeout_s)
+        channel, calls = line.channel, line.calls
+        waiting: asyncio.Future[Any] = channel.loop.create_future()
+        calls[rid] = (waiting, ends, timeout_s)
+        channel.send(request, alone=len(calls) == 1)
         if self._ticking is None:
-            self._ticking = line.channel.loop.call_later(_TICK_S, self._tick)
+            self._ticking = channel.loop.call_later(_TICK_S, self._tick)
         return waiting
 
     def _best(self, destination: str) -> _Line | None:

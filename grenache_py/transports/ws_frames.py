@@ -154,13 +154,13 @@ def _message(opcode: int, payload: bytes) -> tuple[int, bytes]:
 def encode_frame(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
     """One whole message as a frame. A client gives a ``mask`` of 4 random bytes (RFC 6455 section 5.3)."""
     size = len(payload)
-    masked = 0 if mask is None else 0x80
+    start = 0x8000 | opcode << 8 | (0 if mask is None else 0x80)
     if size < 126:
-        head = bytes((0x80 | opcode, masked | size))
+        head = (start | size).to_bytes(2, "big")
     elif size < 0x10000:
-        head = bytes((0x80 | opcode, masked | 126, size >> 8, size & 0xFF))
+        head = ((start | 126) << 16 | size).to_bytes(4, "big")
     else:
-        head = bytes((0x80 | opcode, masked | 127)) + size.to_bytes(8, "big")
+        head = ((start | 127) << 64 | size).to_bytes(10, "big")
     if mask is None:
         return head + payload
     repeated = (mask * (size // 4 + 1))[:size]

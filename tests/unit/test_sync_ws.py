@@ -6,10 +6,12 @@ import json
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
 from grenache_py import errors, limits
+from grenache_py.transports.sync_socket import TimedSocket
 from tests.harness import eventually
 from tests.unit.test_peer import echo
 from tests.unit.test_ws_client import hold, read_call, replies, says
@@ -142,3 +144,19 @@ def test_a_reply_right_behind_the_handshake_is_nobodys(sync_ws):
 
     with RawPeer(serve) as peer:
         assert sync_ws.client().request_to(peer.destination, "k", 1) == "mine"
+
+
+def test_limits_of_all_sizes_are_taken_by_the_kernel():
+    one, other = socket.socketpair()
+    with one, other:
+        timed = TimedSocket(one)
+        for seconds in (1e-7, 0.001, 0.9999999, 1.0, 1.9999995, 10.0, 86400.0):
+            timed.send(b"x", time.monotonic() + seconds + 0.5)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            timed.receive(1, started + 0.05)
+        assert 0.04 < time.monotonic() - started < 0.5
+        assert timed.is_idle()
+        other.send(b"y")
+        eventually(lambda: not timed.is_idle())
+        assert timed.receive(1, time.monotonic() + 1) == b"y"
