@@ -15,6 +15,8 @@ from .status import ExitStatus
 from .terminal import Stop, as_json, json_option, milliseconds, run
 
 BAR_COLUMNS = 48
+BUSY = 0.85
+"""The share of a processor from which on the figures say something about this process, too."""
 
 
 @click.command(short_help="Put peers under load and measure them.")
@@ -131,6 +133,10 @@ def report(load: Load) -> list[str]:
         lines += _rows("latency", load.latency)
     else:
         lines += _rows("from due", load.latency) + _rows("from sent", load.service)
+    if load.cpu_share > BUSY:
+        lines.append(
+            f"note      this process was busy {load.cpu_share:.0%} of the time: it measured itself as well"
+        )
     return lines
 
 

@@ -36,6 +36,7 @@ class Load:
         count: int | None,
         rate: float | None,
         clock: Callable[[], float] = time.perf_counter,
+        cpu_clock: Callable[[], float] = time.process_time,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ):
         self._call = call
@@ -44,6 +45,7 @@ class Load:
         self._count = count
         self.rate = rate
         self._clock = clock
+        self._cpu_clock = cpu_clock
         self._sleep = sleep
         self._begun = 0
         self._started = 0.0
@@ -59,15 +61,20 @@ class Load:
         self.statuses: Counter[ExitStatus] = Counter()
         self.never_begun = 0
         self.elapsed_s = 0.0
+        #: processor time of this process, as a share of ``elapsed_s``
+        self.cpu_share = 0.0
 
     async def run(self) -> None:
         """Until all is done or this is cancelled; what was measured until then stands."""
         self._started = self._clock()
+        cpu_started = self._cpu_clock()
         workers = [asyncio.ensure_future(self._work()) for _ in range(self.concurrency)]
         try:
             await asyncio.gather(*workers)
         finally:
             self.elapsed_s = self._clock() - self._started
+            if self.elapsed_s:
+                self.cpu_share = (self._cpu_clock() - cpu_started) / self.elapsed_s
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
@@ -140,6 +147,7 @@ class Load:
             "answered": self.answered,
             "errors": dict(self.errors),
             "never_begun": self.never_begun,
+            "cpu_share": round(self.cpu_share, 3),
             "latency": summary(self.latency),
             "service_time": summary(self.service) if self.rate is not None else None,
         }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from grenache_py import limits
+from grenache_py.commands.bench import report
 from grenache_py.commands.load import Load
 from grenache_py.commands.status import ExitStatus
 from grenache_py.errors import ConnectError, LookupEmptyError, RemoteError, RequestTimeout
@@ -108,6 +109,15 @@ def test_what_was_due_and_never_began_counts_with_the_time_it_has_waited():
     # Call n of this queue would begin n seconds in and is due at n/10.
     assert load.latency.quantile(0.5) > 4
     assert load.service.maximum_s == pytest.approx(1.0)
+
+
+def test_its_own_part_in_the_figures_is_told():
+    spent = iter([1.0, 10.0])
+    load = measured(taking(0.1), cpu_clock=lambda: next(spent), count=100)
+    assert load.cpu_share == pytest.approx(0.9)
+    assert any("busy 90% of the time" in line for line in report(load))
+    spent = iter([1.0, 2.0])
+    assert not any("busy" in line for line in report(measured(taking(0.1), cpu_clock=lambda: next(spent))))
 
 
 def test_interrupted_it_tells_what_it_has():
