@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import socket
 import threading
@@ -15,6 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from weakref import WeakSet
 
 from . import limits
 from .checks import (
@@ -114,17 +116,27 @@ class Link:
         self._tries = check_count(tries, "tries")
         self._cache = LookupCache(time.monotonic, check_seconds(cache_age, "cache_age"))
         self._http = HttpClient(limits.GRAPE_REPLY_BYTES_MAX)
-        self._in_flight: dict[bytes, Future[Any]] = {}
-        self._announcing: dict[tuple[str, int], _Announcement] = {}
-        self._announcer: threading.Thread | None = None
         self._peers: set[Stoppable] = set()
         self._stopped = False
-        # Guards everything above; the announcer sleeps on it.
-        self._lock = threading.RLock()
-        self._wake = threading.Condition(self._lock)
+        self._begin()
+        _links.add(self)
         self._embedded: Grape | None = None
         if self.grape == EMBEDDED:
             self._embed(bootstrap)
+
+    def _begin(self) -> None:
+        self._in_flight: dict[bytes, Future[Any]] = {}
+        self._announcing: dict[tuple[str, int], _Announcement] = {}
+        self._announcer: threading.Thread | None = None
+        # Guards everything above, the cache, the peers; the announcer sleeps on ``_wake``.
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
+
+    @staticmethod
+    def _after_fork() -> None:
+        # Requests under way and announcements are the parent's, and so is the thread that makes them.
+        for link in list(_links):
+            link._begin()
 
     def _embed(self, bootstrap: Sequence[str]) -> None:
         from .grape import Grape
@@ -479,3 +491,9 @@ class Link:
 
     def _too_late(self, kind: str) -> GrapeUnreachableError:
         return GrapeUnreachableError(self.grape, f"{kind}: no answer within the time limit", "ERR_TIMEOUT")
+
+
+_links: WeakSet[Link] = WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Link._after_fork)

@@ -38,7 +38,12 @@ def load_sec(folder: FilePath) -> Sec:
     return Sec(context, AclFile(here / "acl.json"))
 
 
-def load_client_context(folder: FilePath) -> SSLContext:
-    """To call such twins: from ``client-crt.pem``, ``client-key.pem`` and ``ca-crt.pem`` in ``folder``."""
+def load_client_context(folder: FilePath, *, check_hostname: bool = True) -> SSLContext:
+    """To call such twins: from ``client-crt.pem``, ``client-key.pem`` and ``ca-crt.pem`` in ``folder``.
+
+    ``check_hostname``: the worker's certificate must name its IP address, as peers are called by that. Raises
+    OSError (``ssl.SSLError``) for bad files.
+    """
     here = Path(folder)
-    return client_context(here / "ca-crt.pem", here / "client-crt.pem", here / "client-key.pem")
+    cert, key = here / "client-crt.pem", here / "client-key.pem"
+    return client_context(here / "ca-crt.pem", cert, key, check_hostname=check_hostname)

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from ..errors import ClosedError
 
@@ -79,13 +80,17 @@ class LoopThread:
 
 class LoopUser:
     """The shared loop in the hands of one object, from ``begin`` or the first ``borrow`` until ``end``.
-    Thread-safe.
+    Thread-safe. In a process that was forked it has borrowed nothing.
     """
 
     def __init__(self) -> None:
+        self._ended = False
+        self._begin()
+        _users.add(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
-        self._ended = False
 
     @property
     def thread(self) -> LoopThread | None:
@@ -135,5 +140,14 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+_users: WeakSet[LoopUser] = WeakSet()
+
+
+def _after_fork() -> None:
+    LoopThread._after_fork()
+    for user in list(_users):
+        user._begin()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=LoopThread._after_fork)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -231,3 +231,8 @@ def test_workers_announce_every_45_seconds(flavour, grape, actions, monkeypatch)
 def test_options_that_cannot_be(flavour, grape, actions, options, field):
     with pytest.raises(errors.ArgumentError, match=field):
         flavour.make("Worker", flavour.link(grape), NAME, actions, **options)
+
+
+def test_a_worker_whose_certificate_names_no_address(sec):
+    assert load_client_context(sec).check_hostname
+    assert not load_client_context(sec, check_hostname=False).check_hostname
