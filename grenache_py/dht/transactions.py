@@ -54,14 +54,21 @@ class Transactions:
         """Send a query, or queue it when many are under way there already."""
         in_flight = self._in_flight
         count = in_flight.get(address, 0)
-        if len(self._pending) >= PENDING_MAX or self._queued >= QUEUED_MAX:
-            self._doomed.append((address, method, args, done, context))
-        elif count >= IN_FLIGHT_PER_ADDRESS:
+        if count < IN_FLIGHT_PER_ADDRESS and len(self._pending) < PENDING_MAX:
+            in_flight[address] = count + 1
+            self._transmit(address, method, args, done, context)
+        elif count and self._queued < QUEUED_MAX:
             self._queues.setdefault(address, deque()).append((address, method, args, done, context))
             self._queued += 1
         else:
-            in_flight[address] = count + 1
-            self._transmit(address, method, args, done, context)
+            self._doomed.append((address, method, args, done, context))
+
+    def give_up(self, address: Address) -> None:
+        """Nobody answers there: what waits for its turn is never sent."""
+        queue = self._queues.pop(address, None)
+        if queue is not None:
+            self._queued -= len(queue)
+            self._doomed.extend(queue)
 
     def take(self, transaction_id: Any, address: Address) -> tuple[Done, Any] | None:
         """End the query that this id and address answer; ``None`` when there is none."""

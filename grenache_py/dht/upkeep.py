@@ -135,6 +135,7 @@ class Upkeep:
         if contact is not None and now - contact.seen < QUERY_TIMEOUT_S:
             return  # it has answered other queries meanwhile: a datagram was lost
         self._walks.suspect(address, now)
+        self._transactions.give_up(address)
         # Many queries may end in silence at once; then the ping after the first of them decides.
         if address not in self._verifying and self._routing.failed(address) is not None:
             self.verify(address)

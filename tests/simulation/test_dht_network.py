@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grenache_py.dht import bounds
 from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import encode_reply, pack_address
-from grenache_py.dht.node import DhtNode
+from grenache_py.dht.node import Busy, DhtNode
 from grenache_py.dht.storing import StoreReport
 from tests.simulation.dht_network import Network
 
@@ -102,6 +102,30 @@ def test_a_look_up_does_not_wait_for_the_dead() -> None:
     assert lookup(network, nodes[1], b"nobody")[1] < 0.2  # they are known for it by now
     network.run(10.0)
     assert len(nodes[1].routing) == 8
+    network.check()
+
+
+def test_a_flood_while_most_are_dead_is_over_when_it_is_over() -> None:
+    network = Network()
+    nodes = network.grow(10)
+    announce(network, nodes[0], b"svc", 6001)
+    for number in range(4, 11):
+        network.remove(number)
+    found: list[list[bytes]] = []
+    refused = 0
+    for number in range(20_000):
+        try:
+            nodes[0].lookup(b"flood %d" % number, found.append)
+        except Busy:
+            refused += 1
+        if number % 500 == 0:
+            network.run(0.05)
+    network.run(bounds.QUERY_TIMEOUT_S + 2.0)
+    assert len(found) + refused == 20_000
+    # Nothing is left of it that a later look-up would have to wait behind.
+    assert nodes[0].queries_under_way <= 10
+    answers, took = lookup(network, nodes[0], b"svc")
+    assert (answers, took < 0.2) == ([peer(1, 6001)], True)
     network.check()
 
 

@@ -103,3 +103,17 @@ def test_what_does_not_fit_fails_later_and_in_order() -> None:
     ]
     assert wire.transactions.take_doomed() == []
     wire.transactions.check()
+
+
+def test_who_stays_silent_is_given_up_and_holds_up_nobody_else() -> None:
+    wire = Wire()
+    for number in range(bounds.IN_FLIGHT_PER_ADDRESS + bounds.QUEUED_MAX):
+        wire.transactions.query(A, b"ping", {}, wire.done, number)
+    # A full queue is for those who have too much under way; the others do not notice.
+    wire.query(B, "other")
+    assert wire.transactions.take(wire.sent[-1][0], B) == (wire.done, "other")
+    wire.transactions.give_up(A)
+    wire.transactions.give_up(B)
+    assert len(wire.transactions.take_doomed()) == bounds.QUEUED_MAX
+    assert len(wire.transactions) == bounds.IN_FLIGHT_PER_ADDRESS
+    wire.transactions.check()
