@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from .discovery import Attempts, Chooser, MapResult
 from .errors import ArgumentError, ClosedError, ConnectError, ConnectionLost, PeerError
 from .link import Link
 from .middleware import Middleware, OutgoingCall, chain, check_middleware
+from .transports.threads import Threads
 from .wire import typed
 
 Self = TypeVar("Self", bound="Client")
@@ -70,10 +71,10 @@ class Client:
 
     def _begin(self) -> None:
         # Threads for ``map``, started as they are needed; they do not survive a fork.
-        self._pool = ThreadPoolExecutor(limits.DESTINATIONS_MAX, "grenache-map")
+        self._pool = Threads(limits.DESTINATIONS_MAX, "grenache-map")
         self._pid = os.getpid()
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _threads(self) -> Threads:
         if self._pid != os.getpid():
             self._begin()
         return self._pool
@@ -88,7 +89,7 @@ class Client:
         """Refuse further calls and close idle connections; calls under way end within their limits."""
         self._link.detach(self)
         self._transport.close()
-        self._threads().shutdown(wait=False, cancel_futures=True)
+        self._threads().stop(drop=False)  # a call whose turn comes now is told that it is over
 
     def request(
         self,
@@ -181,20 +182,29 @@ class Client:
         destinations = self._destinations(key, ends)
         chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
 
-        def one(destination: str) -> MapResult:
+        # What concerns the call as a whole is an exception in the place of a result.
+        outcomes: SimpleQueue[MapResult | BaseException] = SimpleQueue()
+
+        def one(destination: str) -> None:
             started = time.monotonic()
             result, failure = None, None
             try:
                 result = self._call(destination, key, encoded, left_s(ends), compress, headers)
             except PeerError as error:
                 failure = error
-            return MapResult(destination, result, failure, time.monotonic() - started)
+            except BaseException as error:
+                outcomes.put(error)
+                return
+            outcomes.put(MapResult(destination, result, failure, time.monotonic() - started))
 
-        try:
-            for future in as_completed([self._threads().submit(one, destination) for destination in chosen]):
-                yield future.result()
-        except (CancelledError, RuntimeError) as error:  # the pool was shut down
-            raise ClosedError("stopped during the call") from error
+        threads = self._threads()
+        if not all(threads.submit(one, destination) for destination in chosen):
+            raise ClosedError("stopped during the call")
+        for _ in chosen:
+            outcome = outcomes.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome
 
     def _timed_call(self, destination: str, *call: Any) -> Any:
         with self._chooser.timed(destination, time.monotonic):

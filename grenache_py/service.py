@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,6 +20,7 @@ from .transports.loop import LoopUser
 from .transports.rpc_server import Handler, MakeServer, Receiver
 from .transports.stream_server import finish
 from .transports.sync_stream import Stream, run
+from .transports.threads import Threads
 from .wire import Request
 
 log = logging.getLogger(__name__)
@@ -96,10 +94,8 @@ class Service(Listening):
         self._middleware = middleware
         self._server = make(Receiver(self._handle, self._handle_stream, self._bad_request))
         self._loop = LoopUser()
-        self._new_pool = partial(ThreadPoolExecutor, threads, "grenache-handler")
-        self._pool = self._new_pool()  # threads are started as they are needed
-        # Counts the handlers that run or wait for a thread.
-        self._room = threading.BoundedSemaphore(concurrency)
+        self._new_threads = partial(Threads, threads, "grenache-handler", concurrency)
+        self._threads = self._new_threads()
 
     @property
     def port(self) -> int:
@@ -121,22 +117,15 @@ class Service(Listening):
         if self._loop.thread is not None:
             self._link.withdraw(self.port)
         if self._loop.end(partial(self._server.close, drain)):
-            pool, self._pool = self._pool, self._new_pool()
-            pool.shutdown(wait=False, cancel_futures=True)
+            threads, self._threads = self._threads, self._new_threads()
+            threads.stop(drop=True)
 
     def _handle(self, request: Request, handler: Handler) -> None:
         listener = self._listeners.get("request")
         if listener is None:
             handler.refuse(501, "ERR_SERVER_NO_HANDLER")
-        elif not self._submit(self._run, listener, request, handler):
+        elif not self._threads.submit(self._run, listener, request, handler):
             handler.refuse(503, "ERR_BUSY")
-
-    def _submit(self, function: Callable[..., None], *arguments: Any) -> bool:
-        """Run it in a thread; returns false when too much runs or waits already."""
-        if not self._room.acquire(blocking=False):
-            return False
-        self._pool.submit(function, *arguments).add_done_callback(lambda _: self._room.release())
-        return True
 
     def _run(self, listener: Callable[..., Any], request: Request, handler: Handler) -> None:
         if handler.replied:
@@ -154,17 +143,13 @@ class Service(Listening):
         listener = self._listeners.get("stream")
         if listener is None:
             handler.refuse(501, "ERR_SERVER_NO_HANDLER")
-        elif not self._submit(self._run_stream, listener, request, stream, handler, self._server.loop):
+        elif not self._threads.submit(self._run_stream, listener, request, stream, handler):
             handler.refuse(503, "ERR_BUSY")
 
     def _run_stream(
-        self,
-        listener: Callable[..., Any],
-        request: Request,
-        stream: streams.Stream,
-        handler: Handler,
-        loop: asyncio.AbstractEventLoop,
+        self, listener: Callable[..., Any], request: Request, stream: streams.Stream, handler: Handler
     ) -> None:
+        loop = self._server.loop
         failure = None
         try:
             call = IncomingCall(request.rid, request.key, None, handler, Stream(stream, loop))
@@ -177,7 +162,7 @@ class Service(Listening):
             log.debug("a stream ended after the service had stopped")
 
     def _bad_request(self, error: BadRequestError) -> None:
-        self._submit(self._report, error)
+        self._threads.submit(self._report, error)
 
 
 def _listen(listener: Callable[..., Any], call: IncomingCall) -> Any:

@@ -1,0 +1,89 @@
+"""The threads of synchronous services and maps."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from grenache_py.transports.threads import Threads
+from tests.harness import eventually
+
+
+@pytest.fixture
+def made():
+    """Makes ``Threads``, all of which end with the test."""
+    all_made = []
+
+    def make(*arguments):
+        all_made.append(Threads(arguments[0], "grenache-test", *arguments[1:]))
+        return all_made[-1]
+
+    yield make
+    for each in all_made:
+        each.stop(drop=True)
+    eventually(lambda: not running())
+
+
+def running():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("grenache-test")]
+
+
+def test_so_many_run_at_a_time_and_the_others_wait(made):
+    threads, release, ran = made(3), threading.Event(), []
+
+    def work(number):
+        ran.append(number)
+        release.wait(10)
+
+    assert all(threads.submit(work, number) for number in range(10))
+    eventually(lambda: len(ran) == 3)
+    assert len(running()) == 3
+    release.set()
+    eventually(lambda: sorted(ran) == list(range(10)))
+
+
+def test_threads_are_started_as_they_are_needed(made):
+    threads = made(8)
+    for _ in range(20):
+        done = threading.Event()
+        assert threads.submit(done.set)
+        assert done.wait(10)
+        eventually(lambda: not threads._load)
+    assert len(running()) == 1
+
+
+def test_there_is_room_for_so_many_until_some_are_done(made):
+    threads, release = made(1, 2), threading.Event()
+    assert threads.submit(release.wait, 10)
+    assert threads.submit(release.wait, 10)
+    assert not threads.submit(release.wait, 10)
+    release.set()
+    eventually(lambda: threads.submit(int))
+
+
+def test_what_raises_takes_no_thread_with_it(made, caplog):
+    threads, done = made(1), threading.Event()
+    assert threads.submit(int, "nonsense")
+    assert threads.submit(done.set)
+    assert done.wait(10)
+    assert "invalid literal" in caplog.text
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_what_waits_is_dropped_or_has_its_turn(made, drop):
+    threads, begun, release, ran = made(1), threading.Event(), threading.Event(), []
+
+    def first():
+        begun.set()
+        release.wait(10)
+        ran.append("first")
+
+    threads.submit(first)
+    threads.submit(ran.append, "second")
+    assert begun.wait(10)
+    threads.stop(drop=drop)
+    assert not threads.submit(ran.append, "third")
+    release.set()
+    eventually(lambda: not running())
+    assert ran == (["first"] if drop else ["first", "second"])
