@@ -175,5 +175,8 @@ peer."""
 EXEC_STDERR_BYTES = 4096
 """What is kept of a command's messages: its last line is the caller's error."""
 
+EXEC_GONE_S = 1.0
+"""A killed command is gone at once; should the system take longer, its caller is not held up."""
+
 EXEC_DRAIN_S = 5.0
 """How long ``grenache-py serve`` waits at its end for the commands that run. Supervisors kill after 10 s."""

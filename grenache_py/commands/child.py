@@ -11,9 +11,6 @@ from typing import cast
 
 from .. import limits
 
-# A killed process is gone at once; should the system take longer, the caller is not held up.
-_GONE_S = 1.0
-
 
 @dataclass(frozen=True)
 class Ended:
@@ -55,7 +52,7 @@ async def run_command(argv: Sequence[str], given: bytes, timeout_s: float, outpu
     finally:
         if not talk.all_said:
             _kill(transport.get_pid())
-            await asyncio.wait({talk.exited}, timeout=_GONE_S)
+            await asyncio.wait({talk.exited}, timeout=limits.EXEC_GONE_S)
         transport.close()
     status = transport.get_returncode()
     assert status is not None

@@ -121,6 +121,7 @@ class Pinging:
         self._quiet = quiet
         self._json = json_output
         self._under_way: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
 
     async def go_on(
         self, link: Link, places: list[str] | None, count: int | None, interval_s: float, stop: Stop
@@ -137,7 +138,7 @@ class Pinging:
                 if len(self._under_way) < limits.CONNECTIONS_MAX:
                     task = asyncio.ensure_future(self._ping(place, pinged, seq))
                     self._under_way.add(task)
-                    task.add_done_callback(self._ended)
+                    task.add_done_callback(lambda task: self._ended(task, stop))
             if seq != count:
                 await stop.wait(next_round - asyncio.get_running_loop().time())
         if self._under_way and not stop.asked:
@@ -145,10 +146,15 @@ class Pinging:
         for task in self._under_way:
             task.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _ended(self, task: asyncio.Task[None], stop: Stop) -> None:
         self._under_way.discard(task)
-        if not task.cancelled():
-            task.result()
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and self._failure is None:  # nobody reads what is written, perhaps
+            self._failure = failure
+            stop.ask()
 
     async def _announced(self, link: Link) -> list[str]:
         try:

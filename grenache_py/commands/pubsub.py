@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
+from .. import limits
 from ..aio.ws import PeerPub, PeerSub, PubService
 from .options import Network, network_options
 from .status import ExitStatus
 from .terminal import Stop, as_json, input_lines, json_option, log_to_stderr, printable, run, tell
-
-_QUEUE = 1000
-"""Messages that are read ahead of the terminal."""
 
 
 @click.command(short_help="Show what is published under a name.")
@@ -43,7 +41,7 @@ def subscribe(
     async def work() -> None:
         log_to_stderr()
         stop = Stop()
-        coming: asyncio.Queue[tuple[Any, str]] = asyncio.Queue(_QUEUE)
+        coming: asyncio.Queue[tuple[Any, str]] = asyncio.Queue(limits.SUB_QUEUE_MESSAGES)
         async with network.link() as link, PeerSub(link, ssl=network.client_context()) as subscriber:
             # Waits while the terminal (or the pipe) is slow; then the publishers wait as well.
             subscriber.on("message", lambda *message: coming.put(message))

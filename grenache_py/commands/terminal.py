@@ -129,11 +129,12 @@ class Stop:
         self._task = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._loop.add_signal_handler(number, self._ask)
+                self._loop.add_signal_handler(number, self.ask)
             except NotImplementedError:  # Windows
-                signal.signal(number, lambda *_: self._loop.call_soon_threadsafe(self._ask))
+                signal.signal(number, lambda *_: self._loop.call_soon_threadsafe(self.ask))
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
+        """Want it to end; the second time at once."""
         if self._asked.is_set() and self._task is not None:
             self._task.cancel()
         self._asked.set()

@@ -266,6 +266,21 @@ def test_ping_until_ctrl_c(started, cli, peers):
     assert any("loss" in line for line in process.lines)
 
 
+@pytest.mark.parametrize("command", ["ping svc -i 0.02", "subscribe news", "announce - --json"])
+def test_it_ends_when_nobody_reads_what_it_writes(started, cli, peers, command):
+    if command.startswith("subscribe"):
+        publisher = started(*cli("publish", "news", "-"))
+        for _ in range(100):
+            publisher.send_line("news")
+        publisher.next_line()
+    line = f"{shlex.join(cli(*command.split()))} | head -n 1"
+    process = started("sh", "-c", line)
+    for _ in range(3 if command.startswith("announce") else 0):
+        process.send_line("svc,6001")
+    assert process.wait(20) == 0
+    assert not any("Traceback" in line or "Exception" in line for line in process.lines), process.lines
+
+
 def test_ping_finds_peers_that_come_and_keeps_those_that_go(started, cli, serve):
     first = serve("--exec", "cat")
     process = started(*cli("ping", "svc", "-i", 0.1))
