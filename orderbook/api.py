@@ -10,6 +10,8 @@
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
     GET    /trades           ?market= after= limit=           -> {trades, next}
     GET    /trades/{match_id}/proof  ?taker=                  -> {match_id, request, answer}
+    GET    /doubts           ?market=                         -> {doubts}
+    POST   /doubts/{match_id}  {outcome, by} or {proof}       -> {order, trades}
     GET    /peers                                             -> {peers}
     GET    /reservations     ?market= limit=                  -> {reservations}
     GET    /metrics                                           -> text for Prometheus
@@ -37,6 +39,7 @@ from .entry import Amendment, NewOrder
 from .errors import InvalidFieldError, OrderBookError
 from .market import Market
 from .model import Order, OrderStatus, Side
+from .signing.proofs import Proof
 from .worker import HostedMarket, Worker
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ STATUS_OF_CODE = {
     "unknown_market": 404,
     "unknown_order": 404,
     "unknown_proof": 404,
+    "unknown_doubt": 404,
     "order_closed": 409,
     "duplicate_order": 409,
     "under_way": 409,
@@ -94,6 +98,8 @@ class Api:
                 web.get("/book/{market}", self._book),
                 web.get("/trades", self._trades),
                 web.get("/trades/{match_id}/proof", self._proof),
+                web.get("/doubts", self._doubts),
+                web.post("/doubts/{match_id}", self._resolve),
                 web.get("/peers", self._peers),
                 web.get("/reservations", self._reservations),
                 web.get("/healthz", self._healthz),
@@ -181,6 +187,46 @@ class Api:
         signed = await self._worker.signed(request.match_info["match_id"], request.query.get("taker"))
         return answer({"match_id": signed.match_id, "request": signed.request, "answer": signed.answer})
 
+    # -- doubts ------------------------------------------------------------------------------------------
+
+    async def _doubts(self, request: web.Request) -> web.Response:
+        hosted = self._worker.markets[self._one_market(request).instrument.market]
+        record = hosted.market.instrument
+        rows = [
+            {
+                "match_id": match_id,
+                "market": record.market,
+                "order_id": doubt.order.id,
+                "side": doubt.order.side.value,
+                "quantity": record.quantity_text(doubt.quantity),
+                "maker": doubt.maker,
+                "key": doubt.key,
+                "destination": doubt.destination,
+                "asked": doubt.silences,
+                "fills": [
+                    {
+                        "order_id": fill.order_id,
+                        "price": record.price_text(fill.price),
+                        "quantity": record.quantity_text(fill.quantity),
+                    }
+                    for fill in doubt.fills
+                ],
+            }
+            for match_id, doubt in hosted.negotiator.doubts()
+        ]
+        return await self._answer({"doubts": rows})
+
+    async def _resolve(self, request: web.Request) -> web.Response:
+        body = await request.clone(client_max_size=limits.API_PROOF_BYTES).read()
+        fields, match_id = json_object(body), request.match_info["match_id"]
+        if "proof" in fields:
+            check_known(fields, ("proof",), "a proven doubt")
+            order = await self._worker.prove(match_id, proof_of(fields["proof"]))
+        else:
+            check_known(fields, ("outcome", "by"), "a settled doubt")
+            order = await self._worker.resolve(match_id, fields.get("outcome"), fields.get("by"))
+        return await self._answer(await self._order_and_trades(order))
+
     def _one_market(self, request: web.Request) -> Market:
         """The market asked for; a peer of a single one needs no asking."""
         name = request.query.get("market")
@@ -266,6 +312,16 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InvalidFieldError("body", "must be a JSON object")
     return fields
+
+
+def proof_of(field: object) -> Proof:
+    """Raises InvalidFieldError."""
+    try:
+        return msgspec.convert(field, Proof)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidFieldError(
+            "proof", f"must be what GET /trades/{{match_id}}/proof gives: {error}"
+        ) from None
 
 
 def check_order_fields(fields: dict[str, Any]) -> None:

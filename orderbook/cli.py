@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .client import BookRecord, Client, ReservationRecord
+from .commands.doubts import doubts_group
 from .commands.journal import journal_group
 from .commands.keys import keygen, verify_trade
 from .commands.orders import amend, cancel, orders, submit
@@ -63,6 +64,7 @@ commands = (
     replay_command,
     reconcile_command,
     demo_command,
+    doubts_group,
     journal_group,
     keygen,
     verify_trade,

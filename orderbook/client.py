@@ -153,12 +153,45 @@ class Health(Struct, frozen=True):
     key: str | None = None
 
 
+class DoubtFill(Struct, frozen=True):
+    """Part of another peer's order that it was asked to execute."""
+
+    order_id: str
+    price: str
+    quantity: str
+
+
+class DoubtRecord(Struct, frozen=True):
+    """A confirmation whose maker has not answered: whether it has executed is not known.
+
+    Attributes:
+        order_id: The peer's own order.
+        maker: The other peer; ``key`` is its public key, or None if it did not sign.
+        asked: How often it has been, and did not answer in time.
+    """
+
+    match_id: str
+    market: str
+    order_id: str
+    side: str
+    quantity: str
+    maker: str
+    destination: str
+    asked: int
+    fills: list[DoubtFill]
+    key: str | None = None
+
+
 class ProofRecord(Struct, frozen=True):
     """What both peers of a match have signed; ``orderbook.signing.proofs`` checks it."""
 
     match_id: str
     request: dict[str, Any]
     answer: dict[str, Any]
+
+
+class _Doubts(Struct):
+    doubts: list[DoubtRecord]
 
 
 class _Cancelled(Struct):
@@ -378,6 +411,29 @@ class Client:
     async def proof(self, match_id: str) -> ProofRecord:
         """The proof of a trade with another peer: what both have signed."""
         return await self._call("GET", f"/trades/{quote(match_id, safe='')}/proof", ProofRecord)
+
+    async def doubts(self, *, market: str | None = None) -> list[DoubtRecord]:
+        """Confirmations that other peers have not answered."""
+        return (await self._call("GET", "/doubts", _Doubts, {"market": market})).doubts
+
+    async def resolve(self, match_id: str, outcome: str, by: str) -> Placed:
+        """Settle a doubt by hand, knowing that it may be wrong: only the maker knows.
+
+        Args:
+            outcome: ``"committed"`` or ``"refused"``.
+            by: Who has decided.
+        """
+        return await self._settle_doubt(match_id, {"outcome": outcome, "by": by})
+
+    async def prove(self, match_id: str, proof: ProofRecord) -> Placed:
+        """Settle a doubt as committed by the proof that its maker has kept."""
+        return await self._settle_doubt(
+            match_id, {"proof": {"request": proof.request, "answer": proof.answer}}
+        )
+
+    async def _settle_doubt(self, match_id: str, said: Mapping[str, Any]) -> Placed:
+        path = f"/doubts/{quote(match_id, safe='')}"
+        return await self._call("POST", path, Placed, body=msgspec.json.encode(said))
 
     async def book(self, market: str, levels: int | None = None) -> BookRecord:
         """The best ``levels`` prices of both sides and what is open there."""

@@ -12,6 +12,7 @@
     ├── ProtocolError              protocol          a peer said what the protocol does not allow
     ├── IdentityError              identity          a key, or the file of one, can't be used
     ├── ProofError                 invalid_proof     a proof does not prove a trade
+    ├── UnknownDoubtError          unknown_doubt     no confirmation of that match is in doubt here
     ├── UnknownProofError          unknown_proof     there is no proof of such a match here
     └── JournalError               journal           the journal can't be read or written; see its text
 
@@ -93,6 +94,10 @@ class ProofError(OrderBookError):
 
 class UnknownProofError(OrderBookError):
     code = "unknown_proof"
+
+
+class UnknownDoubtError(OrderBookError):
+    code = "unknown_doubt"
 
 
 class JournalError(OrderBookError):

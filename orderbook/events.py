@@ -95,6 +95,18 @@ class Refused(Struct, tag="refused", frozen=True):
     match_id: str
 
 
+class Resolved(Struct, tag="resolved", frozen=True):
+    """An operator has settled a doubt: the maker has not said what follows, executed or refused.
+
+    ``outcome`` is ``"committed"`` or ``"refused"``, ``by`` who has decided.
+    """
+
+    match_id: str
+    outcome: str
+    by: str
+    time_ms: int
+
+
 class Signed(Struct, tag="signed", frozen=True):
     """What both peers of an executed match have signed, as it travelled: see ``proofs``."""
 
@@ -103,7 +115,7 @@ class Signed(Struct, tag="signed", frozen=True):
     answer: dict[str, Any]
 
 
-Event = Accepted | Amended | Triggered | Cancelled | Executed | Intended | Refused | Signed
+Event = Accepted | Amended | Triggered | Cancelled | Executed | Intended | Refused | Resolved | Signed
 
 
 def accepted_event(order: Order) -> Accepted:

@@ -128,5 +128,7 @@ PAGE_MAX = 10_000
 """Rows in one answer of ``GET /orders`` and ``GET /trades``."""
 API_BODY_BYTES = 16 * 1024
 """One order is a few hundred bytes."""
+API_PROOF_BYTES = 2 * SIGNED_BYTES
+"""A proof is two signed messages."""
 BOOK_LEVELS = 100
 """Price levels a side in ``GET /book`` unless asked otherwise."""

@@ -19,19 +19,21 @@ from .entry import Amendment, NewOrder, change_of, order_of
 from .errors import (
     BusyError,
     DuplicateOrderError,
+    InvalidFieldError,
     OrderBookError,
     OrderClosedError,
     OrderRefusedError,
     UnderWayError,
+    UnknownDoubtError,
 )
-from .events import Amended, accepted_event
+from .events import Amended, Resolved, accepted_event
 from .maker import Maker, Reply
 from .market import Market
 from .messages import Envelope, Goodbye, Heartbeat, parse, parse_request, request
 from .model import Order, Side, check_name
 from .recovery import Recovered
 from .roster import Peer
-from .taker import Taker
+from .taker import Confirmation, Taker
 from .terms import PostOnly
 
 
@@ -289,6 +291,41 @@ class Negotiator:
         self.market.roster.lost(destination)
         return []
 
+    # -- doubts ----------------------------------------------------------------------------------------
+
+    def doubts(self) -> list[tuple[str, Confirmation]]:
+        """Confirmations, by match id, that a maker did not answer in time and is asked again."""
+        return [entry for entry in self._taker.confirmations.items() if entry[1].silences]
+
+    def doubt(self, match_id: str) -> Confirmation:
+        """One of :meth:`doubts`. Raises UnknownDoubtError."""
+        confirmation = self._taker.confirmations.get(match_id)
+        if confirmation is None or not confirmation.silences:
+            raise UnknownDoubtError(
+                f"no doubt about match {match_id[: limits.NAME_LENGTH]!r} here: it is answered, or not ours"
+            )
+        return confirmation
+
+    def resolve(self, match_id: str, outcome: object, by: object) -> tuple[Order, list[Effect]]:
+        """An operator settles a doubt whose maker will not come back. The maker alone knows, so this may be
+        wrong: should it come back after all, its books and ours may disagree.
+
+        Args:
+            match_id: Of the doubt.
+            outcome: ``"committed"``: it trades; ``"refused"``: the quantity is the order's again.
+            by: Who has decided; it is journaled.
+
+        Raises:
+            UnknownDoubtError: There is no such doubt.
+            InvalidFieldError: A field breaks a rule.
+        """
+        if outcome not in ("committed", "refused"):
+            raise InvalidFieldError("outcome", 'must be "committed" or "refused"')
+        name, order = check_name(by, "by"), self.doubt(match_id).order
+        self.market.note(Resolved(match_id, str(outcome), name, self.market.clock.time_ms()))
+        said = {"status": "committed" if outcome == "committed" else "rejected"}
+        return order, self._end_step(self._taker.match_answered(match_id, said))
+
     # -- discovery and heartbeats ----------------------------------------------------------------------
 
     def discovered(self, destinations: Sequence[str]) -> list[Effect]:
@@ -418,15 +455,14 @@ class Negotiator:
 
     @property
     def in_doubt(self) -> int:
-        """Confirmations that a maker did not answer in time and is asked again."""
-        return sum(1 for confirmation in self._taker.confirmations.values() if confirmation.silences)
+        """How many :meth:`doubts` there are."""
+        return len(self.doubts())
 
     def lots_in_doubt(self) -> dict[str, int]:
         """What of which order is in-doubt, in lots by order id."""
         lots: dict[str, int] = {}
-        for confirmation in self._taker.confirmations.values():
-            if confirmation.silences:
-                lots[confirmation.order.id] = lots.get(confirmation.order.id, 0) + confirmation.quantity
+        for _, confirmation in self.doubts():
+            lots[confirmation.order.id] = lots.get(confirmation.order.id, 0) + confirmation.quantity
         return lots
 
     def is_under_way(self, order_id: str) -> bool:

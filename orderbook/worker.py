@@ -30,6 +30,7 @@ from .errors import (
     InvalidFieldError,
     JournalError,
     OrderBookError,
+    UnknownDoubtError,
     UnknownMarketError,
     UnknownOrderError,
     UnknownProofError,
@@ -49,6 +50,7 @@ from .signing.gate import Gate
 from .signing.identity import Identity
 from .signing.keyfile import kept_key, new_identity
 from .signing.keyring import Allowed
+from .signing.proofs import Proof
 from .signing.seals import Sealed
 from .terms import Routing
 
@@ -242,6 +244,22 @@ class Worker:
             OrderBookError: It was refused; nothing has changed.
         """
         return await self.hosted_of(order_id).amend(order_id, change)
+
+    async def resolve(self, match_id: str, outcome: object, by: object) -> Order:
+        """Settle a doubt by hand: see :meth:`Negotiator.resolve`. Returns the order that it is about."""
+        hosted = self._in_doubt(match_id)
+        return await hosted.settle_doubt(lambda: hosted.negotiator.resolve(match_id, outcome, by))
+
+    async def prove(self, match_id: str, proof: Proof) -> Order:
+        """Settle a doubt by the proof that its maker has kept: see :meth:`Channel.prove`."""
+        hosted = self._in_doubt(match_id)
+        return await hosted.settle_doubt(lambda: hosted.channel.prove(match_id, proof))
+
+    def _in_doubt(self, match_id: str) -> HostedMarket:
+        for hosted in self.markets.values():
+            if hosted.negotiator.is_in_doubt(match_id):
+                return hosted
+        raise UnknownDoubtError(f"no doubt about match {match_id[: limits.NAME_LENGTH]!r} at {self.name}")
 
     async def cancel(self, order_id: str) -> Order:
         """Take an order back. Raises UnknownOrderError, OrderClosedError."""
@@ -443,6 +461,15 @@ class HostedMarket:
         settled = self._settles(order.id)
         self._after_step(effects)
         await settled
+        return order
+
+    async def settle_doubt(self, settle: Callable[[], tuple[Order, list[Effect]]]) -> Order:
+        """Returns when what ``settle`` has done is durable."""
+        if self.journal.trouble is not None:
+            raise JournalError(f"no decisions: {self.journal.trouble}")
+        order, effects = settle()
+        self._after_step(effects)
+        await self.durable()
         return order
 
     def _settles(self, order_id: str) -> asyncio.Future[None]:

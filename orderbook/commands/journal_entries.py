@@ -19,6 +19,7 @@ from ..events import (
     Executed,
     Intended,
     Refused,
+    Resolved,
     Triggered,
     accepted_event,
     to_plain,
@@ -126,7 +127,7 @@ def record(entry: Entry, instrument: Instrument) -> dict[str, Any]:
 def line(entry: Entry, instrument: Instrument) -> str:
     """``entry`` as a line under :data:`HEADING`, with every string of the file made harmless."""
     event = entry.event
-    time = time_text(event.time_ms) if isinstance(event, Accepted | Executed) else ""
+    time = time_text(event.time_ms) if isinstance(event, Accepted | Executed | Resolved) else ""
     id = event.order_id if isinstance(event, OF_ORDERS) else event.match_id
     what = _what(entry, instrument)
     name = type(event).__name__.lower()
@@ -165,6 +166,8 @@ def _what(entry: Entry, instrument: Instrument) -> str:
         return f"{event.order_id} asks {event.maker} for {', '.join(shown)}"
     if isinstance(event, Refused):
         return "the maker says no"
+    if isinstance(event, Resolved):
+        return f"{event.by} says that it is {event.outcome}: the maker has not answered"
     return "signed by both peers"
 
 

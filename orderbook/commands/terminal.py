@@ -32,6 +32,7 @@ HINTS = {
     "order_closed": "there is nothing left to cancel or to change",
     "price_reserved": "try again when its reservations have ended, in a few seconds",
     "under_way": "try again in a moment",
+    "unknown_doubt": "orderbook doubts list shows what is in doubt at the peer that asked",
     "unknown_market": "name one of them with --market",
     "unknown_order": "an order is known to the peer that took it: is this the right --api?",
 }

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..audit.reconcile import RULES, Report
-from ..client import BookRecord, Health, OrderRecord, PeerRecord, ReservationRecord
+from ..client import BookRecord, DoubtRecord, Health, OrderRecord, PeerRecord, ReservationRecord
 from ..flow.replay import Counts
 from ..messages import TradeRecord
 
@@ -190,6 +190,27 @@ def reservations_table(reservations: Sequence[ReservationRecord]) -> RenderableT
                 f"{reservation.expires_in_s:.1f} s",
                 plain(reservation.lock_id),
             )
+    return table
+
+
+def doubts_table(doubts: Sequence[DoubtRecord]) -> RenderableType:
+    """What other peers have not answered."""
+    if not doubts:
+        return Text("nothing is in doubt")
+    columns = ("match", "own order", "side", "quantity", "prices", "maker", "at", "asked")
+    table = _table(*columns, right=("quantity", "asked"))
+    for doubt in doubts:
+        prices = dict.fromkeys(fill.price for fill in doubt.fills)
+        table.add_row(
+            plain(doubt.match_id),
+            plain(doubt.order_id),
+            side_text(doubt.side),
+            plain(doubt.quantity),
+            plain(", ".join(prices)),
+            plain(doubt.maker),
+            plain(doubt.destination),
+            f"{doubt.asked} times",
+        )
     return table
 
 

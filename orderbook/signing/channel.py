@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..effects import Announce, Beat, Confirm, Effect, Tell, Traded
-from ..errors import ProtocolError
+from ..errors import ProofError, ProtocolError
 from ..events import Signed
 from ..messages import (
     UNREAD,
@@ -24,6 +24,7 @@ from ..messages import (
     read_offer,
     read_request,
 )
+from ..model import Order
 from ..negotiation import Answer, Negotiator
 from .gate import Gate
 from .proofs import Proof, agree
@@ -140,6 +141,33 @@ class Channel:
         if isinstance(effect, Confirm):
             return self._negotiator.match_failed(effect.match_id)
         return []
+
+    def prove(self, match_id: str, proof: Proof) -> tuple[Order, list[Effect]]:
+        """Settle the doubt about ``match_id`` by what both peers have signed, which the maker has kept.
+
+        Raises:
+            UnknownDoubtError: There is no such doubt.
+            ProofError: It does not prove just that which the maker was asked for.
+        """
+        confirmation = self._negotiator.doubt(match_id)
+        proven = self.gate.check_proof(proof)
+        instrument = self._negotiator.market.instrument
+        asked = sorted(
+            (fill.order_id, instrument.price_text(fill.price), instrument.quantity_text(fill.quantity))
+            for fill in confirmation.fills
+        )
+        trades = sorted((trade.maker_order_id, trade.price, trade.quantity) for trade in proven.trades)
+        same = (
+            proof.request["payload"]["match_id"] == match_id
+            and proven.maker == (confirmation.maker, confirmation.key)
+            and proven.taker.name == self._negotiator.market.peer
+            and trades == asked
+        )
+        if not same:
+            raise ProofError(f"it proves another trade than what {confirmation.maker} was asked for")
+        effects = self._negotiator.match_answered(match_id, proof.answer)
+        self._keep_proof(effects, proof)
+        return confirmation.order, effects
 
     def _match_answered(self, effect: Confirm, request: Sealed, answer: object, signed: bool) -> list[Effect]:
         """A signed commitment counts when it proves the trade, so that there is none that can't be proven."""

@@ -18,6 +18,7 @@ from ..messages import Envelope, encode, parse, plain
 from ..model import check_name
 from .identity import Signer, Verify, verify
 from .keyring import Allowed, Keyring
+from .proofs import Proof, Proven, check
 from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, seal
 
 SIGNING_FIELDS = ("sig", "key")
@@ -170,6 +171,10 @@ class Gate:
         if not self.unsigned:
             raise ProtocolError("sig is required: this peer takes signed messages only (without --open)")
         return False
+
+    def check_proof(self, proof: Proof) -> Proven:
+        """What ``proof`` proves. Raises ProofError."""
+        return check(proof, self._verify)
 
     def _check_signature(self, key: str, data: bytes, signature: str) -> None:
         if not self._verify(key, data, signature):

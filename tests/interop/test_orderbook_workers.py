@@ -12,10 +12,12 @@ import pytest
 
 from grenache_py.aio import Link
 from orderbook.api import Api
-from orderbook.client import Client, Placed, RefusedError
+from orderbook.client import Client, Placed, ProofRecord, RefusedError
 from orderbook.entry import NewOrder
 from orderbook.errors import UnknownMarketError
 from orderbook.model import Instrument, Order, OrderStatus
+from orderbook.selection import OfferFill
+from orderbook.taker import Confirmation
 from orderbook.worker import Worker
 from tests.harness import until
 
@@ -203,6 +205,28 @@ async def test_orders_of_every_kind_through_the_client_api(start_worker: Callabl
 
         order = alice.market(MARKET).ledger.order(late.order.id)
         await until(lambda: order.reason == "expired", what="the order to expire")
+
+
+async def test_doubts_through_the_client_api(start_worker: Callable[..., Any]) -> None:
+    alice = await start_worker("alice")
+    order = await submit(alice, "buy", "100", "2")
+    hosted = alice.markets[MARKET]
+    fills = [OfferFill("theirs", 10_000, hosted.market.book.hold(order))]
+    doubt = Confirmation(order, "gone", "127.0.0.1:1", "lock", fills, "ab" * 32)
+    hosted.negotiator._taker.resume("m-1", doubt)  # as after a restart
+    async with Api(alice) as api, Client(api.url) as client:
+        (shown,) = await client.doubts()
+        assert (shown.match_id, shown.maker, shown.quantity, shown.order_id) == ("m-1", "gone", "2", order.id)
+        assert (await client.order(order.id)).order.in_doubt == "2"
+        assert (await client.health()).markets[MARKET].in_doubt == 1
+        with pytest.raises(RefusedError) as caught:
+            await client.prove("m-1", ProofRecord("m-1", {"x": 1}, {}))
+        assert caught.value.code == "invalid_proof"
+        with pytest.raises(RefusedError) as caught:
+            await client.resolve("m-9", "refused", "op")
+        assert caught.value.code == "unknown_doubt"
+        settled = await client.resolve("m-1", "committed", "op")
+        assert (settled.order.status, settled.trades[0].maker_peer) == ("filled", "gone")
 
 
 WRONG = [

@@ -75,6 +75,7 @@ class FakePeer:
     Attributes:
         log: What was asked: ``(method, path)`` in order of arrival, without queries.
         submitted: The fields of every order that was submitted.
+        settled: What was said of doubts.
         closed: Ids that are filled, so that cancelling them is refused.
         before: Called first for each request; what it returns is the answer.
         most_in_flight: Requests that were being answered at the same time.
@@ -87,6 +88,8 @@ class FakePeer:
         self.trades: list[dict[str, Any]] = []
         self.markets: dict[str, dict[str, Any]] = {"BTC-USD": dict(QUIET)}
         self.peers: list[dict[str, Any]] = []
+        self.doubts: list[dict[str, Any]] = []
+        self.settled: list[dict[str, Any]] = []
         self.book: dict[str, Any] = {"market": "BTC-USD", "bids": [], "asks": []}
         self.log: list[tuple[str, str]] = []
         self.queries: list[dict[str, str]] = []
@@ -112,6 +115,8 @@ class FakePeer:
                 web.delete("/orders/{id}", self._cancel),
                 web.get("/trades", self._trades),
                 web.get("/book/{market}", self._book),
+                web.get("/doubts", self._doubts),
+                web.post("/doubts/{match_id}", self._resolve),
                 web.get("/peers", self._peers),
                 web.get("/healthz", self._healthz),
             ]
@@ -160,6 +165,13 @@ class FakePeer:
             fields = {"client_order_id": None, **fields, "open": fields["quantity"]}
             self.orders[id] = order_record(id, **fields)
         return web.json_response({"order": self.orders[id], "trades": []}, status=201)
+
+    async def _doubts(self, request: web.Request) -> web.Response:
+        return web.json_response({"doubts": self.doubts})
+
+    async def _resolve(self, request: web.Request) -> web.Response:
+        self.settled.append(await request.json())
+        return web.json_response({"order": self.orders["o1"], "trades": []})
 
     async def _amend(self, request: web.Request) -> web.Response:
         order = self.orders[request.match_info["id"]]

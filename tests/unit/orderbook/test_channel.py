@@ -9,7 +9,7 @@ import pytest
 from orderbook import limits
 from orderbook.effects import Announce, Beat, Confirm, Settled, Tell, Traded
 from orderbook.entry import NewOrder
-from orderbook.errors import OrderBookError, ProtocolError
+from orderbook.errors import OrderBookError, ProofError, ProtocolError, UnknownDoubtError
 from orderbook.model import OrderStatus
 from orderbook.signing import proofs
 from orderbook.signing.proofs import Party, Proof
@@ -54,6 +54,38 @@ def test_both_sides_of_a_trade_keep_what_both_have_signed(taker: SigningPeer, ma
     (trade,) = taker.market.ledger.trades_of_match("taker", confirm.match_id)
     assert said.trades == [taker.market.record(trade)]
     assert maker.market.ledger.trades_of_match("taker", confirm.match_id) == [trade]
+
+
+def test_a_doubt_is_settled_by_the_proof_that_the_maker_has_kept(
+    taker: SigningPeer, maker: SigningPeer
+) -> None:
+    confirm, request = confirmation(taker, maker)
+    maker.answer(request.message)  # committed, and the answer is lost
+    taker.channel.failed(confirm)
+    (kept,) = maker.signed()
+    proof = Proof(travelled(kept.request), travelled(kept.answer))
+    order, _ = taker.channel.prove(confirm.match_id, proof)
+    taker.negotiator.check()
+    assert order.status is OrderStatus.FILLED
+    assert travelled(taker.signed()) == travelled([kept])
+    assert taker.market.ledger.trades(0, 9) == maker.market.ledger.trades(0, 9)
+    with pytest.raises(UnknownDoubtError):
+        taker.channel.prove(confirm.match_id, proof)
+
+
+def test_the_proof_of_another_trade_settles_no_doubt(taker: SigningPeer, maker: SigningPeer) -> None:
+    first, request = confirmation(taker, maker)
+    taker.told(first, request, maker.answer(request.message))
+    second, request = confirmation(taker, maker)
+    maker.answer(request.message)
+    taker.channel.failed(second)
+    before, kept = (Proof(travelled(s.request), travelled(s.answer)) for s in maker.signed())
+    forged = Proof(kept.request, {**kept.answer, "sig": before.answer["sig"]})
+    for wrong in (before, forged):
+        with pytest.raises(ProofError):
+            taker.channel.prove(second.match_id, wrong)
+    assert taker.negotiator.in_doubt == 1
+    taker.channel.prove(second.match_id, kept)
 
 
 def test_a_match_that_is_refused_or_repeated_adds_no_proof(

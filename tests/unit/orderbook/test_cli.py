@@ -102,6 +102,38 @@ def test_submit_says_all_that_an_order_can_be(fakes: Peers) -> None:
     assert run("submit", "buy", "1", "10", "--until", "soon", *options).exit_code == 2
 
 
+def test_doubts_are_listed_and_settled(fakes: Peers, tmp_path: Path) -> None:
+    [peer] = fakes("alice")
+    assert "nothing is in doubt" in run("doubts", "list", "--api", peer.api).stdout
+    fill = {"order_id": "theirs", "price": "10.00", "quantity": "1"}
+    doubt = {"match_id": "m-1", "market": "BTC-USD", "order_id": "o1", "side": "buy", "quantity": "1"}
+    peer.doubts = [
+        {
+            **doubt,
+            "maker": "bob\x1b[31m",
+            "key": None,
+            "destination": "127.0.0.1:1",
+            "asked": 7,
+            "fills": [fill],
+        }
+    ]
+    text = run("doubts", "list", "--api", peer.api).stdout
+    assert "m-1" in text
+    assert "7 times" in text
+    assert "\x1b[31m" not in text
+    peer.orders["o1"] = order_record("o1")
+    assert run("doubts", "resolve", "m-1", "--refused", "--by", "ann", "--api", peer.api).exit_code == 0
+    proof = tmp_path / "proof.json"
+    proof.write_text('{"request": {"a": 1}, "answer": {"b": 2}}')
+    assert run("doubts", "resolve", "m-1", "--proof", str(proof), "--api", peer.api).exit_code == 0
+    assert peer.settled == [
+        {"outcome": "refused", "by": "ann"},
+        {"proof": {"request": {"a": 1}, "answer": {"b": 2}}},
+    ]
+    for wrong in ((), ("--refused",), ("--by", "ann"), ("--refused", "--by", "ann", "--proof", str(proof))):
+        assert run("doubts", "resolve", "m-1", *wrong, "--api", peer.api).exit_code == 2
+
+
 def test_amend_changes_what_is_named(fakes: Peers) -> None:
     [peer] = fakes("alice")
     peer.orders["o1"] = order_record("o1")

@@ -1,0 +1,82 @@
+"""Doubts that an operator settles."""
+
+from __future__ import annotations
+
+import pytest
+
+from orderbook.effects import Announce, Traded
+from orderbook.errors import InvalidFieldError, UnknownDoubtError
+from orderbook.events import Executed, Refused, Resolved
+from orderbook.model import Order, OrderStatus
+from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def taker(clock: Clock) -> Peer:
+    return Peer("taker", clock, "maker")
+
+
+def doubted(taker: Peer, clock: Clock) -> tuple[Order, str]:
+    """An order of 4 of which 3 are in doubt, and the match."""
+    maker = Peer("maker", clock)
+    maker.place("sell", 100, 3)
+    order, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    taker.match_failed(confirm.match_id)
+    taker.market.take_events()
+    return order, confirm.match_id
+
+
+def test_a_doubt_settled_as_committed_is_a_trade(taker: Peer, clock: Clock) -> None:
+    order, match_id = doubted(taker, clock)
+    assert [id for id, _ in taker.doubts()] == [match_id]
+    assert taker.lots_in_doubt() == {order.id: 3}
+    same, effects = taker.resolve(match_id, "committed", "ann")
+    taker.check()
+    assert same is order
+    assert (order.filled, order.open) == (3, 1)
+    (trade,) = only(effects, Traded).trades
+    assert (trade.match_id, trade.maker_peer, trade.price) == (match_id, "maker", 100)
+    assert taker.doubts() == []
+    resolved, executed = taker.market.take_events()
+    assert resolved == Resolved(match_id, "committed", "ann", clock.time_ms())
+    assert isinstance(executed, Executed)
+
+
+def test_a_doubt_settled_as_refused_gives_the_quantity_back(taker: Peer, clock: Clock) -> None:
+    order, match_id = doubted(taker, clock)
+    taker.resolve(match_id, "refused", "ann")
+    taker.check()
+    assert (order.status, order.open) == (OrderStatus.OPEN, 4)
+    assert [type(event) for event in taker.market.take_events()] == [Resolved, Refused]
+    clock.now += 1.0
+    assert [e.order_id for e in taker.tick() if isinstance(e, Announce)] == [order.id], "it looks elsewhere"
+
+
+def test_only_what_is_in_doubt_can_be_settled(taker: Peer, clock: Clock) -> None:
+    order, match_id = doubted(taker, clock)
+    with pytest.raises(UnknownDoubtError):
+        taker.resolve("another", "refused", "ann")
+    for outcome, by, field in (("perhaps", "ann", "outcome"), ("refused", None, "by"), ("refused", "", "by")):
+        with pytest.raises(InvalidFieldError) as caught:
+            taker.resolve(match_id, outcome, by)
+        assert caught.value.field == field
+    assert taker.market.take_events() == []
+    taker.resolve(match_id, "refused", "ann")
+    with pytest.raises(UnknownDoubtError):
+        taker.resolve(match_id, "committed", "ann")
+    assert order.filled == 0
+
+
+def test_what_is_under_way_is_no_doubt_yet(taker: Peer, clock: Clock) -> None:
+    maker = Peer("maker", clock)
+    maker.place("sell", 100, 3)
+    _, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    with pytest.raises(UnknownDoubtError):
+        taker.resolve(confirm.match_id, "refused", "ann")
