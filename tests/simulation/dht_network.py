@@ -33,6 +33,8 @@ class Network:
         self.largest = 0
         #: datagrams between these two sets of addresses are lost
         self.partition: tuple[set[Address], set[Address]] = (set(), set())
+        #: datagrams to these nodes are lost when they have this in them
+        self.lost: dict[Address, bytes] = {}
         self.events: list[tuple[Address, str, Any]] = []
         self._due: list[tuple[float, int, Timer]] = []
         self._order = count()
@@ -111,7 +113,7 @@ class Network:
         one, other = self.partition
         if (sender in one and to in other) or (sender in other and to in one):
             return
-        if self.random.random() < self.loss:
+        if self.random.random() < self.loss or (to in self.lost and self.lost[to] in datagram):
             return
 
         def deliver() -> None:

@@ -9,16 +9,20 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from grenache_py.dht.items import Item
 from grenache_py.dht.storing import StoreReport
 from grenache_py.grape import Grape
 from grenache_py.grape import aio as grape_aio
-from grenache_py.grape.api import outcome
+from grenache_py.grape.api import Api, outcome
+from grenache_py.signing import Signer
 from grenache_py.testing import Grapes
+from grenache_py.transports.http1 import Exchange
 from tests.harness import Process, eventually
+from tests.simulation.dht_network import Network
 from tests.unit.grape.test_grape import call
 
 
@@ -210,3 +214,42 @@ def test_a_put_tells_what_became_of_it() -> None:
             assert reply.headers["Grenache-Put"] == "asked=1 stored=1 silent=0 refused=0"
     report = StoreReport(4, 1, [(301, "CAS mismatch"), (203, "bad token")])
     assert outcome(report) == "asked=4 stored=1 silent=1 refused=301,203"
+
+
+class Put:
+    """As much of an Exchange as the API uses: a put of a signed value, and what was answered."""
+
+    method = "POST"
+    target = "/put"
+
+    def __init__(self, signer: Signer, value: str, seq: int, **more: Any) -> None:
+        signed = signer.sign(value, seq)
+        data = {"v": value, "k": signed["k"].hex(), "sig": signed["sig"].hex(), "seq": seq, **more}
+        self.body = json.dumps({"rid": "r", "data": data}).encode()
+
+    def reply(self, status: int, body: bytes, headers: Any = ()) -> None:
+        self.told = status, dict(headers)["Grenache-Put"]
+
+
+def test_a_put_tells_who_refused_it_and_who_was_silent() -> None:
+    network = Network()
+    nodes = network.grow(6)
+    api = Api(nodes[0], 20001)
+    signer = Signer(b"k" * 32)
+
+    def told(put: Put) -> tuple[int, str]:
+        api.handle(cast(Exchange, put))
+        network.run(5.0)
+        return put.told
+
+    assert told(Put(signer, "one", 1)) == (200, "asked=5 stored=5 silent=0 refused=0")
+    assert told(Put(signer, "old", 0)) == (302, "asked=5 stored=0 silent=0 refused=302,302,302,302,302")
+    assert told(Put(signer, "two", 2, cas=7)) == (
+        301,
+        "asked=5 stored=0 silent=0 refused=301,301,301,301,301",
+    )
+    # One takes no puts any more, another one knows a newer value.
+    network.lost[network.address(5)] = b"1:q3:put"
+    signed = signer.sign("three", 3)
+    nodes[5].items.put(Item(b"three", signed["k"], signed["sig"], 3), None, network.now)
+    assert told(Put(signer, "two", 2)) == (200, "asked=5 stored=3 silent=1 refused=302")
