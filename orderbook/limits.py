@@ -119,6 +119,9 @@ JOURNAL_RETRY_S = 1.0
 """Pause before a journal that could not be written (a full disk) is tried again."""
 JOURNAL_TAIL = 50_000
 """Events after which a start replaces them by a snapshot: half a second of replay, at 6 us an event."""
+JOURNAL_SNAPSHOT = 250_000
+"""Events after which a running peer has another process replace them by a snapshot: one and a half seconds of
+work, and never more than some seconds of replay for the next start."""
 SNAPSHOT_CLOSED_ORDERS = 20_000
 """Closed orders, newest first, that a snapshot keeps, so that a client that repeats itself is recognised."""
 

@@ -224,16 +224,44 @@ class JournalFile:
         nothing is lost.
         """
         state = self.recover()
+        self.replace_by(state)
+        return state
+
+    def replace_by(self, state: Recovered) -> None:
+        """As :meth:`compact`, with what :meth:`recover` has returned."""
         data = msgpack.packb(state.to_plain())
         try:
             with self._transaction():
+                self._install(self.number, self.trade_count, data)
                 self._db.execute("DELETE FROM events")
-                self._db.execute("DELETE FROM snapshot")
-                row = (self.number, self.trade_count, data, checksum(self.number, data))
-                self._db.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?)", row)
         except sqlite3.Error as error:
             raise JournalError(f"{self.path} can't be compacted ({error}); nothing is lost") from error
-        return state
+
+    def install(self, number: int, trades: int, data: bytes) -> None:
+        """Take a packed snapshot of the events up to ``number``, and of as many trades.
+
+        Raises sqlite3.Error, having changed nothing.
+        """
+        with self._transaction():
+            self._install(number, trades, data)
+
+    def _install(self, number: int, trades: int, data: bytes) -> None:
+        self._db.execute("DELETE FROM snapshot")
+        row = (number, trades, data, checksum(number, data))
+        self._db.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?)", row)
+
+    def drop_replaced(self, most: int) -> bool:
+        """Delete ``most`` of the events for which the snapshot stands. Returns whether there may be more.
+
+        Raises sqlite3.Error, having changed nothing.
+        """
+        with self._transaction():
+            deleted = self._db.execute(
+                "DELETE FROM events WHERE number IN (SELECT number FROM events WHERE number <= "
+                "(SELECT max(number) FROM snapshot) ORDER BY number LIMIT ?)",
+                (most,),
+            )
+        return deleted.rowcount == most
 
     def shrink(self) -> None:
         """Give the room of what is gone back to the disk. Raises JournalError, where nothing is lost."""

@@ -20,6 +20,10 @@ from ..model import Instrument, Trade
 from ..recovery import Recovered
 from .archive import JournalArchive
 from .file import JournalFile
+from .snapshotter import Snapshot, Snapshotter
+
+DROPPED_AT_A_TIME = 2_000
+"""Events that a snapshot has replaced are deleted so many at a time: some milliseconds."""
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,11 @@ class SqliteJournal:
         self._pages: JournalArchive | None = None
         self._pages_free = threading.Lock()
         self._closing = False
+        self._snapshotter: Snapshotter | None = None
+        self._made: Snapshot | str | None = None
+        self._snapshot_wanted_at = file.snapshot_number() + limits.JOURNAL_SNAPSHOT
+        self._replaced = True
+        """There may be events for which the snapshot stands."""
         self._thread = threading.Thread(target=self._write, name=f"journal {file.path.name}", daemon=True)
         self._thread.start()
 
@@ -101,6 +110,8 @@ class SqliteJournal:
             self._closing = True
             self._wanted.notify()
         await self._loop.run_in_executor(None, self._thread.join)
+        if self._snapshotter is not None:
+            await self._loop.run_in_executor(None, self._snapshotter.stop)
         for archive in (self._archive, self._pages):
             if archive is not None:
                 archive.close()
@@ -116,6 +127,36 @@ class SqliteJournal:
             if not self._write_or_wait(events):
                 return
             self._tell(self._now_durable, len(events))
+            try:
+                self._keep_short()
+            except sqlite3.Error as error:
+                log.warning("%s stays longer than it has to: %s", self._file.path, error)
+
+    def _keep_short(self) -> None:
+        """Have a snapshot made now and then, take it when it is there, and delete little by little what it
+        replaces, so that nobody waits for long."""
+        file = self._file
+        with self._wanted:
+            made, self._made = self._made, None
+        if made is not None:
+            self._snapshotter = None
+        if isinstance(made, Snapshot):
+            file.install(made.number, made.trades, made.data)
+            self._replaced = True
+            log.info("%s: a snapshot of the first %d events", file.path, made.number)
+        elif made is not None:
+            log.warning("%s: no snapshot: %s", file.path, made)
+        if self._replaced:
+            self._replaced = file.drop_replaced(DROPPED_AT_A_TIME)
+        if file.number >= self._snapshot_wanted_at and self._snapshotter is None:
+            self._snapshot_wanted_at = file.number + limits.JOURNAL_SNAPSHOT
+            self._snapshotter = Snapshotter(
+                file.path, file.meta, file.number, file.trade_count, self._snapshot_made
+            )
+
+    def _snapshot_made(self, made: Snapshot | str) -> None:
+        with self._wanted:
+            self._made = made
 
     def _write_or_wait(self, events: list[Event]) -> bool:
         """Write ``events``, trying until the disk takes them. Returns False when told to end before that."""
@@ -181,9 +222,13 @@ def open_journal(
     }
     file = JournalFile(path, durability=durability, create=meta)
     try:
-        long = file.number - file.snapshot_number() > limits.JOURNAL_TAIL
         with no_garbage_collection():
-            recovered = file.compact() if long else file.recover()
+            recovered = file.recover()
+        if file.number - file.snapshot_number() > limits.JOURNAL_TAIL:
+            try:
+                file.replace_by(recovered)
+            except JournalError as error:
+                log.warning("%s", error)  # it is whole, and the next start tries again
     except BaseException:
         file.close()
         raise

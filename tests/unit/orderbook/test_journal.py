@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import sqlite3
 import subprocess
@@ -27,8 +28,10 @@ from orderbook.events import (
     to_plain,
     unpack,
 )
+from orderbook.journal import writer
 from orderbook.journal.archive import JournalArchive
 from orderbook.journal.file import JournalFile
+from orderbook.journal.snapshotter import Snapshotter, add_up
 from orderbook.journal.writer import SqliteJournal, open_journal
 from orderbook.model import Instrument, Order
 from orderbook.recovery import Recovered
@@ -369,29 +372,23 @@ async def test_promises_wait_for_the_disk_and_come_in_order(path: Path) -> None:
     assert len(read(path).orders) == 200, "closing writes what is left"
 
 
-class FullDisk:
+class FullDisk(JournalFile):
     """A journal file whose disk is full until it is not."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.full = True
-        self.written: list[Event] = []
+    full = True
 
     def write(self, events: Sequence[Event]) -> None:
         if self.full:
             raise sqlite3.OperationalError("database or disk is full")
-        self.written += events
-
-    def close(self) -> None:
-        pass
+        super().write(events)
 
 
 async def test_a_full_disk_is_said_and_nothing_is_promised_until_it_has_room(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "JOURNAL_RETRY_S", 0.01)
-    disk = FullDisk(path)
-    journal = SqliteJournal(disk, asyncio.get_running_loop())  # type: ignore[arg-type]
+    disk = FullDisk(path, create=META)
+    journal = SqliteJournal(disk, asyncio.get_running_loop())
     durable = asyncio.Event()
     journal.append([accepted(1)])
     journal.when_durable(durable.set)
@@ -402,5 +399,126 @@ async def test_a_full_disk_is_said_and_nothing_is_promised_until_it_has_room(
     disk.full = False
     await durable.wait()
     assert journal.trouble is None
-    assert disk.written == [accepted(1)]
+    assert [event for _, event in disk.events()] == [accepted(1)]
     await journal.close()
+
+
+# -- snapshots while it is written ---------------------------------------------------------------------------
+
+
+def busy(n: int) -> list[Event]:
+    """Four events of an order that comes, trades and is done."""
+    intended = Intended(f"m{n}", f"o{n}", "bob", "b:1", "lock", (("theirs", 100, 10),))
+    signed = Signed(f"m{n}", {"from": "ann"}, {"from": "bob"})
+    return [accepted(n), intended, executed(f"m{n}", f"o{n}", 10), signed]
+
+
+async def durable(journal: SqliteJournal) -> None:
+    event = asyncio.Event()
+    journal.when_durable(event.set)
+    await event.wait()
+
+
+async def test_a_journal_that_is_written_for_ever_stays_short(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOURNAL_SNAPSHOT", 2_000)
+    monkeypatch.setattr(limits, "SNAPSHOT_CLOSED_ORDERS", 10)
+    monkeypatch.setattr(writer, "DROPPED_AT_A_TIME", 300)
+    loop = asyncio.get_running_loop()
+    journal, _ = open_journal(path, "ann", Instrument("SIM"), "off", loop)
+    written: list[Event] = []
+    snapshots: set[int] = set()
+
+    def enough() -> bool:
+        for _ in range(20):
+            events = busy(len(written))
+            written.extend(events)
+            journal.append(events)
+        snapshots.add(journal._file.snapshot_number())
+        return len(snapshots) > 3 and len(written) > 12_000
+
+    await until(enough, 60.0, "three snapshots")
+    resting = accepted(10**6)
+    written.append(resting)
+    journal.append([resting])
+    await durable(journal)
+    assert await journal.trades(0, 3) == Recovered("ann", "SIM").apply(written[:12]).trades
+    await journal.close()
+
+    file = JournalFile(path)
+    file.check()
+    assert file.number == len(written)
+    whole, recovered = Recovered("ann", "SIM").apply(written), file.recover()
+    assert recovered.trade_count == whole.trade_count
+    assert recovered.archived_trades >= max(snapshots) // 4
+    assert recovered.finish().orders[resting.order_id].live
+    assert len(file._rows.select("SELECT 1 FROM events")) < len(written) // 2, (
+        "the rest are trades and proofs"
+    )
+    file.close()
+    again, recovered = open_journal(path, "ann", Instrument("SIM"), "off", loop)
+    assert recovered.trade_count == whole.trade_count
+    await again.close()
+
+
+async def test_a_snapshot_that_can_not_be_made_stops_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "JOURNAL_SNAPSHOT", 10)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    journal, _ = open_journal(path, "ann", Instrument("SIM"), "off", asyncio.get_running_loop())
+    count = 0
+
+    def told() -> bool:
+        nonlocal count
+        journal.append([accepted(count)])
+        count += 1
+        return "no snapshot: " in caplog.text
+
+    await until(told, 20.0, "the warning")
+    await journal.close()
+    assert len(read(path).orders) == count
+
+
+async def test_a_disk_without_room_for_a_snapshot_stops_no_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_room(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(limits, "JOURNAL_TAIL", 1)
+    monkeypatch.setattr(JournalFile, "_install", no_room)
+    journal, _ = open_journal(path, "ann", Instrument("SIM"), "off", asyncio.get_running_loop())
+    journal.append(EVENTS)
+    await journal.close()
+    journal, recovered = open_journal(path, "ann", Instrument("SIM"), "off", asyncio.get_running_loop())
+    assert "disk is full" in caplog.text
+    assert state(recovered) == state(Recovered("ann", "SIM").apply(EVENTS))
+    await journal.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        ("UPDATE events SET data = zeroblob(length(data)) WHERE number = 6", "row 6 has changed"),
+        ("DELETE FROM events WHERE number = 6", "event 6 is missing"),
+        ("DELETE FROM trades WHERE number = 5", "event 5 is missing"),
+        ("DELETE FROM proofs", "event 9 is missing"),
+    ],
+)
+def test_what_is_damaged_becomes_no_snapshot(path: Path, damage: str, text: str) -> None:
+    write(path, EVENTS)
+    file = JournalFile(path)
+    snapshotter = Snapshotter.__new__(Snapshotter)
+    snapshotter.__dict__.update(_path=path, _meta=META, _number=file.number)
+
+    def told() -> io.BytesIO:
+        return io.BytesIO(b"".join(msgpack.packb(item) for item in snapshotter._items()))
+
+    expected = Recovered("ann", "SIM").apply(EVENTS).to_plain()
+    assert msgpack.unpackb(add_up(told())) == msgpack.unpackb(msgpack.packb(expected))
+    file._db.execute(damage)
+    with pytest.raises(JournalError, match=text):
+        add_up(told())
+    file.close()
