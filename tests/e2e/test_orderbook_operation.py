@@ -17,7 +17,7 @@ from orderbook.api import Api
 from orderbook.client import Client
 from orderbook.entry import NewOrder
 from orderbook.errors import OrderBookError
-from orderbook.messages import CrossPeerMatch, Goodbye, OfferedFill, ReleaseLock, envelope
+from orderbook.messages import CrossPeerMatch, Goodbye, OfferedFill, ReleaseLock, plain, request
 from orderbook.model import Instrument
 from orderbook.worker import Worker
 from tests.harness import until
@@ -35,8 +35,8 @@ class Observed:
 
     def ask(self, payload: Any) -> Any:
         answers: list[Any] = []
-        self._hosted.serve(payload, answers.append)
-        return answers[0]
+        self._hosted.serve(self._hosted.channel.handle, plain(payload), answers.append)
+        return plain(answers[0])
 
     def announce(self, sender: str, quantity: str, order_id: str = "theirs") -> Any:
         order = {"id": order_id, "market": MARKET, "side": "buy", "price": "100", "quantity": quantity}
@@ -44,7 +44,7 @@ class Observed:
 
     def confirm(self, sender: str, match_id: str, offer: Any) -> Any:
         fills = [OfferedFill(**fill) for fill in offer["fills"]]
-        return self.ask(envelope(sender, CrossPeerMatch(match_id, offer["lock_id"], fills)))
+        return self.ask(request(sender, CrossPeerMatch(match_id, offer["lock_id"], fills)))
 
     async def counted(self) -> dict[str, float]:
         """Metrics by name and reason."""
@@ -92,8 +92,8 @@ async def test_the_lock_table(alice: Observed) -> None:
         assert b"bob" in shown
         assert offer["lock_id"].encode() in shown
 
-        alice.ask(envelope("bob", ReleaseLock(offer["lock_id"])))
-        alice.ask(envelope("carol", Goodbye()))
+        alice.ask(request("bob", ReleaseLock(offer["lock_id"])))
+        alice.ask(request("carol", Goodbye()))
         assert await client.reservations() == []
 
 
@@ -112,9 +112,9 @@ async def test_every_refusal_and_every_end_of_a_reservation_is_counted_by_its_re
     wrong = {**offer, "fills": [{**offer["fills"][0], "quantity": "2"}]}
     assert alice.confirm("bob", "m3", wrong)["reason"].startswith("not_reserved: ")
     offer = alice.announce("bob", "1", "third")
-    alice.ask(envelope("bob", ReleaseLock(offer["lock_id"])))
+    alice.ask(request("bob", ReleaseLock(offer["lock_id"])))
     alice.announce("bob", "1", "fourth")
-    alice.ask(envelope("bob", Goodbye()))
+    alice.ask(request("bob", Goodbye()))
     monkeypatch.setattr(limits, "LEASE_S", 0.01)
     alice.announce("carol", "4")
     assert alice.announce("dave", "1") == {"contended": True, "from": "alice"}

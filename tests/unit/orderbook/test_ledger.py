@@ -13,7 +13,7 @@ from orderbook.ledger import Ledger
 from orderbook.maker import LOCK_MARK
 from orderbook.messages import plain
 from orderbook.model import Trade
-from tests.unit.orderbook.test_negotiation import Clock, Peer, confirmed, offered, only
+from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
 
 
 def trade(match_id: str, *, maker_order: str = "m", taker: str = "taker", n: int = 0) -> Trade:

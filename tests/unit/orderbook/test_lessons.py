@@ -8,10 +8,10 @@ from orderbook import limits
 from orderbook.effects import Announce, Confirm, Discover, Settled, Tell
 from orderbook.entry import NewOrder
 from orderbook.errors import ProtocolError
-from orderbook.messages import Goodbye, Heartbeat, envelope
+from orderbook.messages import Goodbye, Heartbeat, request
 from orderbook.model import OrderStatus
 from tests.unit.orderbook import signing_peers
-from tests.unit.orderbook.test_negotiation import Clock, Peer, confirmed, offered, only
+from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
 
 REJECTED = {"status": "rejected", "reason": "lock_gone: run out"}
 
@@ -94,7 +94,7 @@ def test_two_matches_can_not_spend_one_balance(maker: Peer) -> None:
 
     def announce(sender: str) -> dict[str, object]:
         order = {"id": "x", "market": "SIM", "side": "buy", "price": "100", "quantity": "4"}
-        return dict(maker.handle(maker.envelope("AnnounceOpenOrder", sender, order=order)).content)
+        return dict(maker.told(maker.envelope("AnnounceOpenOrder", sender, order=order)))
 
     offers = {name: announce(name) for name in ("bob", "carol")}
     assert [offer["quantity"] for offer in offers.values()] == ["4", "1"]
@@ -102,7 +102,7 @@ def test_two_matches_can_not_spend_one_balance(maker: Peer) -> None:
         match = maker.envelope(
             "CrossPeerMatch", name, match_id="m", **{k: offer[k] for k in ("lock_id", "fills")}
         )
-        assert maker.handle(match).content["status"] == "committed"
+        assert maker.told(match)["status"] == "committed"
         maker.check()
     assert (resting.filled, resting.open, resting.reserved) == (5, 0, 0)
 
@@ -125,10 +125,10 @@ def test_a_replayed_heartbeat_raises_no_ghost() -> None:
     clock = signing_peers.Clock()
     alice = signing_peers.SigningPeer("alice", clock, "bob")
     bob = signing_peers.SigningPeer("bob", clock, "alice")
-    beat = bob.channel.gate.seal(envelope("bob", Heartbeat(sequence=1, best_bid="200")))
+    beat = bob.channel.gate.seal(request("bob", Heartbeat(sequence=1, best_bid="200")))
     alice.answer(beat.message)
     assert alice.market.roster.trading()
-    alice.answer(bob.channel.gate.seal(envelope("bob", Goodbye())).message)
+    alice.answer(bob.channel.gate.seal(request("bob", Goodbye())).message)
     assert not alice.market.roster.trading()
     with pytest.raises(ProtocolError, match="nonce"):
         alice.answer(beat.message)
