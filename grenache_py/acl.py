@@ -50,7 +50,11 @@ class Acl:
         if certificate is None:
             return False
         rights = self.actions
-        for name in (ANY, certificate.fingerprint, hashlib.sha1(certificate.der).hexdigest()):
+        for name in (
+            ANY,
+            certificate.fingerprint,
+            hashlib.sha1(certificate.der, usedforsecurity=False).hexdigest(),
+        ):
             allowed = rights.get(name)
             if allowed is not None and (ANY in allowed or action in allowed):
                 return True
