@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from . import limits
@@ -41,6 +42,12 @@ class HttpReply(NamedTuple):
 CLIENT_HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "grenache-py"}
 """The headers that go with every request of a client, to peers and to Grapes."""
 
+# Of nearly all requests, so they are encoded once.
+_PLAIN: Mapping[str, str] = MappingProxyType(
+    {"grc-compress": "none", "Content-Type": "text/plain;charset=UTF-8"}
+)
+_PLAIN_LINES = b"grc-compress: none\r\nContent-Type: text/plain;charset=UTF-8\r\n"
+
 DEADLINE_HEADER = "grc-deadline-ms"
 """Ours: how many milliseconds the caller will still wait. Node servers pass it over."""
 
@@ -67,7 +74,7 @@ def encode_request(
     gzipped: bool = False,
     extra: Mapping[str, Any] | None = None,
     deadline_s: float | None = None,
-) -> tuple[dict[str, str], bytes]:
+) -> tuple[Mapping[str, str], bytes]:
     """The headers and the body of one request; ``deadline_s`` is what the server is told of the time.
 
     Body: ``[rid, key, payload]`` as JSON, gzip if asked. ``extra`` headers that are no text are sent as
@@ -76,15 +83,22 @@ def encode_request(
     body = encode_json([rid, check_name(key, "key"), payload])
     if gzipped:
         # Node sends no Content-Type with a compressed body.
-        headers = {"grc-compress": "gzip"}
+        headers: Mapping[str, str] = {"grc-compress": "gzip"}
         body = compress(body)
     else:
-        headers = {"grc-compress": "none", "Content-Type": "text/plain;charset=UTF-8"}
+        headers = _PLAIN
     if extra:
-        headers.update(_extra_headers(extra))
+        headers = {**headers, **dict(_extra_headers(extra))}
     if deadline_s is not None:
-        headers[DEADLINE_HEADER] = str(max(1, round(deadline_s * 1000)))
+        headers = {**headers, DEADLINE_HEADER: str(max(1, round(deadline_s * 1000)))}
     return headers, body
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    """Headers as they travel."""
+    if headers is _PLAIN:
+        return _PLAIN_LINES
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
 
 
 def _extra_headers(extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -28,7 +28,7 @@ from ..errors import (
     reason,
 )
 from ..tls import Resuming
-from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, rids
+from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, header_lines, rids
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 # A body up to this size leaves in one piece with its head; copying a larger one costs more than a write.
@@ -70,9 +70,7 @@ class HttpClient:
         target = self._targets.get(url) or self._target(url)
         now = loop.time()
         conn = target.take(now) or await self._connect(loop, target, now + timeout_s)
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
-        head = target.start + "".join(lines).encode("latin-1")
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (target.start, header_lines(headers), len(body))
         reply = conn.exchange(loop, head, body, now + timeout_s, timeout_s)
         try:
             return await reply

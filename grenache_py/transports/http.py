@@ -34,7 +34,7 @@ from ..errors import (
     reason,
 )
 from ..tls import Resuming
-from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, rids
+from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, header_lines, rids
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 _READ_BYTES = 64 * 1024
@@ -76,9 +76,7 @@ class HttpClient:
         """
         ends = time.monotonic() + timeout_s
         target = self._targets.get(url) or self._target(url)
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
-        head = target.start + "".join(lines).encode("latin-1")
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (target.start, header_lines(headers), len(body))
         conn = self._borrow(url, target)
         try:
             if conn.is_closed:

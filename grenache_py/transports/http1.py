@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import httptools
 
-from .http1_head import NO_BODY, ReplyHeads, encode_headers
+from .http1_head import NO_BODY, ReplyHeads, encode_headers, join_headers
 from .http1_known import KnownHeads
 
 log = logging.getLogger(__name__)
@@ -89,11 +89,7 @@ class Exchange:
     def headers(self) -> Mapping[str, str]:
         """Names in lower case; the values of a repeated one joined by ``", "`` (RFC 9110 section 5.3)."""
         if self._header_map is None:
-            joined: dict[str, str] = {}
-            for raw_name, raw_value in self._headers:
-                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-                joined[name] = f"{joined[name]}, {value}" if name in joined else value
-            self._header_map = MappingProxyType(joined)
+            self._header_map = MappingProxyType(join_headers(self._headers))
         return self._header_map
 
     @property
@@ -425,6 +421,7 @@ class _Connection(asyncio.Protocol):
             if found is not None:
                 head, body = found
                 exchange = Exchange(self, head.method, head.target, head.headers, body, True)
+                exchange._header_map = head.header_map
                 self._in_flight.append(exchange)
                 self._hand_over(exchange)
                 return

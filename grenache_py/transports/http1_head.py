@@ -18,6 +18,15 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus} | {413: "Payload Too Large"}
 
 
+def join_headers(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Names in lower case; the values of a repeated one joined by ``", "`` (RFC 9110 section 5.3)."""
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in fields:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
 def encode_headers(headers: Iterable[tuple[str, str]]) -> bytes:
     """Header lines. Raises ValueError for what would break the framing or is the server's own to say."""
     lines = []

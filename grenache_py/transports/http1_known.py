@@ -6,7 +6,11 @@ has accepted need not be parsed again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
+
+from .http1_head import join_headers
 
 _END: Final = b"\r\n\r\n"
 _HEAD_BYTES_MAX: Final = 1024
@@ -20,6 +24,7 @@ class KnownHead(NamedTuple):
     method: str
     target: str
     headers: list[tuple[bytes, bytes]]
+    header_map: Mapping[str, str]
     body_bytes: int
 
 
@@ -49,4 +54,6 @@ class KnownHeads:
             return
         if len(self._heads) >= _HEADS_MAX:
             self._heads.clear()
-        self._heads[data[:end]] = KnownHead(method, target, headers, len(body))
+        self._heads[data[:end]] = KnownHead(
+            method, target, headers, MappingProxyType(join_headers(headers)), len(body)
+        )

@@ -12,6 +12,7 @@ import httptools
 
 from .. import limits
 from ..wire import HttpReply
+from .http1_head import join_headers
 
 
 class BrokenReplyError(Exception):
@@ -55,11 +56,7 @@ class ReplyParser:
     @property
     def headers(self) -> dict[str, str]:
         """Names in lower case; the values of a repeated one joined by ``", "``."""
-        joined: dict[str, str] = {}
-        for raw_name, raw_value in self._headers:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            joined[name] = f"{joined[name]}, {value}" if name in joined else value
-        return joined
+        return join_headers(self._headers)
 
     def feed(self, data: bytes) -> bool:
         """Go on with ``data``; returns whether the reply is whole.

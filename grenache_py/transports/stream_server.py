@@ -20,7 +20,7 @@ from ..errors import BadRequestError, GrenacheError, ListenError
 from ..tls import Certificate
 from ..wire import decode_stream_head, encode_bad_request_reply
 from .http1 import HEAD_BYTES_MAX, HEADERS_MAX, LINGER_S, bind
-from .http1_head import ReplyHeads
+from .http1_head import ReplyHeads, join_headers
 from .rpc_server import Handler, Receiver, is_authorized
 from .streams import Stream, StreamProtocol
 
@@ -134,11 +134,7 @@ class StreamExchange(StreamProtocol):
     def _hand_over(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        joined: dict[str, str] = {}
-        for raw_name, raw_value in self._raw:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            joined[name] = f"{joined[name]}, {value}" if name in joined else value
-        self.headers = joined
+        self.headers = joined = join_headers(self._raw)
         self._chunked = self._parser.get_http_version() != "1.0"
         if self.replied:
             return
