@@ -21,6 +21,7 @@ from random import Random
 
 from orderbook.selection import POLICIES
 from orderbook.terms import Routing
+from tests.simulation.flows import FLOWS
 from tests.simulation.markets import Exchange
 from tests.simulation.world import NetworkFaults
 
@@ -61,6 +62,7 @@ class Scenario:
     ed25519: bool = False
     trades_in_memory: int = 50
     routings: tuple[Routing, ...] = (Routing.LOCAL_FIRST,)
+    flow: str = "mixed"
     signs: bool = True
 
     @classmethod
@@ -77,6 +79,7 @@ class Scenario:
             listed=random.random() < 0.5,
             trades_in_memory=random.choice((1, 4, 50)),
             routings=random.choice(ROUTINGS),
+            flow=random.choice(("mixed", "mixed", "mixed", *FLOWS)),
         )
         # Where nobody signs, liars can be anybody.
         return drawn if "liars" in drawn.faults else replace(drawn, signs=random.random() < 0.5)
@@ -138,7 +141,7 @@ def set_up(scenario: Scenario) -> Exchange:
         trades_in_memory=scenario.trades_in_memory,
         signs=scenario.signs,
     )
-    exchange.trade_at_random(scenario.orders)
+    exchange.trade_at_random(scenario.orders, flow=scenario.flow)
     names = list(exchange.peers)
     if "partition" in faults:
         for _ in range(random.randint(1, 4)):

@@ -33,6 +33,7 @@ from orderbook.signing.channel import Channel, Question
 from orderbook.signing.gate import Gate
 from orderbook.signing.proofs import Proof, agree, check
 from orderbook.terms import Routing, TimeInForce
+from tests.simulation.flows import FLOWS
 from tests.simulation.liars import Liar
 from tests.simulation.signing import KeyCeremony
 from tests.simulation.world import NetworkFaults, SimDisk, SimNetwork, SkewedClock, World
@@ -412,7 +413,6 @@ class SimPeer:
         force = order.terms.time_in_force
         if force is not TimeInForce.GTC and not order.live:
             sights[f"told: {force.value} {order.reason or 'filled'}"] += 1
-        sights["post-only order yielded"] += order.reason == "post_only"
         sights["told: in doubt"] += bool(order.reserved) and not order.cancel_requested
         trades = self.negotiator.market.ledger.trades_of_order(order_id)
         several = len({trade.maker_peer for trade in trades}) > 1
@@ -458,36 +458,6 @@ class SimPeer:
 
 def same_match(one: Event, other: Event) -> bool:
     return isinstance(one, Executed) and isinstance(other, Executed) and one.match_id == other.match_id
-
-
-def random_order(random: Random, peer: SimPeer) -> NewOrder:
-    """An order of any kind; about half of them are plain."""
-    new = NewOrder(
-        random.choice(("buy", "sell")),
-        str(random.randint(97, 103)),
-        str(random.randint(1, 9)),
-        f"o{random.randrange(6)}-{peer.name}",
-        self_trade=random.choice((None, None, "cancel_oldest", "cancel_both", "decrement")),
-    )
-    kind = random.choices(range(8), weights=(45, 9, 9, 12, 7, 9, 9, 9))[0]
-    if kind == 1:
-        new = new._replace(type="market", price=None, time_in_force=random.choice((None, "fok")))
-    elif kind == 2:
-        new = new._replace(time_in_force="ioc")
-    elif kind == 3:
-        new = new._replace(time_in_force="fok", quantity=str(random.randint(2, 12)))
-    elif kind == 4:
-        life_ms = random.choice((1, 20, 300, 3000))
-        new = new._replace(time_in_force="gtd", expires_ms=peer.clock.time_ms() + life_ms)
-    elif kind == 5:
-        new = new._replace(post_only=random.choice(("reject", "slide")))
-    elif kind == 6:
-        new = new._replace(display=str(random.randint(1, 3)), quantity=str(random.randint(4, 12)))
-    elif kind == 7:
-        new = new._replace(stop_price=str(random.randint(97, 103)))
-        if random.random() < 0.5:
-            new = new._replace(type="market", price=None)
-    return new
 
 
 def field_of(error: OrderBookError) -> str:
@@ -584,7 +554,13 @@ class Exchange:
     # -- clients ---------------------------------------------------------------------------------------
 
     def trade_at_random(
-        self, orders: int, *, seconds: float = 4.0, cancels: float = 0.25, amends: float = 0.2
+        self,
+        orders: int,
+        *,
+        flow: str = "mixed",
+        seconds: float = 4.0,
+        cancels: float = 0.25,
+        amends: float = 0.2,
     ) -> None:
         """Many small orders of every kind that cross, at random peers, some changed or cancelled at once, in
         flight, or later."""
@@ -593,7 +569,7 @@ class Exchange:
 
         def place() -> None:
             peer = self.peers[random.choice(names)]
-            order_id = peer.submit(random_order(random, peer))
+            order_id = peer.submit(FLOWS[flow](random, peer.name, peer.clock.time_ms()))
             if order_id is None:
                 return
             if random.random() < amends:
@@ -745,6 +721,7 @@ class Exchange:
     def check_terms(self, name: str, order: Order) -> None:
         """What the instructions of an order at the peer ``name`` promise, once the market is at rest."""
         terms, clock = order.terms, self.peers[name].clock
+        self.sights["post-only order yielded"] += order.reason == "post_only"
         if terms.time_in_force is TimeInForce.FOK and not order.live and 0 < order.filled < order.quantity:
             self.sights[f"fill-or-kill in part: {order.reason}"] += 1
             known = order.reason in ("broken", "requested", "self_trade")

@@ -13,6 +13,7 @@ import pytest
 from orderbook import limits
 from orderbook.entry import NewOrder
 from orderbook.model import Order
+from orderbook.terms import Routing
 from tests.simulation.markets import Exchange, SimPeer
 
 SEEDS = range(20)
@@ -110,3 +111,39 @@ def test_orders_of_a_dead_peer_are_gone_with_it_and_back_with_it(seed: int) -> N
     assert exchange.world.run(10.0, until=exchange.at_rest)
     exchange.check()
     assert order_at(seller, sold).filled == 3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_a_maker_that_dies_in_the_middle_breaks_a_fill_or_kill_order_only_if_nobody_has_the_rest(
+    seed: int, taken_back: bool
+) -> None:
+    """One maker has executed, the other one crashes before it is asked, and its lock is gone."""
+    exchange = Exchange(seed, 3, routings=[Routing.LOCAL_FIRST, Routing.BEST_PRICE])
+    exchange.world.run(2.0)
+    taker, *makers = exchange.peers.values()
+    resting = [(maker, place(maker, "sell", 100, 3)) for maker in makers]
+    exchange.world.run(1.0)
+    confirmed = itertools.count(1)
+
+    def other_maker_dies() -> None:
+        if next(confirmed) == 2:
+            ((maker, order_id),) = [(m, id) for m, id in resting if not order_at(m, id).filled]
+            maker.crash()
+            maker.start()
+            if taken_back:
+                maker.cancel(order_id)
+
+    taker.on_confirm = other_maker_dies
+    order_id = taker.submit(NewOrder("buy", "100", "6", "bob", time_in_force="fok"))
+    assert order_id is not None
+    assert exchange.world.run(20.0, until=lambda: not order_at(taker, order_id).live)
+    assert exchange.world.run(20.0, until=exchange.at_rest)
+    exchange.calm = False
+    exchange.check()
+    order = order_at(taker, order_id)
+    if taken_back:
+        assert (order.filled, order.cancelled, order.reason) == (3, 3, "broken")
+    else:
+        assert (order.filled, order.reason) == (6, None)
+    assert taker.told[order_id].filled in (3, order.filled), "what its client was told was true then"

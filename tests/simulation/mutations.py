@@ -1,0 +1,324 @@
+"""The protocol broken on purpose, in every way that we can think of: the simulation has to catch each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orderbook import book, maker, market, negotiation, outbox, recovery, taker
+from orderbook.effects import Effect
+from orderbook.engine import ladder
+from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Triggered
+from orderbook.model import Order, Side
+from orderbook.signing import channel, gate
+from tests.simulation import markets
+
+
+def forget_releases(patch: pytest.MonkeyPatch) -> None:
+    """The taker does not release what it did not choose: only leases free it."""
+    patch.setattr(taker.Taker, "_release", lambda self, destination, lock_id: [])
+
+
+def refuse_repeated_confirmations(patch: pytest.MonkeyPatch) -> None:
+    """The maker does not remember what it committed."""
+    patch.setattr(market.Ledger, "trades_of_match", lambda self, taker_peer, match_id: [])
+    patch.setattr(market.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
+
+
+def forget_what_left_the_memory(patch: pytest.MonkeyPatch) -> None:
+    """The maker does not look into its journal."""
+    patch.setattr(market.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
+
+
+def drop_trades_before_they_are_durable(patch: pytest.MonkeyPatch) -> None:
+    """A trade leaves the memory when it is not in the journal yet."""
+    add_trades = market.Ledger.add_trades
+
+    def add(self: market.Ledger, trades: Any) -> None:
+        add_trades(self, trades)
+        self.drop_trades(self.trade_count)
+
+    patch.setattr(market.Ledger, "add_trades", add)
+
+
+def give_up_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    """The taker never asks again."""
+    patch.setattr(taker.Taker, "_confirm_again", lambda self, match_id: [])
+
+
+def take_silence_for_refusal(patch: pytest.MonkeyPatch) -> None:
+    """The taker treats an unanswered confirmation as refused."""
+    patch.setattr(
+        taker.Taker,
+        "match_failed",
+        lambda self, match_id: self.match_answered(match_id, {"status": "rejected"}),
+    )
+
+
+def promise_before_durable(patch: pytest.MonkeyPatch) -> None:
+    """Answers and confirmations go out before their events are on the disk."""
+
+    def after_step(self: outbox.Outbox, effects: list[Effect]) -> None:
+        self._journal.append(self._market.take_events())
+        for effect in effects:
+            self._carry_out(effect)
+
+    patch.setattr(outbox.Outbox, "after_step", after_step)
+    patch.setattr(outbox.Outbox, "promise", lambda self, tell: tell())
+
+
+def without(kind: type[Event]) -> Callable[[pytest.MonkeyPatch], None]:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        note = market.Market.note
+        patch.setattr(
+            market.Market, "note", lambda self, event: None if isinstance(event, kind) else note(self, event)
+        )
+
+    return mutate
+
+
+def reuse_ids_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """Lock ids are counted from one by each process: an old confirmation finds a new lock."""
+    start = markets.SimPeer.start
+
+    def restart(self: markets.SimPeer) -> None:
+        self._ids = itertools.count()
+        start(self)
+        assert self.negotiator is not None
+        self.negotiator.market.new_id = lambda: f"{self.name}-{next(self._ids)}"
+
+    patch.setattr(markets.SimPeer, "start", restart)
+
+
+def ignore_limits(patch: pytest.MonkeyPatch) -> None:
+    """Nobody compares prices with limits."""
+    patch.setattr(Side, "crosses", lambda self, price, other: True)
+    patch.setattr(ladder.Ladder, "down_to", lambda self, limit: self.best_first())
+
+
+def offer_the_newest_first(patch: pytest.MonkeyPatch) -> None:
+    """The maker forgets time priority."""
+    crossing = book.Book.crossing
+    oldest_first = ladder.Level.__iter__
+
+    def reversed_crossing(self: book.Book, *args: Any, **options: Any) -> book.Crossing:
+        patch.setattr(ladder.Level, "__iter__", lambda level: reversed(list(oldest_first(level))))
+        try:
+            return crossing(self, *args, **options)
+        finally:
+            patch.setattr(ladder.Level, "__iter__", oldest_first)
+
+    patch.setattr(book.Book, "crossing", reversed_crossing)
+
+
+def announce_without_holding(patch: pytest.MonkeyPatch) -> None:
+    """The order stays open while it is offered elsewhere: it can be filled twice."""
+    patch.setattr(book.Book, "hold", lambda self, order: order.open)
+
+
+def keep_what_was_not_confirmed(patch: pytest.MonkeyPatch) -> None:
+    """A partial confirmation does not free the rest of its reservation."""
+    give_back = book.Book._give_back
+    commit = book.Book.commit
+
+    def leaky(self: book.Book, *args: Any) -> Any:
+        patch.setattr(book.Book, "_give_back", lambda *_: None)
+        try:
+            return commit(self, *args)
+        finally:
+            patch.setattr(book.Book, "_give_back", give_back)
+
+    patch.setattr(book.Book, "commit", leaky)
+
+
+def ignore_heartbeats(patch: pytest.MonkeyPatch) -> None:
+    """Crossed prices that no announcement showed are never noticed."""
+    patch.setattr(negotiation.Negotiator, "_compare", lambda *_: None)
+
+
+def reopen_cancelled_orders(patch: pytest.MonkeyPatch) -> None:
+    """What is released of a cancelled order opens again."""
+
+    release_held = book.Book.release_held
+
+    def reopen(self: book.Book, order: Order, quantity: int) -> None:
+        order.cancel_requested = False
+        release_held(self, order, quantity)
+
+    patch.setattr(book.Book, "release_held", reopen)
+
+
+def leave_released_orders_crossed(patch: pytest.MonkeyPatch) -> None:
+    """What is released is not matched with what came meanwhile."""
+    patch.setattr(market.Market, "rematch", lambda self, orders: [])
+
+
+def let_leases_last(patch: pytest.MonkeyPatch) -> None:
+    """Nobody sweeps leases that have run out."""
+    patch.setattr(maker.Maker, "expire", lambda self, now: [])
+
+
+def trust_ids_of_strangers(patch: pytest.MonkeyPatch) -> None:
+    """A trade counts for every order whose id it names, whoever's that is."""
+    patch.setattr(recovery.Trade, "orders_of", lambda self, peer: [self.maker_order_id, self.taker_order_id])
+
+
+def believe_any_signature(patch: pytest.MonkeyPatch) -> None:
+    """Nobody verifies signatures while they trade."""
+    patch.setattr(gate.Gate, "_check_signature", lambda *_: None)
+
+
+def believe_any_key(patch: pytest.MonkeyPatch) -> None:
+    """Whoever signs may use any name, and answer for anybody."""
+    check_answer = gate.Gate.check_answer
+    patch.setattr(gate.Keyring, "check", lambda *_: None)
+    patch.setattr(
+        gate.Gate, "check_answer", lambda self, request, answer, key=None: check_answer(self, request, answer)
+    )
+
+
+def take_commitments_without_proof(patch: pytest.MonkeyPatch) -> None:
+    """The taker does not look whether what the maker has signed is the trade."""
+    patch.setattr(channel, "agree", lambda proof: None)
+
+
+def stamp_each_fill(patch: pytest.MonkeyPatch) -> None:
+    """The maker reads its clock once for each fill of a match, the taker once for all."""
+    trade = market.Market.trade
+
+    def stamped(self: market.Market, *args: Any, **fields: Any) -> Any:
+        return trade(self, *args, **{**fields, "time_ms": self.clock.time_ms()})
+
+    patch.setattr(market.Market, "trade", stamped)
+
+
+def confirm_part_of_fill_or_kill(patch: pytest.MonkeyPatch) -> None:
+    """A fill-or-kill order takes what there is."""
+    patch.setattr(taker.Negotiation, "all_or_none", False)
+
+
+def forget_expiry(patch: pytest.MonkeyPatch) -> None:
+    """Orders that have run out stay."""
+    patch.setattr(market.Market, "expire_orders", lambda self: [])
+
+
+def sweep_expired_orders_only_now_and_then(patch: pytest.MonkeyPatch) -> None:
+    """What has run out is offered until the next sweep."""
+    announce = maker.Maker.announce
+
+    def late(self: maker.Maker, *args: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(market.Market, "expire_orders", lambda self: [])
+            self._book.time_ms = self._market.clock.time_ms()
+            return announce(self, *args)
+
+    patch.setattr(maker.Maker, "announce", late)
+
+
+def announce_post_only_orders(patch: pytest.MonkeyPatch) -> None:
+    """A post-only order that crosses asks for what it must not take."""
+    begin = taker.Taker._begin
+
+    def announce(self: taker.Taker, order: Order) -> list[Effect]:
+        peers = self._market.roster.trading()
+        if order.level is None or not peers or order.id in self.negotiations:
+            return []
+        return begin(self, taker.Negotiation(order, self._book.hold(order)), peers)
+
+    patch.setattr(taker.Taker, "announce", announce)
+
+
+def nobody_yields(patch: pytest.MonkeyPatch) -> None:
+    """Two post-only orders that cross at two peers both stay."""
+    patch.setattr(negotiation.Negotiator, "_yield", lambda self, order, other: [])
+
+
+def ignore_what_executions_cause(patch: pytest.MonkeyPatch) -> None:
+    """What a commitment brings alive or makes trade is not recorded."""
+    commit = book.Book.commit
+
+    def silent(self: book.Book, *args: Any) -> Any:
+        executed = commit(self, *args)
+        self.events = []
+        return executed
+
+    patch.setattr(book.Book, "commit", silent)
+
+
+def announce_whole_icebergs(patch: pytest.MonkeyPatch) -> None:
+    """An iceberg on its way asks for all of it at once."""
+    ask = taker.Taker._ask
+
+    def whole(self: taker.Taker, way: taker.Negotiation, *args: Any) -> list[Effect]:
+        terms = way.order.terms
+        way.order.terms = replace(terms, display=None)
+        try:
+            return ask(self, way, *args)
+        finally:
+            way.order.terms = terms
+
+    patch.setattr(taker.Taker, "_ask", whole)
+
+
+def amend_orders_under_way(patch: pytest.MonkeyPatch) -> None:
+    """An order that is held for its way can be changed."""
+    patch.setattr(negotiation.Negotiator, "is_under_way", lambda self, order_id: False)
+
+
+def pass_over_our_own_book(patch: pytest.MonkeyPatch) -> None:
+    """By best price, our own book does not compete."""
+    patch.setattr(taker.Taker, "_offer_our_own", lambda self, way: None)
+
+
+def let_market_orders_rest_on_their_way(patch: pytest.MonkeyPatch) -> None:
+    """What does not rest is matched like what does when it comes back: it may set the price."""
+    patch.setattr(book.Book, "_finish", lambda self, order: (self._come_back(order), self._uncross(order)))
+
+
+MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        forget_releases,
+        refuse_repeated_confirmations,
+        forget_what_left_the_memory,
+        drop_trades_before_they_are_durable,
+        give_up_in_doubt,
+        take_silence_for_refusal,
+        promise_before_durable,
+        reuse_ids_after_a_restart,
+        ignore_limits,
+        offer_the_newest_first,
+        announce_without_holding,
+        keep_what_was_not_confirmed,
+        ignore_heartbeats,
+        reopen_cancelled_orders,
+        leave_released_orders_crossed,
+        let_leases_last,
+        trust_ids_of_strangers,
+        stamp_each_fill,
+        believe_any_signature,
+        believe_any_key,
+        take_commitments_without_proof,
+        confirm_part_of_fill_or_kill,
+        forget_expiry,
+        sweep_expired_orders_only_now_and_then,
+        announce_post_only_orders,
+        nobody_yields,
+        ignore_what_executions_cause,
+        announce_whole_icebergs,
+        amend_orders_under_way,
+        pass_over_our_own_book,
+        let_market_orders_rest_on_their_way,
+    )
+} | {
+    "lose_intents": without(Intended),
+    "lose_cancellations": without(Cancelled),
+    "lose_proofs": without(Signed),
+    "lose_amendments": without(Amended),
+    "lose_triggers": without(Triggered),
+}
+"""By name."""
