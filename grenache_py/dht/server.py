@@ -31,6 +31,9 @@ from .tokens import Tokens
 
 Args = dict[bytes, Any]
 
+# A put with one of these is meant for a mutable item; without its key it must not become an immutable one.
+_MUTABLE_ONLY = frozenset({b"cas", b"salt", b"seq"})
+
 
 @dataclass
 class Tables:
@@ -133,6 +136,8 @@ def _put(tables: Tables, sender: Address, args: Args, now: float, nodes_max: int
     if cas is not None and type(cas) is not int:
         raise Refusal(ErrorCode.PROTOCOL, "`a.cas` must be an integer")
     item = read_item(args)
+    if not item.mutable and not _MUTABLE_ONLY.isdisjoint(args):
+        raise Refusal(ErrorCode.PROTOCOL, "a mutable item needs `a.k` and `a.sig`")
     # The token first: checking a signature is the dearest thing that a stranger can ask for.
     if not tables.tokens.valid(token, sender, item.target, now):
         raise Refusal(ErrorCode.PROTOCOL, "cannot `put` with bad token")

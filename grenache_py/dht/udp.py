@@ -17,8 +17,7 @@ class UdpSocket(asyncio.DatagramProtocol):
     """Sends and receives datagrams. What cannot be sent at once is dropped: UDP promises no more, and a queue
     here would grow without bound."""
 
-    def __init__(self, receive: Callable[[bytes, Address], None]) -> None:
-        self._receive = receive
+    def __init__(self) -> None:
         self._transport: asyncio.DatagramTransport | None = None
         self._blocked = False
         self._closed: asyncio.Future[None] | None = None
@@ -36,6 +35,11 @@ class UdpSocket(asyncio.DatagramProtocol):
         except BaseException:
             sock.close()
             raise
+
+    def deliver_to(self, receive: Callable[[bytes, Address], None]) -> None:
+        """Call ``receive`` for each datagram from now on; those that came before are lost."""
+        # In place of asyncio's method, which does nothing: there is no call in between.
+        self.datagram_received = receive  # type: ignore[method-assign,assignment]
 
     @property
     def address(self) -> Address:
@@ -60,9 +64,6 @@ class UdpSocket(asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        self._receive(data, addr)
 
     def pause_writing(self) -> None:
         self._blocked = True

@@ -178,7 +178,7 @@ class Grape:
 
         host = await self._own_address()
         bootstrap = await self._resolve()
-        udp = UdpSocket(lambda datagram, address: node.receive(datagram, address))
+        udp = UdpSocket()
         await udp.open("0.0.0.0", self._dht_port)
         # From here to the node there is no pause in which a datagram could come.
         dht_port = udp.address[1]
@@ -208,6 +208,7 @@ class Grape:
         except BaseException:
             await udp.close()
             raise
+        udp.deliver_to(node.receive)
         node.own_hosts.update(_source_addresses(bootstrap))
         self._node, self._socket = node, udp
         try:

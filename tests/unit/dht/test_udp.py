@@ -12,29 +12,31 @@ from grenache_py.dht.udp import UdpSocket, parse_address, resolve
 
 async def test_datagrams_both_ways_and_the_port_is_free_again_at_once() -> None:
     received: asyncio.Queue[tuple[bytes, Address]] = asyncio.Queue()
-    one = UdpSocket(lambda datagram, address: received.put_nowait((datagram, address)))
+    one = UdpSocket()
+    one.deliver_to(lambda datagram, address: received.put_nowait((datagram, address)))
     with pytest.raises(RuntimeError, match="not open"):
         assert one.address
     one.send(b"before it is open: dropped", ("127.0.0.1", 1))
     await one.open("127.0.0.1", 0)
-    two = UdpSocket(lambda datagram, address: two.send(datagram.upper(), address))
+    two = UdpSocket()
     await two.open("127.0.0.1", 0)
+    two.deliver_to(lambda datagram, address: two.send(datagram.upper(), address))
     one.send(b"hello", two.address)
     assert await asyncio.wait_for(received.get(), 10) == (b"HELLO", two.address)
     address = one.address
     await one.close()
     one.send(b"after it is closed: dropped", two.address)
-    again = UdpSocket(lambda datagram, address: None)
+    again = UdpSocket()
     await again.open(*address)
     assert again.address == address
     with pytest.raises(OSError, match="in use"):
-        await UdpSocket(lambda datagram, address: None).open(*address)
+        await UdpSocket().open(*address)
     await again.close()
     await two.close()
 
 
 async def test_what_cannot_be_sent_is_dropped() -> None:
-    sender = UdpSocket(lambda datagram, address: None)
+    sender = UdpSocket()
     await sender.open("127.0.0.1", 0)
     sender.send(b"x" * 70_000, ("127.0.0.1", 9))
     sender.send(b"x", ("203.0.113.1", 9))  # not reachable from loopback
