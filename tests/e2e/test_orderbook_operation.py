@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -144,3 +145,28 @@ async def test_every_refusal_and_every_end_of_a_reservation_is_counted_by_its_re
     assert {name: changed.get(name) for name in expected} == expected
     assert after["orderbook_trades_total"] == 1
     assert after["orderbook_journal_trouble"] == after["orderbook_journal_events_waiting"] == 0
+
+
+async def test_trades_that_have_left_the_memory_are_read_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Grape(dht_port=0, api_port=0, host="127.0.0.1") as grape:
+        async with Link(grape.url) as link:
+            worker = Worker(link, "alice", [Instrument(MARKET)], host="127.0.0.1", journals=tmp_path)
+            async with worker, Api(worker) as api, Client(api.url) as client:
+                ledger = worker.market(MARKET).ledger
+                ledger._trades_in_memory = 3
+                resting = await client.submit(MARKET, "sell", "20", "100", "ann")
+                for _ in range(10):
+                    await client.submit(MARKET, "buy", "1", "100", "ben")
+                await until(lambda: ledger.dropped == 7, 10.0, "the heartbeat")
+                for limit in (2, 4, 100):
+                    monkeypatch.setattr(limits, "PAGE_DEFAULT", limit)
+                    pages = [trade async for trade in client.trades(market=MARKET)]
+                    assert len({trade.match_id for trade in pages}) == len(pages) == 10, "none twice, no gap"
+                placed = await client.order(resting.order.id)
+                assert placed.trades == pages
+            again = Worker(link, "alice", [Instrument(MARKET)], host="127.0.0.1", journals=tmp_path)
+            async with again, Api(again) as api, Client(api.url) as client:
+                assert [trade async for trade in client.trades(market=MARKET)] == pages
+                assert (await client.order(resting.order.id)).trades == pages
