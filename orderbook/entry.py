@@ -47,6 +47,10 @@ class NewOrder(NamedTuple):
     self_trade: object = None
 
 
+_FIRST_TERM = NewOrder._fields.index("time_in_force")
+_NO_TERMS = (None,) * (len(NewOrder._fields) - _FIRST_TERM)
+
+
 class Amendment(NamedTuple):
     """How a client wants an order changed, unchecked; None: as it is.
 
@@ -88,6 +92,8 @@ def order_of(new: NewOrder, instrument: Instrument, id: str, time_ms: int) -> Or
 
 
 def _terms(new: NewOrder, instrument: Instrument, market: bool) -> Terms:
+    if not market and new[_FIRST_TERM:] == _NO_TERMS:
+        return GTC  # as most are
     force = _word(new.time_in_force, "time_in_force", TimeInForce)
     if force is None:
         force = TimeInForce.IOC if market else TimeInForce.GTC

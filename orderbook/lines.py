@@ -39,6 +39,7 @@ class Line(Generic[Context]):
     Args:
         channel: The connection.
         destination: Whose, for errors.
+        key: The service that is called.
         answered: Called with the context of a call and the JSON of its result.
         failed: Called with the context of a call that has none: ``RemoteError`` when the peer answers with an
             error, ``RequestTimeout``, ``ConnectionLost``.
@@ -48,11 +49,13 @@ class Line(Generic[Context]):
         self,
         channel: Channel,
         destination: str,
+        key: str,
         answered: Callable[[Context, bytes], None],
         failed: Callable[[Context, PeerError], None],
     ):
         self._channel = channel
         self._destination = destination
+        self._key = msgspec.json.encode(key)
         self._answered = answered
         self._failed = failed
         self._calls: dict[int, tuple[float, Context]] = {}
@@ -60,17 +63,17 @@ class Line(Generic[Context]):
         self.used = channel.loop.time()
         channel.on_message = self._receive
 
-    def call(self, request: bytes, context: Context, timeout_s: float) -> None:
-        """Send ``request``, as :func:`request_of` made it; ``answered`` or ``failed`` gets ``context``."""
+    def call(self, payload: bytes, context: Context, timeout_s: float) -> None:
+        """Send a request, whose payload is JSON; ``answered`` or ``failed`` gets ``context``."""
         self._last_rid = rid = self._last_rid + 1
         self.used = now = self._channel.loop.time()
         calls = self._calls
         calls[rid] = (now + timeout_s, context)
-        self._channel.send(b"[%d,%b" % (rid, request), alone=len(calls) == 1)
+        self._channel.send(b"[%d,%b,%b]" % (rid, self._key, payload), alone=len(calls) == 1)
 
-    def tell(self, request: bytes) -> None:
-        """Send ``request``, which needs no answer."""
-        self._channel.send(b"[null,%b" % request)
+    def tell(self, payload: bytes) -> None:
+        """Send a request that needs no answer."""
+        self._channel.send(b"[null,%b,%b]" % (self._key, payload))
 
     @property
     def full(self) -> bool:
@@ -115,11 +118,15 @@ class Line(Generic[Context]):
 
 
 class Lines(Generic[Context]):
-    """The lines to all peers, by destination. ``answered`` and ``failed``: see :class:`Line`."""
+    """The lines to all peers, by destination. ``key``, ``answered`` and ``failed``: see :class:`Line`."""
 
     def __init__(
-        self, answered: Callable[[Context, bytes], None], failed: Callable[[Context, PeerError], None]
+        self,
+        key: str,
+        answered: Callable[[Context, bytes], None],
+        failed: Callable[[Context, PeerError], None],
     ):
+        self._key = key
         self._answered = answered
         self._failed = failed
         self._open: dict[str, Line[Context]] = {}
@@ -150,7 +157,7 @@ class Lines(Generic[Context]):
             log.info("no line to %s, which HTTP still reaches perhaps: %s", destination, error)
             self._not_before[destination] = asyncio.get_running_loop().time() + limits.LINE_RETRY_S
             return
-        line = Line(channel, destination, self._answered, self._failed)
+        line = Line(channel, destination, self._key, self._answered, self._failed)
 
         def ended(why: str) -> None:
             if self._open.get(destination) is line:
@@ -183,11 +190,6 @@ class Lines(Generic[Context]):
             task.cancel()
         await asyncio.gather(*self._connecting.values(), return_exceptions=True)
         await asyncio.gather(*(line.close() for line in list(self._open.values())))
-
-
-def request_of(key: str, payload: bytes) -> bytes:
-    """The part of a request that is the same for all whom it is sent to."""
-    return b"%b,%b]" % (msgspec.json.encode(key), payload)
 
 
 Serve = Callable[[str, bytes, Callable[[bytes], None]], None]

@@ -122,5 +122,6 @@ def choose(
         fill = ranked[rank].fills[place]
         part = min(fill.quantity, quantity)
         quantity -= part
-        taken.setdefault(rank, []).append(fill._replace(quantity=part))
+        whole = part == fill.quantity
+        taken.setdefault(rank, []).append(fill if whole else fill._replace(quantity=part))
     return [Choice(ranked[rank], tuple(fills)) for rank, fills in taken.items()]

@@ -307,14 +307,15 @@ class Taker:
             raise ProtocolError(f"{destination} is not a peer of this market")
         order, instrument = negotiation.order, self._market.instrument
         fills: list[OfferFill] = []
+        quantity = 0
         for fill in offer.fills:
-            price = instrument.price(fill.price)
+            price, part = instrument.price(fill.price), instrument.quantity(fill.quantity)
             if not order.side.crosses(negotiation.price, price):
                 raise ProtocolError(f"{peer.name} offers {fill.price}, outside the limit of {order.id}")
-            fills.append(OfferFill(fill.order_id, price, instrument.quantity(fill.quantity)))
-        if len({fill.order_id for fill in fills}) != len(fills):
+            fills.append(OfferFill(fill.order_id, price, part))
+            quantity += part
+        if len(fills) > 1 and len({fill.order_id for fill in fills}) != len(fills):
             raise ProtocolError(f"{peer.name} offers one order twice")
-        quantity = sum(fill.quantity for fill in fills)
         if quantity > negotiation.asked:
             raise ProtocolError(f"{peer.name} offers more than was asked")
         negotiation.offers.append(

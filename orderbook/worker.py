@@ -38,14 +38,14 @@ from .errors import (
 from .events import Signed
 from .journal.journal import Journal, MemoryJournal
 from .journal.writer import open_journal
-from .lines import Caller, Lines, Refusal, request_of
+from .lines import Caller, Lines, Refusal
 from .market import Market
 from .messages import encode
 from .model import Instrument, Order, Trade, check_name
 from .negotiation import Answer, Negotiator
 from .outbox import Outbox
 from .selection import POLICIES, Policy
-from .signing.channel import Channel, Question
+from .signing.channel import QUESTIONS, Channel, Question
 from .signing.gate import Gate
 from .signing.identity import Identity
 from .signing.keyfile import kept_key, new_identity
@@ -393,11 +393,13 @@ class HostedMarket:
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
-        self._lines: Lines[Asked] = Lines(self._answered, self._failed)
+        self._lines: Lines[Asked] = Lines(self._key, self._answered, self._failed)
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._wakes = math.inf
+        self._timer_due = False
+        self._stopped = False
         self._discovery_wanted = asyncio.Event()
 
     async def open_journal(self, folder: Path, durability: str) -> None:
@@ -429,6 +431,7 @@ class HostedMarket:
         farewells = self._tasks - farewells
         if farewells:
             await asyncio.wait(farewells, timeout=limits.ANNOUNCE_TIMEOUT_S)
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -534,19 +537,22 @@ class HostedMarket:
 
     def _after_step(self, effects: Sequence[Effect]) -> None:
         self._outbox.after_step(effects)
-        self._set_timer()
+        if not self._timer_due:
+            self._timer_due = True
+            asyncio.get_running_loop().call_soon(self._set_timer)  # once for all steps of a turn
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, Question):
-            self._ask(effect, self.channel.seal(effect))
-        elif isinstance(effect, Discover):
-            self._discovery_wanted.set()
-        elif isinstance(effect, DropTrades):
-            self.market.ledger.drop_trades(effect.upto)
+        kind = type(effect)
+        if kind in QUESTIONS:
+            self._ask(effect, self.channel.seal(effect))  # type: ignore[arg-type]  # it is one
         elif isinstance(effect, Settled):
             for settled in self._settling.pop(effect.order_id, ()):
                 if not settled.done():
                     settled.set_result(None)
+        elif isinstance(effect, Discover):
+            self._discovery_wanted.set()
+        elif isinstance(effect, DropTrades):
+            self.market.ledger.drop_trades(effect.upto)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -559,6 +565,9 @@ class HostedMarket:
             log.error("a step of %s failed", self._key, exc_info=task.exception())
 
     def _set_timer(self) -> None:
+        self._timer_due = False
+        if self._stopped:
+            return
         due = self.negotiator.next_due()
         if due is None or self._wakes <= due:
             return  # it wakes early enough, and sets the next one then
@@ -582,9 +591,9 @@ class HostedMarket:
         if line is None or line.full:
             self._spawn(self._ask_over_http(effect, request))
         elif isinstance(effect, Tell):
-            line.tell(request_of(self._key, request.data))
+            line.tell(request.data)
         else:
-            line.call(request_of(self._key, request.data), (effect, request), timeout_of(effect))
+            line.call(request.data, (effect, request), timeout_of(effect))
 
     async def _ask_over_http(self, effect: Question, request: Sealed) -> None:
         if not isinstance(effect, Beat):

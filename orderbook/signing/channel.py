@@ -32,6 +32,7 @@ from .seals import Sealed
 
 Question = Announce | Confirm | Beat | Tell
 """Effects that are messages to another peer."""
+QUESTIONS = (Announce, Confirm, Beat, Tell)
 
 _READERS: dict[type, Callable[[bytes], Offer | MatchAnswer | None]] = {
     Announce: read_offer,

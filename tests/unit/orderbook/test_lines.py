@@ -15,14 +15,14 @@ from grenache_py.transports.ws import Channel
 from grenache_py.transports.ws_client import connect
 from grenache_py.transports.ws_server import WsServer
 from orderbook import limits
-from orderbook.lines import Caller, Lines, Refusal, request_of
+from orderbook.lines import Caller, Lines, Refusal
 from tests.harness import until
 
 Reply = Callable[[bytes], None]
 
 
 class Desk:
-    """A peer that serves: it echoes, refuses, says nothing, or answers when told to, as the key says."""
+    """A peer that serves: it echoes, refuses, says nothing, or answers when told to, as the payload says."""
 
     def __init__(self) -> None:
         self.server = WsServer(
@@ -33,13 +33,19 @@ class Desk:
         self.kept: list[Reply] = []
 
     def serve(self, key: str, payload: bytes, reply: Reply) -> None:
-        self.seen.append((key, json.loads(payload)))
-        if key == "refuse":
+        said = json.loads(payload)
+        self.seen.append((key, said["value"]))
+        if said["do"] == "refuse":
             raise Refusal('ERR_NO: "no"')
-        if key == "keep":
+        if said["do"] == "keep":
             self.kept.append(reply)
-        elif key != "silence":
-            reply(payload)
+        elif said["do"] != "silence":
+            reply(json.dumps(said["value"]).encode())
+
+
+def say(what: str, value: bytes) -> bytes:
+    """A payload: what is to be done with it, and some JSON."""
+    return b'{"do":"%b","value":%b}' % (what.encode(), value)
 
 
 class Client:
@@ -47,7 +53,7 @@ class Client:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, Any]] = []
-        self.lines: Lines[str] = Lines(self.answered, self.failed)
+        self.lines: Lines[str] = Lines("the service", self.answered, self.failed)
 
     def answered(self, context: str, data: bytes) -> None:
         self.outcomes.append((context, json.loads(data)))
@@ -80,7 +86,7 @@ async def test_many_calls_at_once_each_get_their_own_answer() -> None:
     async with connected() as (_desk, client, destination):
         line = line_to(client, destination)
         for n in range(200):
-            line.call(request_of("echo", b'{"n":%d}' % n), f"call {n}", 5.0)
+            line.call(say("echo", b'{"n":%d}' % n), f"call {n}", 5.0)
         await until(lambda: len(client.outcomes) == 200, what="all answers")
         assert client.outcomes == [(f"call {n}", {"n": n}) for n in range(200)]
         assert line.idle
@@ -89,8 +95,8 @@ async def test_many_calls_at_once_each_get_their_own_answer() -> None:
 async def test_answers_in_another_order_find_their_calls() -> None:
     async with connected() as (desk, client, destination):
         line = line_to(client, destination)
-        line.call(request_of("keep", b"1"), "first", 5.0)
-        line.call(request_of("keep", b"2"), "second", 5.0)
+        line.call(say("keep", b"1"), "first", 5.0)
+        line.call(say("keep", b"2"), "second", 5.0)
         await until(lambda: len(desk.kept) == 2, what="both calls")
         desk.kept[1](b'"b"')
         desk.kept[0](b'"a"')
@@ -101,17 +107,17 @@ async def test_answers_in_another_order_find_their_calls() -> None:
 async def test_what_is_told_is_not_answered() -> None:
     async with connected() as (desk, client, destination):
         line = line_to(client, destination)
-        line.tell(request_of("echo", b'"told"'))
-        line.tell(request_of("refuse", b'"told"'))
-        line.call(request_of("echo", b'"asked"'), "asked", 5.0)
+        line.tell(say("echo", b'"told"'))
+        line.tell(say("refuse", b'"told"'))
+        line.call(say("echo", b'"asked"'), "asked", 5.0)
         await until(lambda: client.outcomes, what="the answer")
         assert client.outcomes == [("asked", "asked")]
-        assert [payload for _, payload in desk.seen] == ["told", "told", "asked"]
+        assert desk.seen == [("the service", value) for value in ("told", "told", "asked")]
 
 
 async def test_a_refusal_is_the_error_it_names() -> None:
     async with connected() as (_desk, client, destination):
-        line_to(client, destination).call(request_of("refuse", b"null"), "asked", 5.0)
+        line_to(client, destination).call(say("refuse", b"null"), "asked", 5.0)
         await until(lambda: client.outcomes, what="the refusal")
         [(_, error)] = client.outcomes
         assert isinstance(error, RemoteError)
@@ -121,12 +127,12 @@ async def test_a_refusal_is_the_error_it_names() -> None:
 async def test_a_call_without_an_answer_fails_in_time_and_a_late_answer_is_nothing() -> None:
     async with connected() as (desk, client, destination):
         line = line_to(client, destination)
-        line.call(request_of("keep", b"null"), "asked", 0.05)
+        line.call(say("keep", b"null"), "asked", 0.05)
         await until(lambda: client.outcomes, what="the time limit")
         [(_, error)] = client.outcomes
         assert isinstance(error, RequestTimeout)
         desk.kept[0](b'"late"')
-        line.call(request_of("echo", b'"next"'), "next", 5.0)
+        line.call(say("echo", b'"next"'), "next", 5.0)
         await until(lambda: len(client.outcomes) == 2, what="the next answer")
         assert client.outcomes[1] == ("next", "next")
 
@@ -134,8 +140,8 @@ async def test_a_call_without_an_answer_fails_in_time_and_a_late_answer_is_nothi
 async def test_a_lost_connection_fails_what_was_under_way_at_once() -> None:
     async with connected() as (desk, client, destination):
         line = line_to(client, destination)
-        line.call(request_of("silence", b"null"), "one", 60.0)
-        line.call(request_of("silence", b"null"), "two", 60.0)
+        line.call(say("silence", b"null"), "one", 60.0)
+        line.call(say("silence", b"null"), "two", 60.0)
         await until(lambda: len(desk.seen) == 2, what="both calls")
         for channel in list(desk.server.channels):
             channel.abort()
@@ -195,7 +201,7 @@ async def test_what_is_no_request_ends_the_connection_of_who_sends_it(message: b
         stranger = await connect(destination, max_message=1000)
         stranger.send(message)
         await stranger.gone
-        line_to(client, destination).call(request_of("echo", b"1"), "asked", 5.0)
+        line_to(client, destination).call(say("echo", b"1"), "asked", 5.0)
         await until(lambda: client.outcomes, what="the answer to somebody else")
         assert client.outcomes == [("asked", 1)]
 
@@ -205,7 +211,7 @@ async def test_who_sends_much_and_reads_nothing_is_read_no_further(monkeypatch: 
     async with connected() as (desk, client, destination):
         line = line_to(client, destination)
         for n in range(1000):
-            line.call(request_of("keep", b'"%b"' % (b"x" * 1000)), str(n), 30.0)
+            line.call(say("keep", b'"%b"' % (b"x" * 1000)), str(n), 30.0)
         await until(lambda: desk.callers[0].held, what="an end of reading")
         assert 10 <= len(desk.kept) < 1000
         while len(client.outcomes) < 1000:
