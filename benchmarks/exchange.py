@@ -42,7 +42,10 @@ async def run_peer(conf: dict[str, Any]) -> None:
     from grenache_py.aio import Link
     from orderbook.entry import NewOrder
     from orderbook.model import Instrument
+    from orderbook.peer import tune_process
     from orderbook.worker import Worker
+
+    tune_process()
 
     journals = Path(conf["journal"]) if conf["journal"] else None
     market = conf["market"]

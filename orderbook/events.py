@@ -177,12 +177,12 @@ def trade_of(event: Executed, market: str) -> Trade:
 
 
 def to_plain(event: Event) -> Any:
-    """``event`` as a plain dict for msgpack or JSON; ``type`` names its kind."""
+    """``event`` as a plain dict for JSON; ``type`` names its kind."""
     return msgspec.to_builtins(event)
 
 
 def unpack(data: bytes) -> Event:
-    """The event of :func:`to_plain`, as msgpack wrote it. Raises JournalError for what is none."""
+    """The event of :data:`pack`. Raises JournalError for what is none."""
     try:
         event: Event = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -190,4 +190,6 @@ def unpack(data: bytes) -> Event:
     return event
 
 
+pack = msgspec.msgpack.Encoder().encode
+"""An event as msgpack, in the shape of :func:`to_plain`."""
 _decoder = msgspec.msgpack.Decoder(Event)

@@ -113,6 +113,11 @@ DISCOVERY_WANTED_S = 0.1
 """Pause before a look-up that is wanted at once, so that many who want it share one."""
 REANNOUNCE_PER_HEARTBEAT = 32
 """Crossing orders announced again on one heartbeat; the next one continues."""
+GARBAGE_OBJECTS = 20_000
+"""New objects after which a peer's process looks for garbage: some orders' worth would be 700."""
+SWITCH_S = 0.0005
+"""After how long a thread of a peer's process lets another run: less than a disk takes to make a journal's
+transaction durable."""
 STOP_S = 3.0
 """How long a peer that stops waits for its clients' orders that are under way."""
 JOURNAL_RETRY_S = 1.0

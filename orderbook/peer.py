@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from grenache_py.aio import Link
 
+from . import limits
 from .api import Api
 from .model import Instrument
 from .selection import POLICIES, Policy
@@ -59,6 +62,19 @@ class PeerSettings:
     unsigned: bool = False
 
 
+def tune_process() -> None:
+    """Set up this process for a peer, once it has imported all and before it runs.
+
+    What is there now stays, so that the garbage collector need not look at it again; and it looks less often
+    at the rest, of which most is kept (orders, trades) and nearly nothing is a cycle. The thread that writes
+    the journal gets its turn earlier than after Python's 5 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(limits.GARBAGE_OBJECTS, 20, 50)
+    sys.setswitchinterval(limits.SWITCH_S)
+
+
 async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None]) -> None:
     """Run until SIGINT or SIGTERM; ``ready`` is called once peers and clients can reach it.
 
@@ -66,6 +82,7 @@ async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None])
         OSError: An address can't be listened on.
         JournalError, IdentityError: A file of it can't be used.
     """
+    tune_process()
     identity = None if settings.key is None else load_key(settings.key)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -25,7 +25,7 @@ from typing import Any
 import msgpack
 
 from ..errors import JournalError
-from ..events import Event, Executed, Signed, to_plain
+from ..events import Event, Executed, Signed, pack
 from ..recovery import Recovered
 from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, checksum, connect, trade_keys
 
@@ -79,6 +79,10 @@ Unread = tuple[int, Callable[[], Event] | None]
 
 _in_use: set[Path] = set()
 """Journals that this process has open; SQLite keeps out the other processes only."""
+
+INSERT_ROWS = (100, 20, 5, 1)
+"""Rows to a statement; few sizes, so that SQLite need not prepare each time. At most 999 values in one are
+taken by any SQLite."""
 
 
 class JournalFile:
@@ -200,7 +204,7 @@ class JournalFile:
         trades: list[tuple[object, ...]] = []
         proofs: list[tuple[object, ...]] = []
         for number, event in enumerate(events, self.number + 1):
-            data = msgpack.packb(to_plain(event))
+            data = pack(event)
             check = checksum(number, data)
             if isinstance(event, Executed):
                 position += 1
@@ -210,11 +214,22 @@ class JournalFile:
             else:
                 rows.append((number, data, check))
         with self._transaction():
-            self._db.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
-            self._db.executemany("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?)", trades)
-            self._db.executemany("INSERT INTO proofs VALUES (?, ?, ?, ?)", proofs)
+            self._insert("events", rows)
+            self._insert("trades", trades)
+            self._insert("proofs", proofs)
         self.number += len(events)
         self.trade_count = position
+
+    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Many rows to a statement: after each one this thread has to wait for its turn to run."""
+        done = 0
+        for size in INSERT_ROWS:
+            while len(rows) - done >= size:
+                several = rows[done : done + size]
+                row = f"({', '.join('?' * len(several[0]))})"
+                values = [value for each in several for value in each]
+                self._db.execute(f"INSERT INTO {table} VALUES {', '.join([row] * size)}", values)
+                done += size
 
     def compact(self) -> Recovered:
         """Replace the events by a snapshot of what they add up to, which is returned; trades and their proofs
