@@ -3,7 +3,8 @@
 One taker and two makers, each a process of its own, over the same two Grapes. Each maker has one large
 resting order at the same price; each order of the taker is announced to both, filled by one of them and
 released by the other. Nothing matches locally. The sides take turns (theirs, ours, theirs, …), the median
-round counts.
+round counts. Theirs never signs; ours does in the rows that say so, and writes a durable journal in those
+that say that. At the end comes what an order costs with more peers, see peers.py.
 
 Theirs (benchmarks/node/exchange.js) looks up, maps to all, takes the first answer, asks it to execute. It
 keeps no book but one number, no time priority, no record of trades, and repeats nothing.
@@ -28,10 +29,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import peers  # noqa: E402
 from tests.harness import Process, need_node, until  # noqa: E402
 
 MARKET = "BENCH"
 IN_FLIGHT = (1, 16)
+PEERS_ORDERS = 3_000
 
 
 # --- our side, each a process of its own
@@ -200,6 +203,9 @@ def main(argv: list[str] | None = None) -> int:
     durable, memory = rates["journaled", 16], rates["in memory", 16]
     share = statistics.median(durable) / statistics.median(memory)
     print(f"journaled at 16 in flight: {share:.0%} of in memory")
+    alone = peers.rows(PEERS_ORDERS)
+    print(peers.table(alone))
+    rows += alone
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
     return 0

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import CryptoError
+from nacl.signing import SigningKey
 
 from grenache_py import keyfile
 from grenache_py.errors import KeyFileError
 
 from ..errors import IdentityError
+
+SIGNATURE_BYTES = 64
 
 
 class Signer(Protocol):
@@ -38,6 +42,7 @@ class Identity:
 
     def __init__(self, private: Ed25519PrivateKey):
         self._private = private
+        self._signing = SigningKey(private.private_bytes_raw())
         self.key = private.public_key().public_bytes_raw().hex()
 
     @classmethod
@@ -62,13 +67,16 @@ class Identity:
         return keyfile.to_pem(self._private)
 
     def sign(self, data: bytes) -> str:
-        return self._private.sign(data).hex()
+        return self._signing.sign(data).signature.hex()
 
 
 def verify(key: str, data: bytes, signature: str) -> bool:
     """Whether ``signature`` is that of ``data`` under the public ``key``; False for what is no key."""
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), data)
-    except (InvalidSignature, ValueError):
+        signed = bytes.fromhex(signature) + data
+        if len(signed) != SIGNATURE_BYTES + len(data):
+            return False
+        crypto_sign_open(signed, bytes.fromhex(key))
+    except (CryptoError, ValueError):
         return False
     return True
