@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,6 +17,8 @@ from orderbook.entry import NewOrder
 from orderbook.errors import UnknownMarketError
 from orderbook.model import Instrument, Order, OrderStatus
 from orderbook.selection import OfferFill
+from orderbook.signing.channel import Question
+from orderbook.signing.seals import Sealed
 from orderbook.taker import Confirmation
 from orderbook.worker import Worker
 from tests.harness import until
@@ -68,6 +70,34 @@ async def test_an_order_placed_at_one_peer_fills_at_another(start_worker: Callab
     assert (trade.maker_peer, trade.taker_peer) == ("alice", "bob")
     assert alice.market(MARKET).record(trade).price == "78318.00"
     assert alice.market(MARKET).record(trade).quantity == "0.2"
+
+
+async def test_peers_talk_over_a_line_and_do_without_it(
+    start_worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = await start_worker("alice"), await start_worker("bob")
+    await meet(alice, bob)
+    await submit(alice, "sell", "100.00", "5")
+    hosted, destination = bob.markets[MARKET], f"127.0.0.1:{alice.port}"
+    over_http: list[str] = []
+    ask_over_http = hosted._ask_over_http
+
+    def noted(effect: Question, request: Sealed) -> Coroutine[Any, Any, None]:
+        over_http.append(type(effect).__name__)
+        return ask_over_http(effect, request)
+
+    monkeypatch.setattr(hosted, "_ask_over_http", noted)
+    assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
+    assert "Announce" in over_http
+    line = await until(lambda: hosted._lines.get(destination), what="a line, since something was said")
+    over_http.clear()
+    assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
+    assert over_http == []
+    line._channel.abort()
+    await until(lambda: hosted._lines.get(destination) is not line, what="the end of the line")
+    assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
+    await until(lambda: hosted._lines.get(destination), what="another line")
+    assert "Announce" in over_http
 
 
 async def test_one_order_combines_several_peers_best_price_first(start_worker: Callable[..., Any]) -> None:
