@@ -59,6 +59,7 @@ class SqliteJournal:
         self._snapshot_wanted_at = file.snapshot_number() + limits.JOURNAL_SNAPSHOT
         self._replaced = True
         """There may be events for which the snapshot stands."""
+        self._waking = False
         self._thread = threading.Thread(target=self._write, name=f"journal {file.path.name}", daemon=True)
         self._thread.start()
 
@@ -66,6 +67,15 @@ class SqliteJournal:
         with self._wanted:
             self._buffer += events
             self._appended += len(events)
+        if not self._waking:
+            # At the end of this turn of the loop: its steps share a transaction, and the thread that writes
+            # it does not take turns with them.
+            self._waking = True
+            self._loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        with self._wanted:
             self._wanted.notify()
 
     def when_durable(self, then: Callable[[], None]) -> None:
