@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,10 +19,13 @@ from .discovery import Attempts, Chooser, MapResult
 from .errors import ArgumentError, ClosedError, ConnectError, ConnectionLost, PeerError
 from .link import Link
 from .middleware import Middleware, OutgoingCall, chain, check_middleware
+from .transports.steps import Steps, can_poll, finish_all
 from .transports.threads import Threads
 from .wire import typed
 
 Self = TypeVar("Self", bound="Client")
+# What concerns a call as a whole is an exception in the place of a result.
+_Outcomes: TypeAlias = "SimpleQueue[MapResult | BaseException]"
 
 
 class Transport(Protocol):
@@ -42,6 +45,19 @@ class Transport(Protocol):
     ) -> Any:
         """Call the peer at ``destination`` once; returns the result. Raises ``PeerError`` within
         ``timeout_s`` seconds, ``ArgumentError``, and ``ClosedError`` after ``close``.
+        """
+
+    def begin(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Steps[Any] | None:
+        """As ``call``, to be gone through by ``finish_all``; ``None`` where the request could not leave at
+        once, since there is no idle connection or it is too large.
         """
 
     def close(self) -> None:
@@ -158,10 +174,33 @@ class Client:
         reported in its own result and changes nothing for the others (in Node the first error fails all).
         Raises only what concerns the call as a whole: ``LookupEmptyError`` when there are no peers.
         """
-        results = self.map_stream(
-            key, payload, limit=limit, timeout=timeout, compress=compress, headers=headers
-        )
-        return list(results)
+        ends = ends_at(timeout)
+        chosen, encoded = self._broadcast(key, payload, limit, ends)
+        # On this thread what needs no other: a thread costs more than the call.
+        here = can_poll and not self._middleware
+        rest: list[str] = []
+        outcomes: _Outcomes = SimpleQueue()
+
+        def begin() -> Iterator[tuple[str, Steps[Any]]]:
+            for destination in chosen:
+                call = (destination, key, encoded, left_s(ends), compress, headers)
+                steps = self._transport.begin(*call) if here else None
+                if steps is None:
+                    rest.append(destination)
+                else:
+                    yield destination, steps
+            self._start(rest, outcomes, key, encoded, ends, compress, headers)
+
+        started = time.monotonic()
+        results = []
+        for destination, result, failure in finish_all(begin(), ends):
+            if isinstance(failure, (ConnectError, ConnectionLost)):
+                self._link.forget(key, destination)
+            results.append(MapResult(destination, result, failure, time.monotonic() - started))
+        if rest:
+            results += map(_outcome, (outcomes.get() for _ in rest))
+            results.sort(key=lambda result: result.elapsed_s)
+        return results
 
     def map_stream(
         self,
@@ -175,21 +214,38 @@ class Client:
     ) -> Iterator[MapResult]:
         """As ``map``, but gives each result when it comes."""
         ends = ends_at(timeout)
+        chosen, encoded = self._broadcast(key, payload, limit, ends)
+        outcomes: _Outcomes = SimpleQueue()
+        self._start(chosen, outcomes, key, encoded, ends, compress, headers)
+        for _ in chosen:
+            yield _outcome(outcomes.get())
+
+    def _broadcast(self, key: str, payload: Any, limit: int | None, ends: float) -> tuple[list[str], Any]:
+        """The peers that a ``map`` calls, and what it sends."""
         if limit is not None:
             check_count(limit, "limit")
         # Encoded once for all, unless somebody wants to look at it.
         encoded = payload if self._middleware else msgspec.Raw(encode_json(payload))
         destinations = self._destinations(key, ends)
-        chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
+        return random.sample(destinations, min(limit or len(destinations), len(destinations))), encoded
 
-        # What concerns the call as a whole is an exception in the place of a result.
-        outcomes: SimpleQueue[MapResult | BaseException] = SimpleQueue()
+    def _start(
+        self,
+        destinations: list[str],
+        outcomes: _Outcomes,
+        key: str,
+        payload: Any,
+        ends: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> None:
+        """Call all of them in threads, which put what comes of it into ``outcomes``."""
 
         def one(destination: str) -> None:
             started = time.monotonic()
             result, failure = None, None
             try:
-                result = self._call(destination, key, encoded, left_s(ends), compress, headers)
+                result = self._call(destination, key, payload, left_s(ends), compress, headers)
             except PeerError as error:
                 failure = error
             except BaseException as error:
@@ -198,13 +254,8 @@ class Client:
             outcomes.put(MapResult(destination, result, failure, time.monotonic() - started))
 
         threads = self._threads()
-        if not all(threads.submit(one, destination) for destination in chosen):
+        if not all(threads.submit(one, destination) for destination in destinations):
             raise ClosedError("stopped during the call")
-        for _ in chosen:
-            outcome = outcomes.get()
-            if isinstance(outcome, BaseException):
-                raise outcome
-            yield outcome
 
     def _timed_call(self, destination: str, *call: Any) -> Any:
         with self._chooser.timed(destination, time.monotonic):
@@ -249,3 +300,9 @@ class Client:
         # Straight from memory in the usual case.
         known = self._link.known(check_name(key, "key"))
         return known or self._link.lookup(key, timeout=left_s(ends))
+
+
+def _outcome(outcome: MapResult | BaseException) -> MapResult:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

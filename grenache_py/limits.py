@@ -57,6 +57,10 @@ ERROR_TEXT_MAX = 500
 REPLY_HEAD_BYTES_MAX = 64 * 1024
 """The head of a reply, and whatever else of it is no body (chunk sizes, trailers)."""
 
+SENT_AT_ONCE_BYTES = 16 * 1024
+"""A request up to this size leaves at once over an idle connection, since any system's send buffer takes it:
+``map`` begins such calls one after the other."""
+
 CONNECTIONS_PER_DESTINATION = 100
 """Idle connections kept to one destination by the synchronous client."""
 

@@ -36,6 +36,7 @@ from ..errors import (
 from ..tls import Resuming
 from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, header_lines, rids
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
+from .steps import Steps, finish
 
 _READ_BYTES = 64 * 1024
 # A socket's own limit is set anew when it is further than this from what is left of the call's time: each
@@ -74,14 +75,36 @@ class HttpClient:
         Raises ``ConnectError``, ``ConnectionLost``, ``RequestTimeout`` or ``ReplySizeError`` within
         ``timeout_s`` seconds; ``ClosedError`` after ``close``.
         """
-        ends = time.monotonic() + timeout_s
         target = self._targets.get(url) or self._target(url)
-        head = b"%b%bContent-Length: %d\r\n\r\n" % (target.start, header_lines(headers), len(body))
         conn = self._borrow(url, target)
+        return finish(self._exchange(target, conn, headers, body, timeout_s))
+
+    def begin(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float
+    ) -> Steps[HttpReply] | None:
+        """``call`` over a connection that is there, without TLS, for what leaves at once."""
+        target = self._targets.get(url)
+        if target is None or target.tls is not None or len(body) > limits.SENT_AT_ONCE_BYTES:
+            return None
+        conn = self._borrow(url, target)
+        if conn.is_closed:
+            target.pool.give(conn)
+            return None
+        return self._exchange(target, conn, headers, body, timeout_s)
+
+    def _exchange(
+        self, target: _Target, conn: _Connection, headers: Mapping[str, str], body: bytes, timeout_s: float
+    ) -> Steps[HttpReply]:
+        ends = time.monotonic() + timeout_s
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (target.start, header_lines(headers), len(body))
         try:
             if conn.is_closed:
                 self._connect(conn, target, timeout_s)
-            reply = conn.exchange(head + body, ends, self._max_reply_bytes)
+            conn.send_request(head + body, ends, self._max_reply_bytes)
+            reply = None
+            while reply is None:
+                yield conn.sock.fileno()
+                reply = conn.receive_reply(ends)
             if target.tls is not None:
                 conn.remember_session(target.tls)
             return reply
@@ -181,9 +204,29 @@ class HttpTransport:
         reply = self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
         return decode_reply(reply, rid, destination, compress)
 
+    def begin(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> Steps[Any] | None:
+        """A call that need not be connected first; see ``client.Transport``."""
+        rid = next(self._rids)
+        deadline_s = timeout_s if self._deadlines else None
+        head, body = encode_request(rid, key, payload, compress, headers, deadline_s)
+        steps = self._http.begin(f"{self._scheme}://{destination}/", head, body, timeout_s)
+        return None if steps is None else _decoded(steps, rid, destination, compress)
+
     def close(self) -> None:
         """Close idle connections; calls under way end within their limits."""
         self._http.close()
+
+
+def _decoded(steps: Steps[HttpReply], rid: str, destination: str, compress: bool) -> Steps[Any]:
+    return decode_reply((yield from steps), rid, destination, compress)
 
 
 _clients: WeakSet[HttpClient] = WeakSet()
@@ -234,27 +277,27 @@ class _Connection(HTTPConnection):
             self._resumable = True
             tls.remember(self.sock)
 
-    def exchange(self, request: bytes, ends: float, max_bytes: int) -> HttpReply:
-        """Send ``request``, and read its reply. Raises OSError, and what the parser raises."""
-        sock = self.sock
-        parser = self._parser
-        if parser is None:
-            parser = self._parser = ReplyParser(max_bytes)
+    def send_request(self, request: bytes, ends: float, max_bytes: int) -> None:
+        """Send ``request``, whose reply may have ``max_bytes`` of body. Raises OSError."""
+        if self._parser is None:
+            self._parser = ReplyParser(max_bytes)
         self._limit(ends)
         try:
-            sock.sendall(request)
+            self.sock.sendall(request)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the reply may have been sent before the request was read
-        whole = False
-        while not whole:
-            self._limit(ends)
-            data = sock.recv(_READ_BYTES)
-            if data:
-                whole = parser.feed(data)
-            elif parser.end():
-                break
-            else:
-                raise ConnectionError("the peer closed it")
+
+    def receive_reply(self, ends: float) -> HttpReply | None:
+        """The reply, if it is whole with what comes next. Raises OSError, and what the parser raises."""
+        parser = self._parser
+        assert parser is not None
+        self._limit(ends)
+        data = self.sock.recv(_READ_BYTES)
+        if data:
+            if not parser.feed(data):
+                return None
+        elif not parser.end():
+            raise ConnectionError("the peer closed it")
         keep_s = parser.keep_s
         reply = parser.take()
         if keep_s > 0:

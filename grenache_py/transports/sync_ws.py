@@ -32,6 +32,7 @@ from ..errors import (
 )
 from ..tls import Resuming
 from ..wire import rids
+from .steps import Steps, finish
 from .sync_socket import TimedSocket, connected
 from .ws_frames import (
     CLOSE,
@@ -92,16 +93,44 @@ class WsTransport:
         request = encode_call(rid, key, payload)
         ends = time.monotonic() + timeout_s
         conn = self._take(destination) or self._connect(destination, ends)
+        return finish(self._exchange(conn, rid, request, ends, timeout_s))
+
+    def begin(
+        self,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Steps[Any] | None:
+        """A call that need not be connected first; see ``client.Transport``."""
+        if compress or headers or self._ssl is not None:
+            return None
+        rid = next(self._rids)
+        request = encode_call(rid, key, payload)
+        conn = self._take(destination) if len(request) <= limits.SENT_AT_ONCE_BYTES else None
+        if conn is None:
+            return None
+        return self._exchange(conn, rid, request, time.monotonic() + timeout_s, timeout_s)
+
+    def _exchange(
+        self, conn: _Connection, rid: str, request: bytes, ends: float, timeout_s: float
+    ) -> Steps[Any]:
         try:
-            answer = conn.exchange(rid, request, ends)
+            conn.send(request, ends)
+            answer = None
+            while answer is None:
+                yield conn.fileno
+                answer = conn.receive(rid, ends)
         except (OSError, FrameError) as error:
             self._drop(conn)
-            raise self._failure(error, destination, timeout_s) from error
+            raise self._failure(error, conn.destination, timeout_s) from error
         except BaseException:
             self._drop(conn)  # interrupted: a reply may still come
             raise
         self._give(conn)
-        return result_of(answer, destination)
+        return result_of(answer, conn.destination)
 
     def close(self) -> None:
         """Close all connections; calls under way fail with ``ClosedError``."""
@@ -257,24 +286,31 @@ class _Connection:
             session.remember(cast(ssl.SSLSocket, self._socket.sock))
         self._early = early
 
-    def exchange(self, rid: str, request: bytes, ends: float) -> list[Any]:
-        """Send ``request`` and return its answer, ``[rid, error, result]``."""
-        sock = cast(TimedSocket, self._socket)
-        sock.send(encode_frame(TEXT, request, next(self._masks)), ends)
-        data = self._early
-        self._early = b""
+    @property
+    def fileno(self) -> int:
+        return cast(TimedSocket, self._socket).sock.fileno()
+
+    def send(self, request: bytes, ends: float) -> None:
+        """Send a request."""
+        cast(TimedSocket, self._socket).send(encode_frame(TEXT, request, next(self._masks)), ends)
+
+    def receive(self, rid: str, ends: float) -> list[Any] | None:
+        """What comes next, if it is the whole answer to ``rid``: ``[rid, error, result]``."""
+        data, self._early = self._early, b""
+        if not data:
+            size = max(_READ_BYTES, min(self._frames.missing, _READ_BYTES_MAX))
+            data = cast(TimedSocket, self._socket).receive(size, ends)
+        if not data:
+            raise ConnectionError("the peer closed it")
         try:
-            while True:
-                for opcode, fin, payload in self._frames.feed(data) if data else ():
-                    answer = self._take(opcode, fin, payload, ends)
-                    if answer is not None and answer[0] == rid:
-                        return answer
-                data = sock.receive(max(_READ_BYTES, min(self._frames.missing, _READ_BYTES_MAX)), ends)
-                if not data:
-                    raise ConnectionError("the peer closed it")
+            for opcode, fin, payload in self._frames.feed(data):
+                answer = self._take(opcode, fin, payload, ends)
+                if answer is not None and answer[0] == rid:
+                    return answer
         except FrameError as error:
             self.say(CLOSE, encode_close(error.code, error.message), ends)
             raise
+        return None
 
     def _take(self, opcode: int, fin: bool, payload: bytes, ends: float) -> list[Any] | None:
         """What a frame completes, if that is an answer."""
