@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -169,33 +171,45 @@ class Client:
         encoded = payload if self._middleware else msgspec.Raw(encode_json(payload))
         destinations = await self._destinations(key, ends)
         chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
+        call = self._call if self._middleware else self._transport.call
         limit_s = left_s(ends)
 
-        # What concerns the call as a whole is an exception in the place of a result.
-        outcomes: asyncio.Queue[MapResult | Exception] = asyncio.Queue()
+        ended: deque[tuple[str, float, asyncio.Future[Any]]] = deque()
+        more = asyncio.Event()
 
-        async def one(destination: str) -> None:
-            started = time.monotonic()
-            result, failure = None, None
-            try:
-                result = await self._call(destination, key, encoded, limit_s, compress, headers)
-            except PeerError as error:
-                failure = error
-            except Exception as error:
-                outcomes.put_nowait(error)
-                return
-            outcomes.put_nowait(MapResult(destination, result, failure, time.monotonic() - started))
+        def end(destination: str, started: float, future: asyncio.Future[Any]) -> None:
+            if not future.cancelled():
+                future.exception()  # nobody may ask for it any more
+            ended.append((destination, time.monotonic() - started, future))
+            more.set()
 
-        tasks = [asyncio.ensure_future(one(destination)) for destination in chosen]
+        futures: list[asyncio.Future[Any]] = []
         try:
-            for _ in tasks:
-                outcome = await outcomes.get()
-                if isinstance(outcome, Exception):
-                    raise outcome
-                yield outcome
+            for destination in chosen:
+                # Of a call that is a future already nothing else is made.
+                made = call(destination, key, encoded, limit_s, compress, headers)
+                future: asyncio.Future[Any] = asyncio.ensure_future(made)
+                futures.append(future)
+                future.add_done_callback(partial(end, destination, time.monotonic()))
+            for _ in futures:
+                if not ended:
+                    more.clear()
+                    await more.wait()
+                yield self._outcome(key, *ended.popleft())
         finally:
-            for task in tasks:
-                task.cancel()
+            for future in futures:
+                future.cancel()
+
+    def _outcome(
+        self, key: str, destination: str, elapsed_s: float, future: asyncio.Future[Any]
+    ) -> MapResult:
+        """What came of one call of a ``map``; raises what concerns it as a whole."""
+        try:
+            return MapResult(destination, future.result(), None, elapsed_s)
+        except PeerError as error:
+            if isinstance(error, (ConnectError, ConnectionLost)):
+                self._link.forget(key, destination)
+            return MapResult(destination, None, error, elapsed_s)
 
     async def _timed_call(self, destination: str, *call: Any) -> Any:
         with self._chooser.timed(destination, time.monotonic):
