@@ -21,6 +21,7 @@ from random import Random
 
 from orderbook.selection import POLICIES
 from orderbook.terms import Routing
+from tests.simulation.checks import check_market
 from tests.simulation.flows import FLOWS
 from tests.simulation.markets import Exchange
 from tests.simulation.world import NetworkFaults
@@ -102,7 +103,7 @@ def run(scenario: Scenario) -> Outcome:
         exchange = set_up(scenario)
         exchange.world.run(6.5)
         assert exchange.settle(), "the healed market did not come to rest (I4, I5)"
-        exchange.check()
+        check_market(exchange)
         faultless = scenario.faults <= {"skew", "slow disks"}
         assert not faultless or not exchange.sights["lease ran out"], "a lease ran out, and nothing was lost"
     except Exception as error:

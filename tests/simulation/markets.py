@@ -1,14 +1,13 @@
 """A market of peers in a simulated world: the real book, negotiation, outbox and recovery of each.
 
 What a worker does with sockets and timers is done here on virtual time. Every step of every peer is followed
-by a check of its invariants, and what a client or a peer was told is kept, to be compared at the end.
+by ``checks``, and what a client or a peer was told is kept, to be compared at the end.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -17,11 +16,10 @@ from typing import Any
 import msgpack
 
 from orderbook import limits
-from orderbook.effects import Announce, Confirm, Discover, DropTrades, Effect, Settled, Traded
-from orderbook.engine.stops import Stops
+from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
 from orderbook.entry import Amendment, NewOrder
 from orderbook.errors import OrderBookError, OrderRefusedError
-from orderbook.events import Accepted, Amended, Event, Executed, Signed, Triggered, trade_of
+from orderbook.events import Event, Executed, Signed, trade_of
 from orderbook.market import Market
 from orderbook.messages import encode
 from orderbook.model import Instrument, Order, Side, Trade
@@ -31,8 +29,9 @@ from orderbook.recovery import Recovered
 from orderbook.selection import POLICIES
 from orderbook.signing.channel import Channel, Question
 from orderbook.signing.gate import Gate
-from orderbook.signing.proofs import Proof, agree, check
+from orderbook.signing.proofs import Proof
 from orderbook.terms import Routing, TimeInForce
+from tests.simulation.checks import check_offer, check_step
 from tests.simulation.flows import FLOWS
 from tests.simulation.liars import Liar
 from tests.simulation.signing import KeyCeremony
@@ -182,55 +181,8 @@ class SimPeer:
         assert self.negotiator is not None
         assert self._outbox is not None
         effects = step(self.negotiator)
-        self._check_step(effects)
+        check_step(self, effects)
         self._outbox.after_step(effects)
-
-    def _check_step(self, effects: list[Effect]) -> None:
-        """What must hold after every step."""
-        assert self.negotiator is not None
-        market = self.negotiator.market
-        self.negotiator.check()
-        self.check_leases()
-        for stop in market.book.stops:
-            assert not Stops.reached(stop, market.book.last_price), f"{stop} should have come alive"
-        for effect in effects:
-            if isinstance(effect, Announce):
-                self._check_announced(effect)
-            elif isinstance(effect, Traded):
-                self._check_trades(effect)
-
-    def _check_announced(self, effect: Announce) -> None:
-        """What others learn of an order, and that our own book competes with them where it is to."""
-        assert self.negotiator is not None
-        market = self.negotiator.market
-        order, announced = market.ledger.order(effect.order_id), effect.payload.payload.order
-        lots, price = int(announced.quantity), int(announced.price)
-        assert order.terms.post_only is None, f"{order} asks for what it must not take"
-        assert lots <= (order.terms.display or lots), f"{order} shows {lots} lots of an iceberg"
-        if self.routing is Routing.BEST_PRICE:
-            ours = [r for r in market.book.reservations.values() if r.counterparty == self.name]
-            reserved = sum(r.quantity for r in ours if r.purpose == order.id)
-            better = [
-                other
-                for other in market.book.orders.values()
-                if other.side is not order.side and other.level is not None and other.owner != order.owner
-                if other.price != price and order.side.crosses(price, other.price)
-            ]
-            assert reserved == lots or not better, f"{order} passes over {better} in its own book"
-            self.exchange.sights["our own book competes"] += bool(reserved)
-
-    def _check_trades(self, effect: Traded) -> None:
-        """I3 for our own orders, as they are when they trade."""
-        assert self.negotiator is not None
-        ledger = self.negotiator.market.ledger
-        for trade in effect.trades:
-            if trade.maker_peer == self.name:
-                maker = ledger.order(trade.maker_order_id)
-                assert maker.rests, f"{maker} is no order to make a price: {trade}"
-            if trade.taker_peer == self.name:
-                taker = ledger.order(trade.taker_order_id)
-                assert taker.terms.post_only is None, f"{taker} has taken a price: {trade}"
-                assert not taker.untriggered, f"{taker} has traded and waits: {trade}"
 
     def _serve(self, request: str, reply: Callable[[str], None]) -> None:
         negotiator, channel, outbox = self.negotiator, self.channel, self._outbox
@@ -245,30 +197,18 @@ class SimPeer:
             self.exchange.sights[f"request refused: {field_of(error)}"] += 1
             reply(json.dumps({"error": str(error)}))
             return
-        self._check_step(answer.effects)
+        check_step(self, answer.effects)
         content = encode(answer.content).decode()
         told = json.loads(content)
         self._note_sights(message, told)
         new = negotiator.market.book.reservations.keys() - locks_before
         if message["type"] == "AnnounceOpenOrder" and told and told.get("lock_id") in new:
-            check_priority(negotiator, message["payload"]["order"], told)
-            self._check_offer(told)
+            check_offer(self, message["payload"]["order"], told)
         outbox.after_step(answer.effects)
         if answer.promise:
             outbox.promise(lambda: reply(content))
         else:
             reply(content)
-
-    def _check_offer(self, offer: Any) -> None:
-        """Nothing is offered that has run out, nor more of an iceberg than it shows."""
-        assert self.negotiator is not None
-        market = self.negotiator.market
-        for fill in offer["fills"]:
-            order = market.ledger.order(fill["order_id"])
-            expires_ms, display = order.terms.expires_ms, order.terms.display
-            assert expires_ms is None or expires_ms > market.book.time_ms, f"{order} has run out"
-            assert display is None or int(fill["quantity"]) <= display, f"{order} shows {fill}"
-            self.exchange.sights["tip of an iceberg offered"] += display is not None
 
     def _note_sights(self, message: Any, answer: Any) -> None:
         sights, kind = self.exchange.sights, message["type"]
@@ -446,15 +386,6 @@ class SimPeer:
             if isinstance(event, Signed) and event.match_id == match_id
         ]
 
-    # -- what must hold at every step ------------------------------------------------------------------
-
-    def check_leases(self) -> None:
-        """I4: a reservation is gone by the first step after its lease."""
-        assert self.negotiator is not None
-        for reservation in self.negotiator.market.book.reservations.values():
-            late = self.clock.monotonic() - reservation.expires
-            assert late < 1.0, f"{self.name} still holds {reservation.id}, {late:.3f} s after its lease"
-
 
 def same_match(one: Event, other: Event) -> bool:
     return isinstance(one, Executed) and isinstance(other, Executed) and one.match_id == other.match_id
@@ -465,23 +396,8 @@ def field_of(error: OrderBookError) -> str:
     return str(error).split()[0].rstrip(":")
 
 
-def check_priority(negotiator: Negotiator, announced: Any, offer: Any) -> None:
-    """I7: nothing that is left open would have come before what was offered."""
-    side = Side(announced["side"])
-    sign = 1 if side is Side.BUY else -1
-    book = negotiator.market.book
-    offered = {fill["order_id"] for fill in offer["fills"]}
-    last = max(
-        (sign * book.orders[id].price, book.orders[id].priority) for id in offered if id in book.orders
-    )
-    for order in book.orders.values():
-        if order.side is not side and order.level is not None and order.id not in offered:
-            first = (sign * order.price, order.priority)
-            assert first > last, f"{order} comes before what was offered: {offer['fills']}"
-
-
 class Exchange:
-    """All peers of one market, the network between them, and what must hold at the end."""
+    """All peers of one market, and the network between them."""
 
     def __init__(
         self,
@@ -663,139 +579,6 @@ class Exchange:
         ask = min((price for price in asks if price is not None), default=None)
         return bid is not None and ask is not None and bid >= ask
 
-    def check(self) -> None:
-        """I1 to I3 and I6, from outside: on the orders and trades of all peers together."""
-        orders: dict[tuple[str, str], Order] = {}
-        kept: dict[Trade, list[str]] = {}
-        for name, peer in self.peers.items():
-            assert peer.negotiator is not None
-            ledger = peer.negotiator.market.ledger
-            for order in ledger.orders(None, 0, 10**9)[0]:
-                check_conservation(order)
-                orders[name, order.id] = order
-            for trade in peer.trades():
-                kept.setdefault(trade, []).append(name)
-        filled: Counter[tuple[str, str]] = Counter()
-        for trade, keepers in kept.items():
-            honest = {trade.maker_peer, trade.taker_peer} & self.peers.keys()
-            honest -= {name for keeper in keepers for name in self.impostors(keeper, trade)}
-            assert sorted(keepers) == sorted(honest), f"{trade} is kept by {keepers}, not by {honest}"
-            maker = orders.get((trade.maker_peer, trade.maker_order_id))
-            taker = orders.get((trade.taker_peer, trade.taker_order_id))
-            if maker is not None:
-                prices = self.prices_of(trade.maker_peer, maker)
-                assert trade.price in prices, f"{trade} is not at the price of {maker}"
-            if taker is not None and not taker.terms.market:
-                prices = self.prices_of(trade.taker_peer, taker)
-                inside = any(taker.side.crosses(price, trade.price) for price in prices)
-                assert inside, f"{trade} is outside the limit of {taker}"
-            if maker is not None and taker is not None:
-                assert maker.side is taker.side.opposite, f"{trade}: {maker}, {taker}"
-                assert maker.owner != taker.owner, f"{trade} is {taker.owner} with itself"
-            for name in honest:
-                for id in trade.orders_of(name):
-                    filled[name, id] += trade.quantity
-        for key, order in orders.items():
-            assert order.rests or order.untriggered or not order.open, f"{order} rests, and is not to"
-            self.check_terms(key[0], order)
-            assert filled[key] == order.filled, f"{order} has trades of {filled[key]}"
-        assert filled.keys() <= orders.keys(), "there are trades of no order"
-        for name, peer in self.peers.items():
-            for told in peer.told.values():
-                assert (name, told.order_id) in orders, f"{told}, and it is gone"
-                order = orders[name, told.order_id]
-                assert order.filled >= told.filled, f"{told}, and now {order}"
-                assert not told.cancelled or not order.open, f"{told}, and now {order}"
-                if not order.terms.market and (order.price, order.quantity) != (told.price, told.quantity):
-                    later = [Amended(order.id, order.price, order.quantity) in peer.disk.durable]
-                    assert later == [True], f"{told}, and now {order}"
-        self.check_disks()
-        if self.signs:
-            self.check_proofs()
-
-    def prices_of(self, peer: str, order: Order) -> set[int]:
-        """Every price that ``order`` has ever had."""
-        events = self.peers[peer].disk.durable
-        return {e.price for e in events if isinstance(e, Accepted | Amended) and e.order_id == order.id}
-
-    def check_terms(self, name: str, order: Order) -> None:
-        """What the instructions of an order at the peer ``name`` promise, once the market is at rest."""
-        terms, clock = order.terms, self.peers[name].clock
-        self.sights["post-only order yielded"] += order.reason == "post_only"
-        if terms.time_in_force is TimeInForce.FOK and not order.live and 0 < order.filled < order.quantity:
-            self.sights[f"fill-or-kill in part: {order.reason}"] += 1
-            known = order.reason in ("broken", "requested", "self_trade")
-            assert known, f"{order} is filled in part, and says {order.reason}"
-            calm = self.calm and order.reason == "broken"
-            assert not calm, f"{order} is broken, and nothing had happened to anybody"
-        if terms.expires_ms is not None and order.live:
-            late_ms = clock.time_ms() - terms.expires_ms
-            assert late_ms < 2000 or not order.open, f"{order} is open, {late_ms} ms after its end"
-        if terms.stop_price is not None and order.filled:
-            events = self.peers[name].disk.durable
-            assert Triggered(order.id) in events, f"{order} has traded before it came alive"
-
-    def check_proofs(self) -> None:
-        """Each peer can prove each of its cross-peer trades with what is on its disk alone."""
-        for name, peer in self.peers.items():
-            assert peer.negotiator is not None
-            market = peer.negotiator.market
-            for trade in peer.trades():
-                if trade.cross_peer:
-                    proofs = [check(proof, self.keys.verify) for proof in peer.proofs_of(trade.match_id)]
-                    proven = any(market.record(trade) in proof.trades for proof in proofs)
-                    assert proven, f"{name} can't prove {trade}"
-
-    def impostors(self, keeper: str, trade: Trade) -> list[str]:
-        """Names of peers under which ``keeper`` has traded with a liar that used them before their owners."""
-        if self.allowed is not None:
-            return []
-        liars = {liar.key for liar in self.liars}
-        proven = [agree(proof) for proof in self.peers[keeper].proofs_of(trade.match_id)]
-        parties = [party for proof in proven for party in (proof.maker, proof.taker)]
-        names = (trade.maker_peer, trade.taker_peer)
-        return [party.name for party in parties if party.key in liars and party.name in names]
-
-    def check_disks(self) -> None:
-        """What a restart would make of each journal is what its peer holds now."""
-        for peer in self.peers.values():
-            assert peer.negotiator is not None
-            recovered = Recovered(peer.name, INSTRUMENT.market).apply(peer.disk.durable).finish()
-            ledger = peer.negotiator.market.ledger
-            live = {order.id: facts(order) for order in ledger.orders(None, 0, 10**9)[0]}
-            assert {id: facts(order) for id, order in recovered.orders.items()} == live
-            snapshot = Recovered(peer.name, INSTRUMENT.market)
-            snapshot.load(recovered.to_plain())
-            assert {id: facts(order) for id, order in snapshot.finish().orders.items()} == live
-            assert recovered.last_price == peer.negotiator.market.book.last_price == snapshot.last_price
-            trades = peer.trades()
-            assert ledger.trade_count == recovered.trade_count == len(trades)
-            assert ledger.trades(ledger.dropped, 10**9) == trades[ledger.dropped :]
-
     @property
     def cross_peer_trades(self) -> int:
         return sum(n.market.ledger.cross_peer_trades for n in self.negotiators()) // 2
-
-
-def check_conservation(order: Order) -> None:
-    parts = (order.open, order.reserved, order.filled, order.cancelled)
-    assert min(parts) >= 0, order
-    assert sum(parts) == order.quantity, order
-
-
-def facts(order: Order) -> tuple[object, ...]:
-    """All that a restart must know of an order."""
-    price = 0 if order.terms.market else order.price
-    # One that waits for an answer holds what is open of it, and does so again after a restart.
-    live = (order.open, order.reserved) if order.rests else order.open + order.reserved
-    return (
-        price,
-        order.quantity,
-        live,
-        order.filled,
-        order.cancelled,
-        order.terms,
-        order.status,
-        order.reason,
-        order.time_ms,
-    )

@@ -1,6 +1,6 @@
 """Situations that other systems of this shape got wrong, each set up on purpose in the simulated network.
 
-``docs/protocol.md`` names the cases. What ends such a run is ``Exchange.check``: I1 to I7.
+``docs/protocol.md`` names the cases. What ends such a run is ``check_market``, from outside.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from orderbook import limits
 from orderbook.entry import NewOrder
 from orderbook.model import Order
 from orderbook.terms import Routing
+from tests.simulation.checks import check_market
 from tests.simulation.markets import Exchange, SimPeer
 
 SEEDS = range(20)
@@ -46,7 +47,7 @@ def test_crossing_orders_placed_in_one_instant_meet(seed: int) -> None:
     buyer, seller = exchange.peers.values()
     bought, sold = place(buyer, "buy", 100, 5), place(seller, "sell", 100, 5)
     assert exchange.world.run(10.0, until=exchange.at_rest)
-    exchange.check()
+    check_market(exchange)
     assert order_at(buyer, bought).filled == order_at(seller, sold).filled == 5
     assert exchange.cross_peer_trades == 1
 
@@ -62,7 +63,7 @@ def test_books_that_were_crossed_before_two_peers_met_do_not_stay_so(seed: int) 
     assert not exchange.world.run(3.0, until=lambda: bool(exchange.cross_peer_trades))
     exchange.network.cut.clear()
     assert exchange.world.run(30.0, until=exchange.at_rest)
-    exchange.check()
+    check_market(exchange)
     assert (order_at(early, bought).filled, order_at(late, sold).filled) == (5, 5)
 
 
@@ -75,7 +76,7 @@ def test_a_split_network_heals(seed: int) -> None:
     exchange.trade_at_random(30, seconds=8.0)
     exchange.world.run(9.0)
     assert exchange.settle()
-    exchange.check()
+    check_market(exchange)
     assert exchange.world.run(
         10.0, until=lambda: all(len(n.market.roster.trading()) == 3 for n in exchange.negotiators())
     )
@@ -90,7 +91,7 @@ def test_clocks_that_are_off_and_drift_fail_no_trade(seed: int) -> None:
     buyer, seller, _ = exchange.peers.values()
     sold, bought = place(seller, "sell", 100, 5), place(buyer, "buy", 100, 5)
     assert exchange.world.run(10.0, until=exchange.at_rest)
-    exchange.check()
+    check_market(exchange)
     assert order_at(buyer, bought).filled == order_at(seller, sold).filled == 5
 
 
@@ -109,7 +110,7 @@ def test_orders_of_a_dead_peer_are_gone_with_it_and_back_with_it(seed: int) -> N
     seller.start()
     assert exchange.world.run(30.0, until=lambda: order_at(buyer, bought).filled == 3)
     assert exchange.world.run(10.0, until=exchange.at_rest)
-    exchange.check()
+    check_market(exchange)
     assert order_at(seller, sold).filled == 3
 
 
@@ -140,7 +141,7 @@ def test_a_maker_that_dies_in_the_middle_breaks_a_fill_or_kill_order_only_if_nob
     assert exchange.world.run(20.0, until=lambda: not order_at(taker, order_id).live)
     assert exchange.world.run(20.0, until=exchange.at_rest)
     exchange.calm = False
-    exchange.check()
+    check_market(exchange)
     order = order_at(taker, order_id)
     if taken_back:
         assert (order.filled, order.cancelled, order.reason) == (3, 3, "broken")
