@@ -33,8 +33,9 @@ from .messages import Envelope, Goodbye, Heartbeat, parse, parse_request, reques
 from .model import Order, Side, check_name
 from .recovery import Recovered
 from .roster import Peer
-from .taker import Confirmation, Taker
+from .taker import Taker
 from .terms import PostOnly
+from .under_way import Confirmation
 
 
 class Answer(NamedTuple):

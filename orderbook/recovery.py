@@ -30,7 +30,7 @@ from .events import (
 )
 from .model import Order, Trade
 from .selection import OfferFill
-from .taker import Confirmation
+from .under_way import Confirmation
 
 
 class KeptOrder(Struct, array_like=True, frozen=True):

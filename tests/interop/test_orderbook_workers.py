@@ -19,7 +19,7 @@ from orderbook.model import Instrument, Order, OrderStatus
 from orderbook.selection import OfferFill
 from orderbook.signing.channel import Question
 from orderbook.signing.seals import Sealed
-from orderbook.taker import Confirmation
+from orderbook.under_way import Confirmation
 from orderbook.worker import Worker
 from tests.harness import until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orderbook import book, maker, market, negotiation, outbox, recovery, taker
+from orderbook import book, maker, market, negotiation, outbox, recovery, taker, under_way
 from orderbook.effects import Effect
 from orderbook.engine import ladder
 from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Triggered
@@ -198,7 +198,7 @@ def stamp_each_fill(patch: pytest.MonkeyPatch) -> None:
 
 def confirm_part_of_fill_or_kill(patch: pytest.MonkeyPatch) -> None:
     """A fill-or-kill order takes what there is."""
-    patch.setattr(taker.Negotiation, "all_or_none", False)
+    patch.setattr(under_way.Negotiation, "all_or_none", False)
 
 
 def forget_expiry(patch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def announce_post_only_orders(patch: pytest.MonkeyPatch) -> None:
         peers = self._market.roster.trading()
         if order.level is None or not peers or order.id in self.negotiations:
             return []
-        return begin(self, taker.Negotiation(order, self._book.hold(order)), peers)
+        return begin(self, under_way.Negotiation(order, self._book.hold(order)), peers)
 
     patch.setattr(taker.Taker, "announce", announce)
 
@@ -253,7 +253,7 @@ def announce_whole_icebergs(patch: pytest.MonkeyPatch) -> None:
     """An iceberg on its way asks for all of it at once."""
     ask = taker.Taker._ask
 
-    def whole(self: taker.Taker, way: taker.Negotiation, *args: Any) -> list[Effect]:
+    def whole(self: taker.Taker, way: under_way.Negotiation, *args: Any) -> list[Effect]:
         terms = way.order.terms
         way.order.terms = replace(terms, display=None)
         try:
