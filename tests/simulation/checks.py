@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orderbook.effects import Announce, Effect, Traded
+from orderbook.effects import Announce, Confirm, Effect, Traded
 from orderbook.engine.stops import Stops
 from orderbook.events import Accepted, Amended, Triggered
 from orderbook.model import Order, Side, Trade
@@ -29,6 +29,7 @@ def check_step(peer: SimPeer, effects: Sequence[Effect]) -> None:
     negotiator = running(peer)
     negotiator.check()
     check_leases(peer)
+    check_fill_or_kill(negotiator, effects)
     book = negotiator.market.book
     for stop in book.stops:
         assert not Stops.reached(stop, book.last_price), f"{stop} should have come alive"
@@ -44,6 +45,16 @@ def check_leases(peer: SimPeer) -> None:
     for reservation in running(peer).market.book.reservations.values():
         late = peer.clock.monotonic() - reservation.expires
         assert late < 1.0, f"{peer.name} still holds {reservation.id}, {late:.3f} s after its lease"
+
+
+def check_fill_or_kill(negotiator: Negotiator, effects: Sequence[Effect]) -> None:
+    """Of a fill-or-kill order that has nothing yet, one maker is asked to execute at a time: the others can
+    still be let go when that one says no."""
+    orders = (effect.payload.payload.order_id for effect in effects if isinstance(effect, Confirm))
+    for order_id, makers in Counter(orders).items():
+        order = negotiator.market.ledger.order(order_id)
+        alone = makers == 1 or order.filled or order.terms.time_in_force is not TimeInForce.FOK
+        assert alone, f"{order} asks {makers} makers at once to fill or kill"
 
 
 def check_announced(peer: SimPeer, effect: Announce) -> None:

@@ -201,6 +201,16 @@ def confirm_part_of_fill_or_kill(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(under_way.Negotiation, "all_or_none", False)
 
 
+def confirm_fill_or_kill_at_all_makers_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A fill-or-kill order asks every maker to execute before it has heard of the first."""
+
+    def at_once(self: taker.Taker, way: under_way.Negotiation) -> list[Effect]:
+        chosen, way.next = way.next, []
+        return [effect for choice in chosen for effect in self._take_up(way, choice)]
+
+    patch.setattr(taker.Taker, "_take_up_next", at_once)
+
+
 def forget_expiry(patch: pytest.MonkeyPatch) -> None:
     """Orders that have run out stay."""
     patch.setattr(market.Market, "expire_orders", lambda self: [])
@@ -304,6 +314,7 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         believe_any_key,
         take_commitments_without_proof,
         confirm_part_of_fill_or_kill,
+        confirm_fill_or_kill_at_all_makers_at_once,
         forget_expiry,
         sweep_expired_orders_only_now_and_then,
         announce_post_only_orders,
