@@ -21,6 +21,7 @@ from grenache_py import Grape
 from tests.harness import Process, eventually
 from tests.node_grapes import NodeGrape
 
+ROOT = Path(__file__).resolve().parents[2]
 MARKET = "BTC-USD"
 TRADERS = 6
 """For each peer, so that at any moment some confirmation is likely to be under way."""
@@ -36,11 +37,18 @@ class PeerProcess:
         self.start()
 
     def start(self) -> None:
-        argv = [sys.executable, "-m", "orderbook", "peer", "--name", self.name, "--grape", self._grape]
-        argv += ["--market", MARKET, "--api", "127.0.0.1:0", "--host", "127.0.0.1"]
+        argv = [sys.executable, "-m", "tests.e2e.dying_peer", "peer", "--name", self.name]
+        argv += ["--grape", self._grape, "--market", MARKET, "--api", "127.0.0.1:0", "--host", "127.0.0.1"]
         argv += ["--journal", str(self._journals), "--ready-json"]
-        self.process = Process(argv)
+        self.process = Process(argv, env={"DIES_WHEN": str(self._journals)}, cwd=ROOT)
         self.url: str = self.process.next_json()["ready"]["api"]
+
+    def dies_as(self, role: str) -> None:
+        """Wait until it has killed itself in the middle of a confirmation, as ``"maker"`` or ``"taker"``."""
+        when = self._journals / role
+        when.touch()
+        self.process.wait(60)
+        when.unlink()
 
     def get(self, path: str) -> Any:
         return requests.get(self.url + path, timeout=10).json()
@@ -132,31 +140,27 @@ class Trader(threading.Thread):
         self.join(30)
 
 
-class Kills:
-    """``kill -9`` at moments that a seed chooses; some of them come in the middle of confirmations."""
+def kill_anywhere(victim: PeerProcess, random: Random) -> None:
+    """``kill -9`` at a moment of its own, while it trades."""
+    traded = victim.market["cross_peer_trades"]
+    eventually(lambda: victim.market["cross_peer_trades"] > traded, 30.0, f"{victim.name} to trade")
+    threading.Event().wait(random.uniform(0.0, 0.05))  # anywhere in what it is doing
+    victim.process.kill()
+    victim.start()
 
-    def __init__(self, peers: list[PeerProcess], seed: int):
-        self._peers = peers
-        self._random = Random(seed)
-        self.of_takers = 0
-        """Killed with a confirmation of its own unanswered, by its journal."""
-        self.of_makers = 0
-        """Killed with a confirmation of somebody else unanswered, who is in doubt about it."""
 
-    def one(self) -> None:
-        victim = self._random.choice(self._peers)
-        others = [peer for peer in self._peers if peer is not victim]
-        traded = victim.market["cross_peer_trades"]
-        eventually(lambda: victim.market["cross_peer_trades"] > traded, 30.0, f"{victim.name} to trade")
-        threading.Event().wait(self._random.uniform(0.0, 0.05))  # anywhere in what it is doing
-        victim.process.kill()
-        self.of_takers += victim.verified()["unanswered_confirmations"] > 0
-        try:
-            eventually(lambda: any(peer.market["in_doubt"] for peer in others), 1.0)
-            self.of_makers += 1
-        except AssertionError:
-            pass  # nobody was waiting for its answer
-        victim.start()
+def kill_taker(victim: PeerProcess) -> None:
+    """With a confirmation of its own unanswered, by its journal."""
+    victim.dies_as("taker")
+    assert victim.verified()["unanswered_confirmations"] > 0
+    victim.start()
+
+
+def kill_maker(victim: PeerProcess, others: list[PeerProcess]) -> None:
+    """With a confirmation executed and unanswered: somebody else is in doubt."""
+    victim.dies_as("maker")
+    eventually(lambda: any(peer.market["in_doubt"] for peer in others), 30.0, "somebody to be in doubt")
+    victim.start()
 
 
 @pytest.mark.timeout(300)
@@ -164,15 +168,20 @@ class Kills:
 def test_kill_9_in_the_middle_of_confirmations_loses_and_doubles_nothing(
     peers: list[PeerProcess], seed: int
 ) -> None:
+    random = Random(seed)
     traders = [Trader(peer, 10 * seed + n) for n, peer in enumerate(peers * TRADERS)]
     for trader in traders:
         trader.start()
-    kills = Kills(peers, seed)
-    for _ in range(20):
-        kills.one()
-        if min(kills.of_takers, kills.of_makers) >= 2:
-            break
-    assert min(kills.of_takers, kills.of_makers) >= 2, vars(kills)
+    kinds = ["anywhere", "taker", "maker"] * 2
+    random.shuffle(kinds)
+    for kind in kinds:
+        victim = random.choice(peers)
+        if kind == "taker":
+            kill_taker(victim)
+        elif kind == "maker":
+            kill_maker(victim, [peer for peer in peers if peer is not victim])
+        else:
+            kill_anywhere(victim, random)
     for trader in traders:
         trader.stop()
 

@@ -19,41 +19,22 @@ from tests.harness import Process, eventually
 
 MARKET = "BTC-USD"
 
-DIES_BEFORE_ITS_ANSWER = """
-import os, signal
-from orderbook.cli import main
-from orderbook.outbox import Outbox
-
-after_step, promise = Outbox.after_step, Outbox.promise
-
-def step(self, effects):
-    self.traded = any(type(effect).__name__ == "Traded" for effect in effects)
-    after_step(self, effects)
-
-def answer(self, tell):
-    promise(self, (lambda: os.kill(os.getpid(), signal.SIGKILL)) if self.traded else tell)
-
-Outbox.after_step, Outbox.promise = step, answer
-main(prog_name="orderbook")
-"""
-"""``orderbook``, killed as by ``kill -9`` at the one moment that matters here: what it has executed is
-durable, and nothing of its answer has left."""
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Peer:
     """``orderbook peer`` with a journal."""
 
-    def __init__(
-        self, name: str, grape: str, journals: Path, *, program: tuple[str, ...] = ("-m", "orderbook")
-    ):
+    def __init__(self, name: str, grape: str, journals: Path, *, module: str = "orderbook"):
         self.journal = journals / f"{MARKET}.journal"
-        argv = [sys.executable, *program, "peer", "--name", name, "--grape", grape, "--market", MARKET]
+        argv = [sys.executable, "-m", module, "peer", "--name", name, "--grape", grape, "--market", MARKET]
         argv += ["--api", "127.0.0.1:0", "--host", "127.0.0.1", "--journal", str(journals), "--ready-json"]
         self._argv = argv
+        self._journals = journals
         self.start()
 
     def start(self) -> None:
-        self.process = Process(self._argv)
+        self.process = Process(self._argv, env={"DIES_WHEN": str(self._journals)}, cwd=ROOT)
         self.api: str = self.process.next_json()["ready"]["api"]
 
     def submit(self, side: str, quantity: str) -> Any:
@@ -124,11 +105,12 @@ def started(tmp_path: Path) -> Iterator[Callable[..., Peer]]:
 
 @pytest.fixture
 def doubt(started: Callable[..., Peer]) -> Doubt:
-    maker = started("maker", program=("-c", DIES_BEFORE_ITS_ANSWER))
+    maker = started("maker", module="tests.e2e.dying_peer")
     taker = started("taker")
     for peer in (maker, taker):
         eventually(lambda peer=peer: peer.market["peers"] == 1, 30.0, "the two to meet")
     maker.submit("sell", "2")
+    (maker.journal.parent / "maker").touch()
     bought = taker.submit("buy", "3")
     eventually(lambda: maker.process.returncode is not None, 10.0, "the maker to die")
     eventually(lambda: taker.market["in_doubt"] == 1, 30.0, "the taker to be in doubt")
