@@ -158,7 +158,7 @@ def test_a_command_that_runs_when_it_is_stopped_comes_to_its_end(serve, started,
 
 def test_a_second_signal_ends_it_at_once(serve, started, cli, tmp_path):
     file = tmp_path / "pid"
-    worker = serve(code=f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(4)")
+    worker = serve(code=f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     started(*cli("request", "svc"))
     eventually(lambda: file.exists() and file.read_text())
     worker.interrupt()
