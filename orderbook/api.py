@@ -37,10 +37,11 @@ from grenache_py.prometheus import CONTENT_TYPE
 from . import limits, metrics
 from .entry import Amendment, NewOrder
 from .errors import InvalidFieldError, OrderBookError
+from .hosted import HostedMarket
 from .market import Market
 from .model import Order, OrderStatus, Side
 from .signing.proofs import Proof
-from .worker import HostedMarket, Worker
+from .worker import Worker
 
 log = logging.getLogger(__name__)
 

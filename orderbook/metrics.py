@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from grenache_py import __version__
 from grenache_py.prometheus import Page
 
-from .worker import HostedMarket, Worker
+from .hosted import HostedMarket
+from .worker import Worker
 
 COUNTED = {
     "offer": (
