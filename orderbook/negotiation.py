@@ -59,6 +59,7 @@ class Negotiator:
         self.market = market
         self._maker = Maker(market)
         self._taker = Taker(market)
+        self._unanswered = self._taker.confirmations.unanswered
         self._heartbeats = 0
         self.market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
 
@@ -81,7 +82,7 @@ class Negotiator:
         book.last_price = recovered.last_price
         market.ledger.resume(recovered.archived_trades, recovered.archived_cross_peer, recovered.trades)
         for match_id, confirmation in recovered.confirmations.items():
-            self._taker.resume(match_id, confirmation)
+            self._taker.confirmations.resume(match_id, confirmation)
         effects = market.expire_orders()
         for order, open in resting:
             if open and not self._taker.wait(order, open):
@@ -296,11 +297,11 @@ class Negotiator:
 
     def doubts(self) -> list[tuple[str, Confirmation]]:
         """Confirmations, by match id, that a maker did not answer in time and is asked again."""
-        return [entry for entry in self._taker.confirmations.items() if entry[1].silences]
+        return [entry for entry in self._unanswered.items() if entry[1].silences]
 
     def doubt(self, match_id: str) -> Confirmation:
         """One of :meth:`doubts`. Raises UnknownDoubtError."""
-        confirmation = self._taker.confirmations.get(match_id)
+        confirmation = self._unanswered.get(match_id)
         if confirmation is None or not confirmation.silences:
             raise UnknownDoubtError(
                 f"no doubt about match {match_id[: limits.NAME_LENGTH]!r} here: it is answered, or not ours"
@@ -402,7 +403,7 @@ class Negotiator:
             if price:
                 for order in book.crossed_by(side, price, limits.REANNOUNCE_PER_HEARTBEAT):
                     if order.terms.post_only is None:
-                        self._taker.announce_later(order)
+                        self._taker.retries.later(order)
                     elif since is not None and (order.time_ms, self.market.peer) > (since, peer.name or ""):
                         effects += self._yield(order, price)
         return effects
@@ -472,17 +473,17 @@ class Negotiator:
 
     def is_in_doubt(self, match_id: str) -> bool:
         """Whether a maker has been asked about ``match_id`` and has not answered."""
-        return match_id in self._taker.confirmations
+        return match_id in self._unanswered
 
     @property
     def makers_in_doubt(self) -> list[tuple[str, str | None]]:
         """Name and key of the maker of each confirmation that is not answered."""
-        return [(confirmation.maker, confirmation.key) for confirmation in self._taker.confirmations.values()]
+        return [(confirmation.maker, confirmation.key) for confirmation in self._unanswered.values()]
 
     @property
     def under_way(self) -> int:
         """Orders on their way through the network, and confirmations that are not answered."""
-        return len(self._taker.negotiations) + len(self._taker.confirmations)
+        return len(self._taker.negotiations) + len(self._unanswered)
 
     def check(self) -> None:
         """Verify every invariant of the book, and that each reserved lot has exactly one reason. O(orders).
@@ -499,7 +500,7 @@ class Negotiator:
         assert not self.market.outbound, "an order was sent out, and nobody took it along"
         for negotiation in (*self._taker.negotiations.values(), *self._taker.waiting.values()):
             unexplained[negotiation.order.id] -= negotiation.held
-        for confirmation in self._taker.confirmations.values():
+        for confirmation in self._unanswered.values():
             unexplained[confirmation.order.id] -= confirmation.quantity
         wrong = {id: quantity for id, quantity in unexplained.items() if quantity}
         assert not wrong, f"reserved lots without a reason (or with two): {wrong}"

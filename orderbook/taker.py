@@ -4,9 +4,6 @@
               ▲                                                 │
               └── some was refused, or there is more to have ───┘
 
-A confirmation without an answer is *in-doubt*: its quantity stays reserved, and the maker, who alone decides,
-is asked again until it has answered.
-
 Our own book competes with the other peers where orders are routed by best price, and for a fill-or-kill
 order: it makes an offer like theirs, a reservation that is for ourselves.
 
@@ -27,22 +24,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from . import limits
-from .effects import Announce, Confirm, Effect, Settled, Tell
+from .confirmations import Confirmations
+from .effects import Announce, Effect, Settled, Tell
 from .errors import OrderBookError, ProtocolError
 from .events import Refused
 from .market import Market
-from .messages import (
-    AnnounceOpenOrder,
-    CrossPeerMatch,
-    MatchAnswer,
-    Offer,
-    OfferedFill,
-    OpenOrder,
-    ReleaseLock,
-    parse,
-    request,
-)
-from .model import Order, Side, Trade
+from .messages import AnnounceOpenOrder, Offer, OpenOrder, ReleaseLock, parse, request
+from .model import Order, Side
+from .retries import Retries
 from .roster import Peer
 from .selection import EAGER_POLICIES, Choice, OfferFill, PeerOffer, choose
 from .terms import Routing, TimeInForce
@@ -62,10 +51,9 @@ class Taker:
         """Orders under way, by order id."""
         self.waiting: dict[str, Negotiation] = {}
         """Fill-or-kill orders of which a part is in-doubt, by order id; the rest is held meanwhile."""
-        self.confirmations: dict[str, Confirmation] = {}
-        """What makers have not answered yet, by match id."""
-        self._retries: dict[str, int] = {}
-        self._retry_waiting: set[str] = set()
+        self.confirmations = Confirmations(market)
+        """What makers have not answered yet."""
+        self.retries = Retries(market.agenda, market.random, self.announce)
 
     # -- announcing --------------------------------------------------------------------------------------
 
@@ -76,7 +64,7 @@ class Taker:
         if order.level is None or not peers or order.terms.post_only or order.id in self.negotiations:
             return []
         if len(self.negotiations) >= limits.NEGOTIATIONS:
-            self.announce_later(order)
+            self.retries.later(order)
             return []
         return self._begin(Negotiation(order, self._book.hold(order)), peers)
 
@@ -87,35 +75,12 @@ class Taker:
         if len(self.negotiations) < limits.NEGOTIATIONS:
             return self._begin(Negotiation(order, held), self._market.roster.trading())
         effects = self._begin(Negotiation(order, held), [])
-        self.announce_later(order)
+        self.retries.later(order)
         return effects
 
     def _begin(self, negotiation: Negotiation, peers: Sequence[Peer]) -> list[Effect]:
         self.negotiations[negotiation.order.id] = negotiation
         return self._ask(negotiation, peers)
-
-    def announce_later(self, order: Order) -> None:
-        """Announce ``order`` after a jittered pause, so that of two that met only one comes first.
-
-        The pauses double; after some tries it is left to the heartbeat to find what still crosses.
-        """
-        if order.id in self._retry_waiting or order.terms.post_only:
-            return
-        tries = self._retries.get(order.id, 0)
-        if not order.open or tries == limits.CONTENDED_RETRIES:
-            self._retries.pop(order.id, None)
-            return
-        self._retries[order.id] = tries + 1
-        self._retry_waiting.add(order.id)
-        shortest, longest = limits.CONTENDED_RETRY_S
-        pause = min(longest, shortest * 2**tries)
-        self._market.agenda.later(
-            self._market.random.uniform(0, 2 * pause), lambda: self._announce_again(order)
-        )
-
-    def _announce_again(self, order: Order) -> list[Effect]:
-        self._retry_waiting.discard(order.id)
-        return self.announce(order)
 
     def _ask(self, negotiation: Negotiation, peers: Sequence[Peer]) -> list[Effect]:
         order, market = negotiation.order, self._market
@@ -342,22 +307,7 @@ class Taker:
         )
         negotiation.held -= confirmation.quantity
         negotiation.confirming.add(match_id)
-        self.confirmations[match_id] = confirmation
-        self._market.note(confirmation.intent(match_id))
-        return self._ask_to_execute(match_id, confirmation)
-
-    def _ask_to_execute(self, match_id: str, confirmation: Confirmation) -> Confirm:
-        instrument = self._market.instrument
-        fills = [
-            OfferedFill(
-                fill.order_id, instrument.price_text(fill.price), instrument.quantity_text(fill.quantity)
-            )
-            for fill in confirmation.fills
-        ]
-        order = confirmation.order
-        message = CrossPeerMatch(match_id, confirmation.lock_id, fills, order.side.value, order.id)
-        payload = request(self._market.peer, message)
-        return Confirm(match_id, confirmation.maker, confirmation.destination, payload, confirmation.key)
+        return self.confirmations.ask(match_id, confirmation)
 
     def _release(self, destination: str, lock_id: object) -> list[Effect]:
         try:
@@ -368,23 +318,18 @@ class Taker:
 
     def match_answered(self, match_id: str, answer: object) -> list[Effect]:
         """A maker has answered a confirmation, perhaps a repeated one. Only a valid answer ends its doubt."""
-        confirmation = self.confirmations.get(match_id)
-        if confirmation is None:
-            return []  # answered before
         try:
-            said = parse(answer, MatchAnswer)
-            if said.sender not in (None, confirmation.maker):
-                raise ProtocolError(f"from must be {confirmation.maker}: its address has changed hands")
+            answered = self.confirmations.answered(match_id, answer)
         except ProtocolError:
             return self.match_failed(match_id)
-        del self.confirmations[match_id]
-        self._market.counts["match", said.status] += 1
+        if answered is None:
+            return []
+        confirmation, said = answered
         order = confirmation.order
         negotiation = self._of(order)
         effects: list[Effect] = []
         if said.status == "committed":
-            time_ms = said.trades[0].time if said.trades else self._market.clock.time_ms()
-            effects += self._market.traded(self._trades(match_id, confirmation, time_ms))
+            effects += self._market.traded(self.confirmations.trades(match_id, confirmation, said))
             self._book.fill_held(order, *((fill.quantity, fill.price) for fill in confirmation.fills))
             effects += self._market.happened(self._book.events)  # it may have brought stops alive
             if negotiation is None:
@@ -399,7 +344,7 @@ class Taker:
             self._market.note(Refused(match_id))
             self._book.release_held(order, confirmation.quantity)
             effects += self._market.rematch([order])
-            self.announce_later(order)
+            self.retries.later(order)
         return effects + self._answered(negotiation, match_id)
 
     def _of(self, order: Order) -> Negotiation | None:
@@ -409,34 +354,11 @@ class Taker:
             self.negotiations[order.id] = waiting
         return self.negotiations.get(order.id)
 
-    def _trades(self, match_id: str, confirmation: Confirmation, time_ms: int) -> Sequence[Trade]:
-        """A maker executes exactly what it was asked for, or nothing: so the fills are ours to know."""
-        return [
-            Trade(
-                match_id=match_id,
-                market=self._market.instrument.market,
-                price=fill.price,
-                quantity=fill.quantity,
-                maker_order_id=fill.order_id,
-                taker_order_id=confirmation.order.id,
-                maker_peer=confirmation.maker,
-                taker_peer=self._market.peer,
-                time_ms=time_ms,
-                side=confirmation.order.side,
-            )
-            for fill in confirmation.fills
-        ]
-
     def match_failed(self, match_id: str) -> list[Effect]:
         """A confirmation has no answer: its quantity is in-doubt, and the maker is asked again in a while."""
-        confirmation = self.confirmations.get(match_id)
+        confirmation = self.confirmations.failed(match_id)
         if confirmation is None:
             return []
-        shortest, longest = limits.IN_DOUBT_RETRY_S
-        pause = min(longest, shortest * 2 ** min(confirmation.silences, 16))
-        confirmation.silences += 1
-        self._market.counts["match", "unanswered"] += 1
-        self._market.agenda.later_about(pause, lambda: self._confirm_again(match_id))
         order = confirmation.order
         negotiation = self.negotiations.get(order.id)
         if negotiation is None or order.terms.time_in_force is not TimeInForce.FOK:
@@ -446,25 +368,12 @@ class Taker:
         self.waiting[order.id] = self.negotiations.pop(order.id)
         return [*self._drop_the_next(negotiation), Settled(order.id)]
 
-    def _confirm_again(self, match_id: str) -> list[Effect]:
-        confirmation = self.confirmations.get(match_id)
-        if confirmation is None:
-            return []
-        maker = self._market.roster.named(confirmation.maker)
-        if maker is not None:
-            confirmation.destination = maker.destination
-        return [self._ask_to_execute(match_id, confirmation)]
-
-    def resume(self, match_id: str, confirmation: Confirmation) -> None:
-        """After a restart: ask the maker again, soon."""
-        self.confirmations[match_id] = confirmation
-        confirmation.silences = 1
-        self._market.agenda.later_about(limits.IN_DOUBT_RETRY_S[0], lambda: self._confirm_again(match_id))
-
     def wait(self, order: Order, held: int) -> bool:
         """After a restart: let a fill-or-kill order with a part in-doubt wait for the answer, and hold the
         rest. Returns whether it is one."""
-        doubts = {id for id, confirmation in self.confirmations.items() if confirmation.order is order}
+        doubts = {
+            id for id, confirmation in self.confirmations.unanswered.items() if confirmation.order is order
+        }
         if not doubts or order.terms.time_in_force is not TimeInForce.FOK or order.cancel_requested:
             return False
         negotiation = self.waiting[order.id] = Negotiation(order, held)
@@ -517,9 +426,9 @@ class Taker:
         del self.negotiations[order.id]
         effects = self._end(negotiation)
         if negotiation.contended:
-            self.announce_later(order)
+            self.retries.later(order)
         else:
-            self._retries.pop(order.id, None)
+            self.retries.forget(order)
         return [*effects, Settled(order.id)]
 
     def _end(self, negotiation: Negotiation) -> list[Effect]:
@@ -531,7 +440,7 @@ class Taker:
     def forget(self, orders: Iterable[Order]) -> None:
         """These have closed; nothing about them is to be tried again."""
         for order in orders:
-            self._retries.pop(order.id, None)
+            self.retries.forget(order)
 
 
 def _certainty(choice: Choice) -> tuple[bool, float]:

@@ -243,7 +243,7 @@ async def test_doubts_through_the_client_api(start_worker: Callable[..., Any]) -
     hosted = alice.markets[MARKET]
     fills = [OfferFill("theirs", 10_000, hosted.market.book.hold(order))]
     doubt = Confirmation(order, "gone", "127.0.0.1:1", "lock", fills, "ab" * 32)
-    hosted.negotiator._taker.resume("m-1", doubt)  # as after a restart
+    hosted.negotiator._taker.confirmations.resume("m-1", doubt)  # as after a restart
     async with Api(alice) as api, Client(api.url) as client:
         (shown,) = await client.doubts()
         assert (shown.match_id, shown.maker, shown.quantity, shown.order_id) == ("m-1", "gone", "2", order.id)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from orderbook import book, maker, market, negotiation, outbox, recovery, taker, under_way
+from orderbook import book, confirmations, maker, market, negotiation, outbox, recovery, taker, under_way
 from orderbook.effects import Effect
 from orderbook.engine import ladder
 from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Triggered
 from orderbook.model import Order, Side
 from orderbook.signing import channel, gate
-from tests.simulation import markets
+from tests.simulation import peers
 
 
 def forget_releases(patch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def drop_trades_before_they_are_durable(patch: pytest.MonkeyPatch) -> None:
 
 def give_up_in_doubt(patch: pytest.MonkeyPatch) -> None:
     """The taker never asks again."""
-    patch.setattr(taker.Taker, "_confirm_again", lambda self, match_id: [])
+    patch.setattr(confirmations.Confirmations, "_ask_again", lambda self, match_id: [])
 
 
 def take_silence_for_refusal(patch: pytest.MonkeyPatch) -> None:
@@ -83,15 +83,15 @@ def without(kind: type[Event]) -> Callable[[pytest.MonkeyPatch], None]:
 
 def reuse_ids_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     """Lock ids are counted from one by each process: an old confirmation finds a new lock."""
-    start = markets.SimPeer.start
+    start = peers.SimPeer.start
 
-    def restart(self: markets.SimPeer) -> None:
+    def restart(self: peers.SimPeer) -> None:
         self._ids = itertools.count()
         start(self)
         assert self.negotiator is not None
         self.negotiator.market.new_id = lambda: f"{self.name}-{next(self._ids)}"
 
-    patch.setattr(markets.SimPeer, "start", restart)
+    patch.setattr(peers.SimPeer, "start", restart)
 
 
 def ignore_limits(patch: pytest.MonkeyPatch) -> None:
