@@ -19,7 +19,8 @@ from orderbook.signing.proofs import agree, check
 from orderbook.terms import Routing, TimeInForce
 
 if TYPE_CHECKING:
-    from tests.simulation.markets import Exchange, SimPeer
+    from tests.simulation.markets import Exchange
+    from tests.simulation.peers import SimPeer
 
 # -- after every step of a peer ------------------------------------------------------------------------
 

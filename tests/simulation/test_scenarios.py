@@ -15,7 +15,8 @@ from orderbook.entry import NewOrder
 from orderbook.model import Order
 from orderbook.terms import Routing
 from tests.simulation.checks import check_market
-from tests.simulation.markets import Exchange, SimPeer
+from tests.simulation.markets import Exchange
+from tests.simulation.peers import SimPeer
 
 SEEDS = range(20)
 

@@ -1,0 +1,396 @@
+"""A peer in a simulated world: the real book, negotiation, outbox and recovery, and a worker's part of it.
+
+What a worker does with sockets and timers is done here on virtual time. Every step is followed by ``checks``,
+and what a client was told is kept, to be compared at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from orderbook import limits
+from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
+from orderbook.entry import Amendment, NewOrder
+from orderbook.errors import OrderBookError, OrderRefusedError
+from orderbook.events import Event, Executed, Signed, trade_of
+from orderbook.market import Market
+from orderbook.messages import encode
+from orderbook.model import Instrument, Order, Trade
+from orderbook.negotiation import Negotiator
+from orderbook.outbox import Outbox
+from orderbook.recovery import Recovered
+from orderbook.selection import POLICIES
+from orderbook.signing.channel import Channel, Question
+from orderbook.signing.gate import Gate
+from orderbook.signing.proofs import Proof
+from orderbook.terms import Routing, TimeInForce
+from tests.simulation.checks import check_offer, check_step
+from tests.simulation.world import SimDisk, SkewedClock
+
+if TYPE_CHECKING:
+    from tests.simulation.markets import Exchange
+
+INSTRUMENT = Instrument("SIM", tick="1", lot="1")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a client was told of its order: from then on at least this must be true."""
+
+    order_id: str
+    filled: int
+    cancelled: bool
+    price: int
+    quantity: int
+
+
+class SimPeer:
+    """One peer: a disk and clocks that stay, and a process that comes and goes."""
+
+    def __init__(
+        self, exchange: Exchange, name: str, drift: float, wall_off_s: float, policy: str, routing: Routing
+    ):
+        self.exchange = exchange
+        self.name = name
+        self.clock = SkewedClock(exchange.world, drift, wall_off_s)
+        self.disk: SimDisk[Event] = SimDisk(exchange.world)
+        self.policy = policy
+        self.routing = routing
+        self.signer = exchange.keys.signer(name)
+        self.negotiator: Negotiator | None = None
+        self.channel: Channel | None = None
+        self.place = ""
+        self.told: dict[str, Told] = {}
+        self.on_confirm: Callable[[], None] = lambda: None
+        self._ids = itertools.count()
+        self._life = 0
+        self._outbox: Outbox | None = None
+        self._discovering = False
+        self._matches_seen: set[str] = set()
+
+    # -- the process -----------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self.negotiator is not None
+
+    def start(self) -> None:
+        """Start the process: recover from the disk, listen at a new place, be announced."""
+        self._life += 1
+        world = self.exchange.world
+        life = self._life
+        self.place = f"{self.name}:{life}"
+        market = Market(
+            self.name,
+            INSTRUMENT,
+            clock=self.clock,
+            new_id=lambda: f"{self.name}-{life}-{next(self._ids)}",
+            random=Random(world.random.random()),
+            policy=POLICIES[self.policy],
+            routing=self.routing,
+        )
+        market.ledger.archive_in(self, in_memory=self.exchange.trades_in_memory)
+        self.negotiator = Negotiator(market)
+        gate = Gate(
+            self.name,
+            INSTRUMENT.market,
+            self.signer,
+            clock=self.clock,
+            new_nonce=lambda: f"{self.name}-{life}-{next(self._ids)}",
+            allowed=self.exchange.allowed,
+            unsigned=not self.exchange.signs,
+            signs=self.exchange.signs,
+            verify=self.exchange.keys.verify,
+        )
+        self.channel = Channel(self.negotiator, gate)
+        self._outbox = Outbox(market, self.disk, self._carry_out)
+        world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
+        self.exchange.network.serve[self.place] = self._serve
+        self.exchange.announce(self.place)
+        recovered = self._recovered()
+        self._step(lambda n: n.resume(recovered))
+        self._look_up()
+        self._wake()
+
+    def _recovered(self) -> Recovered:
+        """What the disk adds up to, by way of a snapshot of some of it."""
+        events = self.disk.durable
+        cut = self.exchange.world.random.randint(0, len(events))
+        while 0 < cut < len(events) and same_match(events[cut - 1], events[cut]):
+            cut += 1  # a snapshot stands for whole steps
+        snapshot = msgpack.packb(Recovered(self.name, INSTRUMENT.market).apply(events[:cut]).to_plain())
+        recovered = Recovered(self.name, INSTRUMENT.market)
+        recovered.load(msgpack.unpackb(snapshot))
+        return recovered.apply(events[cut:])
+
+    def leave(self) -> None:
+        """A clean end: goodbye, and everything is on the disk."""
+        self._step(lambda n: n.leave())
+        self.exchange.sights["goodbye"] += 1
+        self.exchange.world.after(0.5, self._alive_then(self.crash))
+
+    def crash(self) -> None:
+        """``kill -9``: what is not on the disk is gone."""
+        sights = self.exchange.sights
+        assert self.negotiator is not None
+        sights["crash"] += 1
+        sights["crash with a confirmation unanswered"] += bool(self.negotiator.makers_in_doubt)
+        sights["crash with reservations for others"] += bool(self.negotiator.market.book.reservations)
+        sights["crash with something not yet durable"] += self.disk.unwritten
+        self.exchange.world.log(f"{self.name} crashes")
+        self.exchange.network.serve.pop(self.place)
+        self.negotiator = self.channel = self._outbox = None
+        self._discovering = False
+        self._life += 1
+        self.disk.crash()
+
+    def _alive_then(self, action: Callable[[], None]) -> Callable[[], None]:
+        """``action``, unless the process has ended by then."""
+        life = self._life
+
+        def act() -> None:
+            if life == self._life and self.negotiator is not None:
+                action()
+
+        return act
+
+    def _wake(self) -> None:
+        assert self.negotiator is not None
+        due = self.negotiator.next_due()
+        assert due is not None, "the heartbeat is always due"
+
+        def tick() -> None:
+            assert self.negotiator is not None
+            run_out = self.negotiator.market.book.expired(self.clock.monotonic())
+            self.exchange.sights["lease ran out"] += len(run_out)
+            self._step(lambda n: n.tick())
+            self._wake()
+
+        self.exchange.world.after(self.clock.until(due) + 0.0005, self._alive_then(tick))
+
+    # -- steps -----------------------------------------------------------------------------------------
+
+    def _step(self, step: Callable[[Negotiator], list[Effect]]) -> None:
+        assert self.negotiator is not None
+        assert self._outbox is not None
+        effects = step(self.negotiator)
+        check_step(self, effects)
+        self._outbox.after_step(effects)
+
+    def _serve(self, request: str, reply: Callable[[str], None]) -> None:
+        negotiator, channel, outbox = self.negotiator, self.channel, self._outbox
+        assert negotiator is not None
+        assert channel is not None
+        assert outbox is not None
+        message = json.loads(request)
+        locks_before = set(negotiator.market.book.reservations)
+        try:
+            answer = channel.receive(request.encode())
+        except OrderBookError as error:
+            self.exchange.sights[f"request refused: {field_of(error)}"] += 1
+            reply(json.dumps({"error": str(error)}))
+            return
+        check_step(self, answer.effects)
+        content = encode(answer.content).decode()
+        told = json.loads(content)
+        self._note_sights(message, told)
+        new = negotiator.market.book.reservations.keys() - locks_before
+        if message["type"] == "AnnounceOpenOrder" and told and told.get("lock_id") in new:
+            check_offer(self, message["payload"]["order"], told)
+        outbox.after_step(answer.effects)
+        if answer.promise:
+            outbox.promise(lambda: reply(content))
+        else:
+            reply(content)
+
+    def _note_sights(self, message: Any, answer: Any) -> None:
+        sights, kind = self.exchange.sights, message["type"]
+        if message["from"] == self.name:
+            return  # what it has said itself, through a liar
+        if kind == "AnnounceOpenOrder":
+            sights["announcement"] += 1
+            sights["offer"] += isinstance(answer, dict) and "lock_id" in answer
+            sights["contended"] += isinstance(answer, dict) and answer.get("contended") is True
+        elif kind == "CrossPeerMatch":
+            match_id = message["payload"]["match_id"]
+            sights[f"confirmation {answer['status']}"] += 1
+            sights["confirmation repeated"] += match_id in self._matches_seen
+            if answer["status"] == "rejected":
+                sights["rejected: " + answer["reason"].split(":")[0]] += 1
+            self._matches_seen.add(match_id)
+        elif kind == "ReleaseLock":
+            sights["release of a lock that is gone"] += not answer["released"]
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Question):
+            if isinstance(effect, Confirm):
+                self.on_confirm()
+            self._ask(effect)
+        elif isinstance(effect, Discover):
+            if not self._discovering:
+                self._discovering = True
+                self.exchange.world.after(0.1, self._alive_then(self._look_up))
+        elif isinstance(effect, DropTrades):
+            assert self.negotiator is not None
+            ledger = self.negotiator.market.ledger
+            ledger.drop_trades(effect.upto)
+            self.exchange.sights["trades left the memory"] += bool(ledger.dropped)
+        elif isinstance(effect, Settled):
+            self._tell(effect.order_id)
+
+    def _ask(self, effect: Question) -> None:
+        world, sights = self.exchange.world, self.exchange.sights
+        channel, place, kind = self.channel, effect.destination, effect.payload.type
+        assert channel is not None
+        loud = kind != "Heartbeat"
+        if loud:
+            world.log(f"{self.name} -> {place} {kind} {encode(effect.payload.payload).decode()}")
+        life, request = self._life, channel.seal(effect)
+
+        def on_answer(text: str) -> None:
+            if life != self._life:
+                return
+            answer = json.loads(text)
+            if loud:
+                world.log(f"{self.name} <- {place} {text}")
+            if isinstance(answer, dict) and "error" in answer:
+                self._step(lambda n: channel.refused(effect, answer["error"]))
+            elif answer is None and kind == "Heartbeat":
+                # Ourselves: a real worker sees its own name in the answer it gives itself.
+                self._step(lambda n: n.heartbeat_answered(place, {"sequence": 0, "from": self.name}))
+            else:
+                try:
+                    self._step(lambda n: channel.heard(effect, request, text.encode()))
+                except OrderBookError as error:
+                    reason = str(error)
+                    sights[f"answer not believed: {field_of(error)}"] += 1
+                    self._step(lambda n: channel.refused(effect, reason))
+
+        def on_failure(refused: bool) -> None:
+            if life != self._life:
+                return
+            if loud:
+                world.log(f"{self.name} .. {place} {kind} {'refused' if refused else 'unanswered'}")
+            sights["confirmation unanswered"] += isinstance(effect, Confirm)
+            if refused:
+                self._step(lambda n: n.peer_lost(place))
+            self._step(lambda n: channel.failed(effect))
+
+        self.exchange.network.call(
+            self.place,
+            place,
+            request.data.decode(),
+            timeout_s=limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S,
+            answered=on_answer,
+            failed=on_failure,
+        )
+
+    def _look_up(self) -> None:
+        self._discovering = False
+        places = self.exchange.looked_up()
+        self._step(lambda n: n.discovered(places))
+        pause = limits.DISCOVERY_S * self.exchange.world.random.uniform(0.9, 1.1)
+        self.exchange.world.after(pause, self._alive_then(self._look_up))
+
+    # -- clients ---------------------------------------------------------------------------------------
+
+    def submit(self, new: NewOrder) -> str | None:
+        """Returns the order's id, or None where nobody answers or it is refused."""
+        if self.negotiator is None:
+            return None
+        taken: list[Order] = []
+
+        def step(negotiator: Negotiator) -> list[Effect]:
+            order, effects = negotiator.submit(new)
+            taken.append(order)
+            self.exchange.world.log(f"{self.name} takes {order} {order.terms}")
+            return effects
+
+        try:
+            self._step(step)
+        except OrderRefusedError as error:
+            self.exchange.sights[f"order refused: {error.code}"] += 1
+            return None
+        return taken[0].id
+
+    def amend(self, order_id: str, price: int | None, quantity: int | None) -> None:
+        if self.negotiator is None:
+            return
+        change = Amendment(*(None if number is None else str(number) for number in (price, quantity)))
+        self.exchange.world.log(f"{self.name} is to change {order_id} to {change}")
+        try:
+            self._step(lambda n: n.amend(order_id, change)[1])
+        except OrderBookError as error:
+            self.exchange.sights[f"amendment refused: {error.code}"] += 1
+            return
+        self.exchange.sights["amended"] += 1
+        assert self._outbox is not None
+        self._outbox.promise(lambda: self._tell(order_id))
+
+    def cancel(self, order_id: str) -> None:
+        if self.negotiator is None:
+            return
+        self.exchange.world.log(f"{self.name} is to cancel {order_id}")
+        try:
+            self._step(lambda n: n.cancel(order_id)[1])
+        except OrderBookError:
+            return  # closed, or lost in a crash before anybody was told of it
+        assert self._outbox is not None
+        self._outbox.promise(lambda: self._tell(order_id))
+
+    def _tell(self, order_id: str) -> None:
+        assert self.negotiator is not None
+        order = self.negotiator.market.ledger.order(order_id)
+        sights = self.exchange.sights
+        sights[f"told: {order.status.value}"] += 1
+        force = order.terms.time_in_force
+        if force is not TimeInForce.GTC and not order.live:
+            sights[f"told: {force.value} {order.reason or 'filled'}"] += 1
+        sights["told: in doubt"] += bool(order.reserved) and not order.cancel_requested
+        trades = self.negotiator.market.ledger.trades_of_order(order_id)
+        several = len({trade.maker_peer for trade in trades}) > 1
+        sights["filled by several peers"] += several
+        sights["fill-or-kill filled by several peers"] += (
+            several and force is TimeInForce.FOK and not order.live
+        )
+        told = Told(order_id, order.filled, order.cancel_requested, order.price, order.quantity)
+        # What is told may be newer than what was waited for: it has to be durable as well.
+        assert self._outbox is not None
+        self._outbox.promise(lambda: self.told.update({order_id: told}))
+
+    # -- the disk --------------------------------------------------------------------------------------
+
+    def trades(self) -> list[Trade]:
+        """All that are on the disk."""
+        events = (event for event in self.disk.durable if isinstance(event, Executed))
+        return [trade_of(event, INSTRUMENT.market) for event in events]
+
+    def trades_of_match(self, match_id: str) -> list[Trade]:
+        """It is its own archive."""
+        found = [trade for trade in self.trades() if trade.match_id == match_id]
+        self.exchange.sights["answered from the archive"] += bool(found)
+        return found
+
+    def proofs_of(self, match_id: str) -> list[Proof]:
+        """What its disk has to prove matches of that id."""
+        return [
+            Proof(event.request, event.answer)
+            for event in self.disk.durable
+            if isinstance(event, Signed) and event.match_id == match_id
+        ]
+
+
+def same_match(one: Event, other: Event) -> bool:
+    return isinstance(one, Executed) and isinstance(other, Executed) and one.match_id == other.match_id
+
+
+def field_of(error: OrderBookError) -> str:
+    """The field of a message that ``error`` is about, which its text begins with."""
+    return str(error).split()[0].rstrip(":")
