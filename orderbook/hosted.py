@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import math
+import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,21 +27,27 @@ from .entry import Amendment, NewOrder
 from .errors import InvalidFieldError, JournalError, OrderBookError
 from .journal.journal import Journal, MemoryJournal
 from .journal.writer import open_journal
-from .lines import Lines
+from .lines import Greeted, Lines
 from .market import Market
-from .messages import encode
+from .messages import decode, encode
 from .model import Order, Trade
 from .names import shared_name
 from .negotiation import Answer, Negotiator
 from .outbox import Outbox
 from .signing.channel import QUESTIONS, Channel, Question
 from .signing.gate import Gate
+from .signing.handshake import Opening, Sessions
 from .signing.seals import Sealed
+from .signing.session import Session
 
 log = logging.getLogger(__name__)
 
-Asked = tuple[Question, Sealed]
-"""A question to another peer, and the request that went out for it."""
+Asked = tuple[Question, Sealed, Session | None]
+"""A question to another peer, the request that went out for it, and in which session."""
+
+
+def new_secret() -> bytes:
+    return secrets.token_bytes(32)
 
 
 def timeout_of(effect: Question) -> float:
@@ -53,6 +60,7 @@ class HostedMarket:
 
     def __init__(self, market: Market, gate: Gate, link: Link, client: PeerRPCClient):
         self.market = market
+        self.sessions = Sessions(gate, new_secret)
         self.negotiator = Negotiator(market)
         self.channel = Channel(self.negotiator, gate)
         self.journal: Journal = MemoryJournal()
@@ -60,7 +68,7 @@ class HostedMarket:
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
-        self._lines: Lines[Asked] = Lines(self._key, self._answered, self._failed)
+        self._lines: Lines[Asked] = Lines(self._key, self._answered, self._failed, self._opening)
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -211,7 +219,7 @@ class HostedMarket:
     def _carry_out(self, effect: Effect) -> None:
         kind = type(effect)
         if kind in QUESTIONS:
-            self._ask(effect, self.channel.seal(effect))  # type: ignore[arg-type]  # it is one
+            self._ask(effect)  # type: ignore[arg-type]  # it is one
         elif isinstance(effect, Settled):
             for settled in self._settling.pop(effect.order_id, ()):
                 if not settled.done():
@@ -252,15 +260,18 @@ class HostedMarket:
 
     # -- calls -------------------------------------------------------------------------------------------
 
-    def _ask(self, effect: Question, request: Sealed) -> None:
-        """Send ``request``; the negotiation is told what comes of it."""
+    def _ask(self, effect: Question) -> None:
+        """Send its request; the negotiation is told what comes of it."""
         line = self._lines.get(effect.destination)
         if line is None or line.full:
-            self._spawn(self._ask_over_http(effect, request))
-        elif isinstance(effect, Tell):
+            self._spawn(self._ask_over_http(effect, self.channel.seal(effect)))
+            return
+        session = line.session
+        request = self.channel.seal(effect, session)
+        if isinstance(effect, Tell):
             line.tell(request.data)
         else:
-            line.call(request.data, (effect, request), timeout_of(effect))
+            line.call(request.data, (effect, request, session), timeout_of(effect))
 
     async def _ask_over_http(self, effect: Question, request: Sealed) -> None:
         if not isinstance(effect, Beat):
@@ -272,14 +283,14 @@ class HostedMarket:
                 effect.destination, self._key, msgspec.Raw(request.data), timeout=timeout_of(effect)
             )
         except PeerError as error:
-            self._failed((effect, request), error)
+            self._failed((effect, request, None), error)
         else:
-            self._answered((effect, request), encode(answer))
+            self._answered((effect, request, None), encode(answer))
 
     def _answered(self, asked: Asked, data: bytes) -> None:
-        effect, request = asked
+        effect, request, session = asked
         try:
-            effects = self.channel.heard(effect, request, data)
+            effects = self.channel.heard(effect, request, data, session)
         except OrderBookError as error:
             log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
             self.market.counts["answer", "not_believed"] += 1
@@ -288,7 +299,7 @@ class HostedMarket:
         self._look_for_doubt(effect)
 
     def _failed(self, asked: Asked, error: PeerError) -> None:
-        effect, _ = asked
+        effect = asked[0]
         if isinstance(error, RemoteError):
             log.warning("%s refuses a %s: %s", effect.destination, type(effect).__name__, error)
             effects = self.channel.refused(effect, error.message)
@@ -304,6 +315,18 @@ class HostedMarket:
         if isinstance(effect, Confirm) and self.negotiator.is_in_doubt(effect.match_id):
             log.warning("%s has not confirmed %s, which is now in doubt", effect.maker, effect.match_id)
             self._discovery_wanted.set()  # it may have moved
+
+    # -- sessions ----------------------------------------------------------------------------------------
+
+    def greet(self, payload: bytes) -> Greeted:
+        """Open the session that another peer asks for. Raises OrderBookError."""
+        answer, session = self.sessions.accept(decode(payload))
+        return Greeted(encode(answer), session, partial(self.sessions.ended, session))
+
+    def _opening(self, destination: str) -> Opening | None:
+        """The session with which a line to ``destination`` begins, if both sides sign."""
+        peer = self.market.roster.at(destination)
+        return self.sessions.open(peer.name) if peer is not None and peer.name and peer.session else None
 
     # -- discovery ---------------------------------------------------------------------------------------
 

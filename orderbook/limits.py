@@ -102,7 +102,18 @@ LINE_REQUESTS = 1_000
 LINE_IDLE_S = 60.0
 """For how long a connection is kept over which nothing but heartbeats goes."""
 LINE_RETRY_S = 10.0
-"""Pause before a connection that could not be opened is tried again; HTTP does meanwhile."""
+"""Least pause from one attempt to connect to a peer to the next; HTTP does meanwhile. Who breaks each
+connection at once makes us open no more than that."""
+SESSIONS = 1_000
+"""Sessions that other peers keep open with one market: one for each that the roster holds."""
+SESSIONS_PER_KEY = 4
+"""Of these, of one key: the present one, its successor, and some whose connection has ended unnoticed."""
+SESSION_OPEN_S = 5.0
+"""How long the answer to the opening of a session is waited for; HTTP does meanwhile."""
+SESSION_S = 3_600.0
+"""Age at which who has opened a session opens another one. At twice that nothing more is taken in it."""
+SESSION_FRAMES = 2**24
+"""Frames in one direction after which it does the same: half an hour at 10,000 a second."""
 LINE_TICK_S = 0.02
 """How late a time limit over a connection may be noticed."""
 MESSAGE_BYTES = 1024 * 1024

@@ -6,6 +6,10 @@ HTTP. The messages are Grenache's: ``[rid, key, payload]`` and ``[rid, error, re
 and an answer is a call of a function, not a task: that is why this is several times as quick as HTTP.
 
 A request goes over the line that is open to its destination; where there is none, the caller uses HTTP.
+
+A line to a peer that signs begins with the opening of a session, which then carries everything that comes
+after it, both ways, as binary messages; or it never has one. A frame that breaks its session ends the
+connection.
 """
 
 from __future__ import annotations
@@ -13,16 +17,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from grenache_py.errors import ConnectionLost, PeerError, RemoteError, RequestTimeout
 from grenache_py.transports.ws import Channel
 from grenache_py.transports.ws_client import connect
-from grenache_py.transports.ws_frames import NORMAL, POLICY_VIOLATION
+from grenache_py.transports.ws_frames import BINARY, NORMAL, POLICY_VIOLATION, TEXT
 
 from . import limits
+from .errors import OrderBookError, ProtocolError
+from .messages import decode
+from .signing.handshake import Opening
+from .signing.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +51,7 @@ class Line(Generic[Context]):
         answered: Called with the context of a call and the JSON of its result.
         failed: Called with the context of a call that has none: ``RemoteError`` when the peer answers with an
             error, ``RequestTimeout``, ``ConnectionLost``.
+        session: What carries everything on this connection; None: the messages have to be signed.
     """
 
     def __init__(
@@ -52,7 +61,9 @@ class Line(Generic[Context]):
         key: str,
         answered: Callable[[Context, bytes], None],
         failed: Callable[[Context, PeerError], None],
+        session: Session | None = None,
     ):
+        self.session = session
         self._channel = channel
         self._destination = destination
         self._key = msgspec.json.encode(key)
@@ -69,11 +80,17 @@ class Line(Generic[Context]):
         self.used = now = self._channel.loop.time()
         calls = self._calls
         calls[rid] = (now + timeout_s, context)
-        self._channel.send(b"[%d,%b,%b]" % (rid, self._key, payload), alone=len(calls) == 1)
+        self._send(b"[%d,%b,%b]" % (rid, self._key, payload), alone=len(calls) == 1)
 
     def tell(self, payload: bytes) -> None:
         """Send a request that needs no answer."""
-        self._channel.send(b"[null,%b,%b]" % (self._key, payload))
+        self._send(b"[null,%b,%b]" % (self._key, payload))
+
+    def _send(self, text: bytes, *, alone: bool = False) -> None:
+        if self.session is None:
+            self._channel.send(text, alone=alone)
+        else:
+            self._channel.send(self.session.wrap(text), BINARY, alone=alone)
 
     @property
     def full(self) -> bool:
@@ -86,6 +103,13 @@ class Line(Generic[Context]):
         return not self._calls
 
     def _receive(self, opcode: int, content: bytes) -> None:
+        if self.session is not None:
+            try:
+                content = unwrap(self.session, opcode, content)
+            except ProtocolError as broken:
+                log.warning("%s breaks its session: %s", self._destination, broken)
+                self._channel.close(POLICY_VIOLATION, SESSION_BROKEN)
+                return
         try:
             rid, error, result = _answer.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -118,33 +142,41 @@ class Line(Generic[Context]):
 
 
 class Lines(Generic[Context]):
-    """The lines to all peers, by destination. ``key``, ``answered`` and ``failed``: see :class:`Line`."""
+    """The lines to all peers, by destination.
+
+    Args:
+        key, answered, failed: See :class:`Line`.
+        opening: Given a destination, the session to open there; None: none.
+    """
 
     def __init__(
         self,
         key: str,
         answered: Callable[[Context, bytes], None],
         failed: Callable[[Context, PeerError], None],
+        opening: Callable[[str], Opening | None] = lambda _: None,
     ):
         self._key = key
         self._answered = answered
         self._failed = failed
+        self._opening = opening
         self._open: dict[str, Line[Context]] = {}
+        self._replaced: list[Line[Context]] = []  # something may still be under way on them
         self._connecting: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
         self._ticking: asyncio.TimerHandle | None = None
         self.get = self._open.get  # without a call in between, since every message comes by here
 
     def wanted(self, destination: str) -> None:
-        """Open a line to ``destination``, soon, unless there is one or it has just failed."""
+        """Open a line to ``destination``, soon, unless there is one or there was one a moment ago."""
+        if destination not in self._open and len(self._open) + len(self._connecting) < limits.LINES:
+            self._begin(destination)
+
+    def _begin(self, destination: str) -> None:
         loop = asyncio.get_running_loop()
-        if (
-            destination in self._open
-            or destination in self._connecting
-            or loop.time() < self._not_before.get(destination, 0.0)
-            or len(self._open) + len(self._connecting) >= limits.LINES
-        ):
+        if destination in self._connecting or loop.time() < self._not_before.get(destination, 0.0):
             return
+        self._not_before[destination] = loop.time() + limits.LINE_RETRY_S
         task = self._connecting[destination] = loop.create_task(self._connect(destination))
         task.add_done_callback(lambda _: self._connecting.pop(destination))
         if self._ticking is None:
@@ -153,11 +185,11 @@ class Lines(Generic[Context]):
     async def _connect(self, destination: str) -> None:
         try:
             channel = await connect(destination, max_message=limits.MESSAGE_BYTES)
+            session = await self._open_session(channel, destination)
         except PeerError as error:
             log.info("no line to %s, which HTTP still reaches perhaps: %s", destination, error)
-            self._not_before[destination] = asyncio.get_running_loop().time() + limits.LINE_RETRY_S
             return
-        line = Line(channel, destination, self._key, self._answered, self._failed)
+        line = Line(channel, destination, self._key, self._answered, self._failed, session)
 
         def ended(why: str) -> None:
             if self._open.get(destination) is line:
@@ -166,7 +198,51 @@ class Lines(Generic[Context]):
 
         channel.on_end = ended
         if not channel.ended:
+            before = self._open.get(destination)
+            if before is not None:
+                self._replaced.append(before)
             self._open[destination] = line
+
+    async def _open_session(self, channel: Channel, destination: str) -> Session | None:
+        """The session with which the connection begins; None: it has none.
+
+        Raises:
+            PeerError: It was to have one. The connection is closed.
+        """
+        opening = self._opening(destination)
+        if opening is None:
+            return None
+        said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def heard(opcode: int, content: bytes) -> None:
+            if not said.done():
+                said.set_result(content)
+
+        def ended(why: str) -> None:
+            if not said.done():
+                said.set_exception(ConnectionLost(destination, f"connection lost: {why}"))
+
+        channel.on_message, channel.on_end = heard, ended
+        try:
+            channel.send(b"[0,%b,%b]" % (msgspec.json.encode(self._key), opening.request.data))
+            content = await asyncio.wait_for(said, limits.SESSION_OPEN_S)
+            _, error, result = _answer.decode(content)
+            if error is None:
+                return opening.answered(decode(bytes(result)))
+        except asyncio.TimeoutError as late:
+            channel.close(NORMAL)
+            raise RequestTimeout(destination, "opens no session within the time limit") from late
+        except (OrderBookError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
+            log.warning("%s does not open a session as it should: %s", destination, wrong)
+            channel.close(POLICY_VIOLATION, SESSION_BROKEN)
+            raise ConnectionLost(
+                destination, "it answers the opening of a session with something else"
+            ) from wrong
+        except BaseException:
+            channel.close(NORMAL)
+            raise
+        log.warning("%s opens no session, so that we sign what it is sent: %s", destination, error)
+        return None
 
     def _tick(self) -> None:
         """One timer for the time limits of all calls."""
@@ -176,6 +252,13 @@ class Lines(Generic[Context]):
             line.expire(now)
             if line.idle and now - line.used > limits.LINE_IDLE_S:
                 del self._open[destination]
+                self._replaced.append(line)
+            elif line.session is not None and line.session.spent:
+                self._begin(destination)  # another line, with a session of its own
+        for line in self._replaced[:]:
+            line.expire(now)
+            if line.idle:
+                self._replaced.remove(line)
                 loop.create_task(line.close())  # noqa: RUF006  # it ends by itself
         for destination, since in list(self._not_before.items()):
             if since <= now:
@@ -189,11 +272,40 @@ class Lines(Generic[Context]):
         for task in list(self._connecting.values()):
             task.cancel()
         await asyncio.gather(*self._connecting.values(), return_exceptions=True)
-        await asyncio.gather(*(line.close() for line in list(self._open.values())))
+        await asyncio.gather(*(line.close() for line in (*self._open.values(), *self._replaced)))
 
 
-Serve = Callable[[str, bytes, Callable[[bytes], None]], None]
-"""Given key and payload of a request, and what to call with the JSON of the result; raises ``Refusal``."""
+SESSION_BROKEN = "what was sent does not belong to the session"
+
+
+def unwrap(session: Session, opcode: int, content: bytes) -> bytes:
+    """The text in a message on a connection that has a session. Raises ProtocolError."""
+    if opcode != BINARY:
+        raise ProtocolError("a message outside of the session")
+    return session.unwrap(content)
+
+
+Serve = Callable[[str, bytes, Session | None, Callable[[bytes], None]], None]
+"""Given key and payload of a request, the session in which it has come, and what to call with the JSON of the
+result; raises ``Refusal``."""
+
+
+class Greeted(NamedTuple):
+    """The opening of a session.
+
+    Attributes:
+        answer: To it, as JSON.
+        session: From now on.
+        ended: To be called when the connection is closed.
+    """
+
+    answer: bytes
+    session: Session
+    ended: Callable[[], None]
+
+
+Greet = Callable[[str, bytes], Greeted | None]
+"""Given key and payload of the first request on a connection; None: it opens none; raises ``Refusal``."""
 
 
 class Refusal(Exception):
@@ -201,17 +313,27 @@ class Refusal(Exception):
 
 
 class Caller:
-    """A peer's connection to us: gives its requests to ``serve``."""
+    """A peer's connection to us: gives its first request to ``greet`` and all others to ``serve``."""
 
-    def __init__(self, channel: Channel, serve: Serve):
+    def __init__(self, channel: Channel, serve: Serve, greet: Greet = lambda key, payload: None):
         self._channel = channel
         self._serve = serve
+        self._greet: Greet | None = greet
+        self._session: Session | None = None
         self._unanswered = 0
         self.held = False  # nothing is read from it
         channel.on_message = self._receive
         channel.on_flow = self._balance
 
     def _receive(self, opcode: int, content: bytes) -> None:
+        session = self._session
+        if session is not None:
+            try:
+                content = unwrap(session, opcode, content)
+            except ProtocolError as error:
+                log.warning("%s breaks its session: %s", session.name, error)
+                self._channel.close(POLICY_VIOLATION, SESSION_BROKEN)
+                return
         try:
             rid, key, payload = _request.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -221,17 +343,31 @@ class Caller:
         if self._unanswered >= limits.LINE_REQUESTS:
             self._balance()
         try:
-            self._serve(key, bytes(payload), lambda result: self._reply(rid, b"null", result))
+            if self._greet is not None and self._begin(rid, key, bytes(payload)):
+                return
+            self._serve(key, bytes(payload), session, lambda result: self._reply(rid, b"null", result))
         except Refusal as error:
             self._reply(rid, msgspec.json.encode(str(error)), b"null")
+
+    def _begin(self, rid: int | str | None, key: str, payload: bytes) -> bool:
+        """Whether the first request opens a session, or tries to."""
+        greet, self._greet = self._greet, None
+        greeted = None if greet is None else greet(key, payload)
+        if greeted is None:
+            return False
+        self._reply(rid, b"null", greeted.answer)
+        self._session = greeted.session
+        self._channel.on_end = lambda why: greeted.ended()
+        return True
 
     def _reply(self, rid: int | str | None, error: bytes, result: bytes) -> None:
         self._unanswered -= 1
         if rid is not None:
             name = b"%d" % rid if type(rid) is int else msgspec.json.encode(rid)
-            self._channel.send(
-                b"[%b,%b,%b]" % (name, error, result), alone=not self._unanswered and not self._channel.more
-            )
+            text, opcode = b"[%b,%b,%b]" % (name, error, result), TEXT
+            if self._session is not None:
+                text, opcode = self._session.wrap(text), BINARY
+            self._channel.send(text, opcode, alone=not self._unanswered and not self._channel.more)
         if self.held:
             self._balance()
 

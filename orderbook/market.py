@@ -65,6 +65,7 @@ class Market:
         random: For jitter and the ``random`` policy.
         policy: Chooses among offers of equal price.
         websocket: Whether other peers are told that we take requests over a WebSocket too.
+        session: The newest version of sessions that they are told we open there; 0: none.
         routing: Whether orders trade with our own book first, or wherever the price is best.
 
     Attributes:
@@ -82,9 +83,11 @@ class Market:
         random: Random,
         policy: Policy = POLICIES["full-first"],
         websocket: bool = False,
+        session: int = 0,
         routing: Routing = Routing.LOCAL_FIRST,
     ):
         self.websocket = websocket
+        self.session = session
         self.peer = check_name(peer, "peer")
         self.instrument = instrument
         self.clock = clock

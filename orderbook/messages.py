@@ -10,6 +10,7 @@ that later versions can add some. Nothing here does IO.
     ReleaseLock         {lock_id}                                    Released
     Heartbeat           {sequence, best_bid, best_ask, …}            Heartbeat
     Goodbye             {}                                           null
+    OpenSession         {version, ephemeral}                         SessionOpened
 
 Answers name who gives them in ``from``, so that a destination that has changed hands is noticed. How all of
 it is signed is told in ``seals``. No message holds a fraction, which JSON writes in more than one way.
@@ -31,6 +32,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH)]
 LockId = Annotated[str, Meta(min_length=1, max_length=2 * limits.NAME_LENGTH)]
 Decimal = Annotated[str, Meta(min_length=1, max_length=limits.DECIMAL_LENGTH)]
 Digest = Annotated[str, Meta(max_length=limits.NAME_LENGTH)]
+PublicKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
 SideText = Annotated[str, Meta(pattern="^(buy|sell)$")]
 
@@ -152,6 +154,7 @@ class Heartbeat(Struct):
     """ "I am here, and these are my best open prices." ``sequence`` grows with every one sent.
 
     ``websocket``: requests are taken over a WebSocket on the same port as well, see ``lines``.
+    ``session``: the newest version of sessions that are opened there, see ``signing.handshake``; 0: none.
     ``bid_since`` and ``ask_since`` say, where the first order at that price is a post-only one, when it was
     accepted, in milliseconds since the epoch: of two that cross the younger yields.
     """
@@ -164,10 +167,29 @@ class Heartbeat(Struct):
     websocket: bool = False
     bid_since: Count | None = None
     ask_since: Count | None = None
+    session: Count = 0
 
 
 class Goodbye(Struct):
     """ "I leave." What was reserved for the sender is free again."""
+
+
+class OpenSession(Struct):
+    """ "Let us agree on keys for this connection." It and its answer are always signed.
+
+    ``ephemeral`` is the sender's X25519 public key for this session only.
+    """
+
+    version: Count
+    ephemeral: PublicKey
+
+
+class SessionOpened(Struct):
+    """The other half of the agreement."""
+
+    version: Count
+    ephemeral: PublicKey
+    sender: Name = field(name="from")
 
 
 REQUESTS: dict[str, type[Struct]] = {
@@ -247,6 +269,11 @@ def read_request(data: bytes) -> Envelope:
     :data:`UNREAD`."""
     unread = _read_envelope(data)
     return Envelope(unread.type, unread.sender, _read_payload[unread.type](unread.payload))
+
+
+def may_open_session(data: bytes) -> bool:
+    """Whether it has to be looked at whether a request is an :class:`OpenSession`."""
+    return b'"OpenSession"' in data
 
 
 def may_be_signed(data: bytes) -> bool:

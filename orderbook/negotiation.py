@@ -369,6 +369,7 @@ class Negotiator:
             instrument=market.instrument.fingerprint,
             sender=market.peer,
             websocket=market.websocket,
+            session=market.session,
             bid_since=bid_since,
             ask_since=ask_since,
         )
@@ -388,7 +389,7 @@ class Negotiator:
         instrument, book = self.market.instrument, self.market.book
         if peer is None or message.sequence <= peer.sequence:
             return []  # unknown yet, or overtaken by a newer one
-        peer.sequence, peer.websocket = message.sequence, message.websocket
+        peer.sequence, peer.websocket, peer.session = message.sequence, message.websocket, message.session
         try:
             self.market.check_instrument(message.instrument)
             bid = message.best_bid and instrument.price(message.best_bid, "best_bid")

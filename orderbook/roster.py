@@ -23,9 +23,20 @@ class Peer:
         best_ask: Its best open selling price as of then, in ticks, or None.
         refused: Why we do not trade with it (it disagrees on the instrument), or None.
         websocket: Whether it takes requests over a WebSocket too.
+        session: The newest version of sessions that it opens there; 0: none.
     """
 
-    __slots__ = ("best_ask", "best_bid", "destination", "heard", "name", "refused", "sequence", "websocket")
+    __slots__ = (
+        "best_ask",
+        "best_bid",
+        "destination",
+        "heard",
+        "name",
+        "refused",
+        "sequence",
+        "session",
+        "websocket",
+    )
 
     def __init__(self, destination: str):
         self.destination = destination
@@ -36,6 +47,7 @@ class Peer:
         self.best_ask: int | None = None
         self.refused: str | None = None
         self.websocket = False
+        self.session = 0
 
 
 class Roster:

@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,17 +26,19 @@ from .errors import (
 )
 from .events import Signed
 from .hosted import HostedMarket
-from .lines import Caller, Refusal
+from .lines import Caller, Greeted, Refusal
 from .market import Market
-from .messages import encode
+from .messages import encode, may_open_session
 from .model import Instrument, Order, Trade, check_name
 from .names import market_of_key, own_name, shared_name
 from .selection import POLICIES, Policy
 from .signing.gate import Gate
+from .signing.handshake import VERSION
 from .signing.identity import Identity
 from .signing.keyfile import kept_key, new_identity
 from .signing.keyring import Allowed
 from .signing.proofs import Proof
+from .signing.session import Session
 from .terms import Routing
 
 log = logging.getLogger(__name__)
@@ -111,7 +114,7 @@ class Worker:
         self._server = PeerRPCServer(link)
         self._service = self._server.transport("server")
         self._service.on("request", self._serve)
-        self._service.on("websocket", lambda channel, visitor: Caller(channel, self._serve_line))
+        self._service.on("websocket", lambda channel, visitor: Caller(channel, self._serve_line, self._greet))
         if identity is None:
             identity = new_identity() if journals is None else kept_key(journals / KEPT_KEY)
         self._identity = identity
@@ -127,6 +130,7 @@ class Worker:
                     policy=policy,
                     routing=routing,
                     websocket=True,
+                    session=VERSION if signs else 0,
                 ),
                 Gate(
                     name,
@@ -310,10 +314,22 @@ class Worker:
             log.info("a peer's request is refused: %s", error)
             handler.reply(refusal(error))
 
-    def _serve_line(self, key: str, payload: bytes, reply: Callable[[bytes], None]) -> None:
+    def _greet(self, key: str, payload: bytes) -> Greeted | None:
+        if not may_open_session(payload):
+            return None
+        try:
+            return self._hosted(market_of_key(key)).greet(payload)
+        except OrderBookError as error:
+            log.warning("a peer opens no session here: %s", error)
+            raise refusal(error) from error
+
+    def _serve_line(
+        self, key: str, payload: bytes, session: Session | None, reply: Callable[[bytes], None]
+    ) -> None:
         try:
             hosted = self._hosted(market_of_key(key))
-            hosted.serve(hosted.channel.receive, payload, lambda content: reply(encode(content)))
+            receive = partial(hosted.channel.receive, session=session)
+            hosted.serve(receive, payload, lambda content: reply(encode(content)))
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
             raise refusal(error) from error

@@ -15,11 +15,14 @@ from ..events import Signed
 from ..messages import (
     UNREAD,
     CrossPeerMatch,
+    Envelope,
     Goodbye,
     MatchAnswer,
     Offer,
     decode,
+    encode,
     may_be_signed,
+    parse_request,
     read_match_answer,
     read_offer,
     read_request,
@@ -29,6 +32,7 @@ from ..negotiation import Answer, Negotiator
 from .gate import Gate
 from .proofs import Proof, agree
 from .seals import Sealed
+from .session import Session
 
 Question = Announce | Confirm | Beat | Tell
 """Effects that are messages to another peer."""
@@ -48,63 +52,93 @@ class Channel:
         self.gate = gate
         self._negotiator = negotiator
         self._sealed_last: tuple[Any, Sealed] | None = None
+        self._plain_last: tuple[Any, Sealed] | None = None
 
     # -- others' requests --------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> Answer:
+    def receive(self, data: bytes, session: Session | None = None) -> Answer:
         """As :meth:`handle`, for a request that is still JSON."""
-        if self.gate.unsigned and not may_be_signed(data):
+        if (self.gate.unsigned or session is not None) and not may_be_signed(data):
             try:
                 request = read_request(data)
             except UNREAD:
                 pass
             else:
-                self.gate.check_unsigned(request.sender)
-                return self._negotiator.handle(request)
-        return self.handle(decode(data))
+                if session is None:
+                    self.gate.check_unsigned(request.sender)
+                    return self._negotiator.handle(request)
+                self.gate.check_in_session(session, request.sender)
+                return self._handle_in_session(request)
+        return self.handle(decode(data), session)
 
-    def handle(self, payload: object) -> Answer:
-        """Answer a request of another peer, as decoded from JSON.
+    def handle(self, payload: object, session: Session | None = None) -> Answer:
+        """Answer a request of another peer, as decoded from JSON, which has come in ``session`` if in any.
 
         Raises:
             OrderBookError: It is not to be taken; nothing has changed.
         """
-        request = self.gate.open(payload)
-        signed = request.key is not None
-        if signed:
-            check_provable(request.message)
+        request = self.gate.open(payload, session)
+        if request.key is None:
+            if session is not None:
+                return self._handle_in_session(parse_request(payload))
+            return self._negotiator.handle(payload)
+        check_provable(request.message)
         answer = self._negotiator.handle(payload)
         content = self.gate.answer(request, answer.content)
-        if signed and answer.promise:
+        if answer.promise:
             self._keep_proof(answer.effects, Proof(request.message, content))
-        if signed and request.message["type"] == Goodbye.__name__:
+        if request.message["type"] == Goodbye.__name__:
             self.gate.keyring.left(request.message["from"])
         return Answer(content, answer.promise, answer.effects)
 
+    def _handle_in_session(self, request: Envelope) -> Answer:
+        """Answer what is not signed, from who has a session. What others must be able to verify is signed
+        nevertheless."""
+        if request.type == CrossPeerMatch.__name__:
+            raise ProtocolError("sig is required in a confirmation, also in a session")
+        answer = self._negotiator.handle(request)
+        if request.type == Goodbye.__name__:
+            self.gate.keyring.left(request.sender)
+        return answer
+
     # -- our requests ------------------------------------------------------------------------------------
 
-    def seal(self, effect: Question) -> Sealed:
-        """The request of ``effect``, signed: a broadcast, whose effects share one payload, once for all."""
+    def seal(self, effect: Question, session: Session | None = None) -> Sealed:
+        """The request of ``effect``, to go out in ``session`` if in any: signed, unless the session will do.
+
+        A broadcast, whose effects share one payload, is signed once for all.
+        """
         if isinstance(effect, Confirm):
             return self.gate.seal(effect.payload, to=effect.key)
+        if session is not None:
+            if self._plain_last is None or self._plain_last[0] is not effect.payload:
+                self._plain_last = effect.payload, Sealed(effect.payload, "", encode(effect.payload))
+            return self._plain_last[1]
         if self._sealed_last is None or self._sealed_last[0] is not effect.payload:
             self._sealed_last = effect.payload, self.gate.seal(effect.payload)
         return self._sealed_last[1]
 
-    def heard(self, effect: Question, request: Sealed, data: bytes) -> list[Effect]:
+    def heard(
+        self, effect: Question, request: Sealed, data: bytes, session: Session | None = None
+    ) -> list[Effect]:
         """As :meth:`answered`, for an answer that is still JSON."""
         read = _READERS.get(type(effect))
-        if read is not None and self.gate.unsigned and not may_be_signed(data):
+        quick = self.gate.unsigned if session is None else isinstance(effect, Announce)
+        if read is not None and quick and not may_be_signed(data):
             try:
                 answer = read(data)
             except UNREAD:
                 pass
             else:
-                return self._unsigned_answered(effect, answer)
-        return self.answered(effect, request, decode(data))
+                return self._unsigned_answered(effect, answer, session)
+        return self.answered(effect, request, decode(data), session)
 
-    def answered(self, effect: Question, request: Sealed, answer: object) -> list[Effect]:
+    def answered(
+        self, effect: Question, request: Sealed, answer: object, session: Session | None = None
+    ) -> list[Effect]:
         """The peer has answered ``request``, as :meth:`seal` returned it, with decoded JSON.
+
+        Where the request has gone in a ``session``, the answer has come in it.
 
         Raises:
             OrderBookError: It must not be believed; say so by :meth:`refused`.
@@ -112,17 +146,26 @@ class Channel:
         if isinstance(effect, Tell):
             return []
         key = effect.key if isinstance(effect, Confirm) else None
-        signed = self.gate.check_answer(request, answer, key)
+        signed = self.gate.check_answer(request, answer, key, session)
         if isinstance(effect, Confirm):
             return self._match_answered(effect, request, answer, signed)
         if isinstance(effect, Announce):
+            if session is not None and isinstance(answer, dict):
+                answer = {**answer, "key": session.key}
             return self._negotiator.offer_answered(effect.order_id, effect.round, effect.destination, answer)
         return self._negotiator.heartbeat_answered(effect.destination, answer)
 
-    def _unsigned_answered(self, effect: Question, answer: Offer | MatchAnswer | None) -> list[Effect]:
-        if answer is not None and answer.sender is not None:
+    def _unsigned_answered(
+        self, effect: Question, answer: Offer | MatchAnswer | None, session: Session | None
+    ) -> list[Effect]:
+        if session is not None:
+            if answer is not None:
+                self.gate.check_in_session(session, answer.sender)
+        elif answer is not None and answer.sender is not None:
             self.gate.check_unsigned(answer.sender)
         if isinstance(effect, Announce):
+            if session is not None and isinstance(answer, Offer):
+                answer.key = session.key  # as if it were signed: the confirmation is for this key alone
             return self._negotiator.offer_answered(effect.order_id, effect.round, effect.destination, answer)
         assert isinstance(effect, Confirm)
         if effect.key is not None:

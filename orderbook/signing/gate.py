@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import limits
 from ..effects import Clock
 from ..errors import ProtocolError
 from ..messages import Envelope, encode, parse, plain
@@ -19,7 +18,8 @@ from ..model import check_name
 from .identity import Signer, Verify, verify
 from .keyring import Allowed, Keyring
 from .proofs import Proof, Proven, check
-from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, digest_of, seal
+from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, check_time, digest_of, seal
+from .session import Session
 
 SIGNING_FIELDS = ("sig", "key")
 
@@ -53,11 +53,11 @@ class Gate:
         signs: bool = True,
         verify: Verify = verify,
     ):
-        self._signs = signs
-        self._name = name
-        self._market = market
+        self.signs = signs
+        self.name = name
+        self.market = market
         self._signer = signer
-        self._clock = clock
+        self.clock = clock
         self._new_nonce = new_nonce
         self.unsigned = unsigned
         self._verify = verify
@@ -72,36 +72,42 @@ class Gate:
 
     def seal(self, envelope: Any, to: str | None = None) -> Sealed:
         """A request of ours. ``to``: the key of the only peer that is meant, or None."""
-        if not self._signs and to is None:
+        if not self.signs and to is None:
             return Sealed(envelope, "", encode(envelope))
         message = {
             **plain(envelope),
-            "market": self._market,
-            "time": self._clock.time_ms(),
+            "market": self.market,
+            "time": self.clock.time_ms(),
             "nonce": self._new_nonce(),
         }
         if to is not None:
             message["to"] = to
         return seal(message, self._signer)
 
-    def open(self, payload: object) -> Opened:
-        """A request of another peer.
+    def open(self, payload: object, session: Session | None = None) -> Opened:
+        """A request of another peer, which has come in ``session`` or outside of any.
 
         Raises:
             OrderBookError: It must not be taken; the text says why.
         """
-        now = self._clock.monotonic()
-        if not self._is_signed(payload):
-            self.check_unsigned(parse(payload, Envelope).sender)
+        now = self.clock.monotonic()
+        if not self._is_signed(payload, session):
+            sender = parse(payload, Envelope).sender
+            if session is None:
+                self.check_unsigned(sender)
+            else:
+                self.check_in_session(session, sender)
             return Opened(payload, "", None)
         assert isinstance(payload, dict)
         request = parse(payload, SignedEnvelope)
+        if session is not None:
+            self.check_in_session(session, request.sender, request.key)
         name = check_name(request.sender, "from")
-        if request.market != self._market:
-            raise ProtocolError(f"market must be {self._market}: the message is for another one")
+        if request.market != self.market:
+            raise ProtocolError(f"market must be {self.market}: the message is for another one")
         if request.to is not None and request.to != self.key:
             raise ProtocolError("to is the key of another peer: the message is not for this one")
-        now_ms = self._clock.time_ms()
+        now_ms = self.clock.time_ms()
         check_time(request.time, now_ms)
         self.keyring.check(name, request.key, now)
         self.keyring.nonces_of(request.key).check(request.nonce, request.time)
@@ -125,25 +131,30 @@ class Gate:
             return said
         return seal({**said, "request": request.digest}, self._signer).message
 
-    def check_answer(self, request: Sealed, answer: object, key: str | None = None) -> bool:
+    def check_answer(
+        self, request: Sealed, answer: object, key: str | None = None, session: Session | None = None
+    ) -> bool:
         """Whether ``answer`` to our ``request`` is signed, or needs not be.
 
         Args:
             request: As :meth:`seal` returned it.
             answer: As decoded from JSON.
             key: Who must have signed it; None: the key to which the name in its ``from`` belongs.
+            session: In which it has come, as the request has gone: only a ``key`` makes it need a signature.
 
         Raises:
             OrderBookError: It must not be believed; the text says why.
         """
         if answer is None:
             return False
-        now = self._clock.monotonic()
-        if not self._is_signed(answer):
+        now = self.clock.monotonic()
+        if not self._is_signed(answer, session):
             if key is not None:
                 raise ProtocolError("sig is required: the answer of a peer that signs must be signed")
             name = answer.get("from") if isinstance(answer, dict) else None
-            if isinstance(name, str):
+            if session is not None:
+                self.check_in_session(session, name)
+            elif isinstance(name, str):
                 self.keyring.check_unsigned(name, now)
             return False
         assert isinstance(answer, dict)
@@ -153,6 +164,8 @@ class Gate:
             raise ProtocolError("request is the digest of another one: this is not the answer to ours")
         if key is not None and signed.key != key:
             raise ProtocolError(f"key must be {key}, who was asked, and is {signed.key}")
+        if session is not None:
+            self.check_in_session(session, name, signed.key)
         self.keyring.check(name, signed.key, now)
         self._check_signature(signed.key, canonical(answer), signed.sig)
         self.keyring.heard(name, signed.key, now)
@@ -160,15 +173,29 @@ class Gate:
 
     def check_unsigned(self, sender: str) -> None:
         """Raises OrderBookError when who does not sign may not speak as ``sender``."""
-        self.keyring.check_unsigned(check_name(sender, "from"), self._clock.monotonic())
+        self.keyring.check_unsigned(check_name(sender, "from"), self.clock.monotonic())
+
+    # -- sessions ----------------------------------------------------------------------------------------
+
+    def check_in_session(self, session: Session, sender: object, key: str | None = None) -> None:
+        """Raises OrderBookError when ``sender`` may not speak in ``session``, or not sign with ``key``."""
+        if session.market != self.market:
+            raise ProtocolError(f"market must be {self.market}: the session is for another one")
+        if sender != session.name:
+            raise ProtocolError(f"from must be {session.name}, whose session this is")
+        if key is not None and key != session.key:
+            raise ProtocolError(f"key must be {session.key}, whose session this is")
+        now = self.clock.monotonic()
+        self.keyring.check(session.name, session.key, now)
+        self.keyring.heard(session.name, session.key, now)
 
     # -- both --------------------------------------------------------------------------------------------
 
-    def _is_signed(self, message: object) -> bool:
+    def _is_signed(self, message: object, session: Session | None) -> bool:
         """Whether it claims to be. Raises ProtocolError for what does not where it has to."""
         if isinstance(message, dict) and any(name in message for name in SIGNING_FIELDS):
             return True
-        if not self.unsigned:
+        if session is None and not self.unsigned:
             raise ProtocolError("sig is required: this peer takes signed messages only (without --open)")
         return False
 
@@ -179,14 +206,3 @@ class Gate:
     def _check_signature(self, key: str, data: bytes, signature: str) -> None:
         if not self._verify(key, data, signature):
             raise ProtocolError("sig is not that of key: the message was forged or altered")
-
-
-def check_time(time_ms: int, now_ms: int) -> None:
-    """Raises ProtocolError for a message that is too old, or from the future."""
-    ahead_s = (time_ms - now_ms) / 1000
-    if abs(ahead_s) > limits.SIGNED_WINDOW_S:
-        where = "ahead of" if ahead_s > 0 else "behind"
-        raise ProtocolError(
-            f"time is {abs(ahead_s):.0f} s {where} this peer's clock, and at most "
-            f"{limits.SIGNED_WINDOW_S:g} s are taken: are both clocks right?"
-        )

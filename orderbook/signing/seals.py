@@ -113,3 +113,14 @@ def seal(message: Mapping[str, Any], signer: Signer) -> Sealed:
     sig = signer.sign(data)
     whole = b'%b,"sig":"%b"}' % (data[:-1], sig.encode())
     return Sealed({**keyed, "sig": sig}, digest_of(data), whole)
+
+
+def check_time(time_ms: int, now_ms: int) -> None:
+    """Raises ProtocolError for a message that is too old, or from the future."""
+    ahead_s = (time_ms - now_ms) / 1000
+    if abs(ahead_s) > limits.SIGNED_WINDOW_S:
+        where = "ahead of" if ahead_s > 0 else "behind"
+        raise ProtocolError(
+            f"time is {abs(ahead_s):.0f} s {where} this peer's clock, and at most "
+            f"{limits.SIGNED_WINDOW_S:g} s are taken: are both clocks right?"
+        )

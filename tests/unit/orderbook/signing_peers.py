@@ -15,9 +15,11 @@ from orderbook.messages import encode
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
 from orderbook.recovery import Recovered
+from orderbook.signing import proofs
 from orderbook.signing.channel import Channel
 from orderbook.signing.gate import Gate
 from orderbook.signing.identity import Identity
+from orderbook.signing.proofs import Proof
 from orderbook.signing.seals import Sealed
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")
@@ -110,3 +112,9 @@ def confirmation(taker: SigningPeer, maker: SigningPeer, quantity: int = 4) -> t
     request = taker.channel.seal(announce)
     confirm = only(taker.told(announce, request, maker.answer(request.message)), Confirm)
     return confirm, taker.channel.seal(confirm)
+
+
+def proven(peer: SigningPeer) -> proofs.Proven:
+    """What the only proof in ``peer``'s journal proves."""
+    (signed,) = peer.signed()
+    return proofs.check(Proof(travelled(signed.request), travelled(signed.answer)))

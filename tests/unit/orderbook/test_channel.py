@@ -11,10 +11,9 @@ from orderbook.effects import Announce, Beat, Confirm, Settled, Tell, Traded
 from orderbook.entry import NewOrder
 from orderbook.errors import OrderBookError, ProofError, ProtocolError, UnknownDoubtError
 from orderbook.model import OrderStatus
-from orderbook.signing import proofs
 from orderbook.signing.proofs import Party, Proof
 from orderbook.signing.seals import Sealed, seal
-from tests.unit.orderbook.signing_peers import Clock, SigningPeer, confirmation, only, travelled
+from tests.unit.orderbook.signing_peers import Clock, SigningPeer, confirmation, only, proven, travelled
 
 
 @pytest.fixture
@@ -30,12 +29,6 @@ def maker(clock: Clock) -> SigningPeer:
 @pytest.fixture
 def taker(clock: Clock) -> SigningPeer:
     return SigningPeer("taker", clock, "maker")
-
-
-def proven(peer: SigningPeer) -> proofs.Proven:
-    """What the only proof in ``peer``'s journal proves."""
-    (signed,) = peer.signed()
-    return proofs.check(Proof(travelled(signed.request), travelled(signed.answer)))
 
 
 # -- trades ----------------------------------------------------------------------------------------------
