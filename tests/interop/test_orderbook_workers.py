@@ -11,13 +11,16 @@ import aiohttp
 import pytest
 
 from grenache_py.aio import Link
+from orderbook import limits
 from orderbook.api import Api
 from orderbook.client import Client, Placed, ProofRecord, RefusedError
 from orderbook.entry import NewOrder
 from orderbook.errors import UnknownMarketError
 from orderbook.model import Instrument, Order, OrderStatus
 from orderbook.selection import OfferFill
+from orderbook.signing import proofs
 from orderbook.signing.channel import Question
+from orderbook.signing.proofs import Party, Proof
 from orderbook.signing.seals import Sealed
 from orderbook.under_way import Confirmation
 from orderbook.worker import Worker
@@ -78,6 +81,7 @@ async def test_peers_talk_over_a_line_and_do_without_it(
     alice, bob = await start_worker("alice"), await start_worker("bob")
     await meet(alice, bob)
     await submit(alice, "sell", "100.00", "5")
+    monkeypatch.setattr(limits, "LINE_RETRY_S", 0.0)
     hosted, destination = bob.markets[MARKET], f"127.0.0.1:{alice.port}"
     over_http: list[str] = []
     ask_over_http = hosted._ask_over_http
@@ -98,6 +102,32 @@ async def test_peers_talk_over_a_line_and_do_without_it(
     assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
     await until(lambda: hosted._lines.get(destination), what="another line")
     assert "Announce" in over_http
+
+
+async def test_peers_that_sign_have_a_session_and_do_without_it(start_worker: Callable[..., Any]) -> None:
+    alice, bob = await start_worker("alice"), await start_worker("bob")
+    await meet(alice, bob)
+    await submit(alice, "sell", "100.00", "5")
+    await submit(bob, "buy", "100.00", "1")
+    hosted, destination = bob.markets[MARKET], f"127.0.0.1:{alice.port}"
+    line = await until(lambda: hosted._lines.get(destination), what="a line, since something was said")
+    assert line.session is not None
+    assert (line.session.name, line.session.key) == ("alice", alice.key)
+    order = await submit(bob, "buy", "100.00", "1")
+    assert order.status is OrderStatus.FILLED
+    line.session.wrap(b"a frame that is lost")
+    altered = await submit(bob, "buy", "100.00", "1")
+    await until(lambda: hosted._lines.get(destination) is None, what="the end of the line")
+    unaltered = await submit(bob, "buy", "100.00", "1")
+    assert unaltered.status is OrderStatus.FILLED, "messages are signed instead"
+    assert hosted._lines.get(destination) is None, "and no other session is opened at once"
+    for each in (order, unaltered):
+        (trade,) = bob.market(MARKET).ledger.trades_of_order(each.id)
+        kept = await bob.signed(trade.match_id)
+        proven = proofs.check(Proof(kept.request, kept.answer))
+        assert (proven.maker, proven.taker) == (Party("alice", alice.key), Party("bob", bob.key))
+        assert (await alice.signed(trade.match_id)).request == kept.request
+    assert altered.filled in (0, altered.quantity)
 
 
 async def test_one_order_combines_several_peers_best_price_first(start_worker: Callable[..., Any]) -> None:
