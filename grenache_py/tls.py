@@ -7,6 +7,7 @@ call ``key``, ``cert`` and ``ca`` (grenache-nodejs-http 1.0.2, ``conf.secure``).
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import ssl
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ArgumentError
+
+log = logging.getLogger(__name__)
 
 FilePath = str | os.PathLike[str]
 
@@ -77,6 +80,16 @@ class Certificate:
         return None
 
 
+def certificate_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> Certificate | None:
+    """The certificate that the other end of a connection has shown; ``None`` without TLS (which ``None``
+    stands for) or certificate.
+    """
+    der = None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
+    if ssl_object is None or der is None:
+        return None
+    return Certificate(der, ssl_object.getpeercert() or {})
+
+
 Authorize = Callable[[Certificate], object] | Iterable[str]
 """Who is let in: a function of the certificate that says whether, or the SHA-256 fingerprints of those who
 are, with or without colons, in either case (Node's ``cert.fingerprint256`` too).
@@ -101,6 +114,15 @@ def check_authorize(
         raise ArgumentError("authorize", "must be a function or a collection of fingerprints, not one text")
     known = frozenset(_fingerprint(text) for text in authorize)
     return lambda certificate: certificate.fingerprint in known
+
+
+def is_authorized(authorize: Callable[[Certificate], object], certificate: Certificate | None) -> bool:
+    """Whether ``authorize`` lets the caller in: never without a certificate, nor when it raises."""
+    try:
+        return certificate is not None and bool(authorize(certificate))
+    except Exception:
+        log.exception("authorize raised; the caller is refused")
+        return False
 
 
 def _fingerprint(text: str) -> str:

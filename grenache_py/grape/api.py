@@ -23,7 +23,7 @@ from ..dht.node import Busy, DhtNode
 from ..dht.storing import StoreReport
 from ..dht.transactions import Reply
 from ..prometheus import CONTENT_TYPE
-from ..transports.http1 import Exchange
+from ..transports.http1_connection import Exchange
 from . import metrics
 from .javascript import (
     BadValue,

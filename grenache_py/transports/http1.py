@@ -5,142 +5,20 @@ The handler is a plain function and may answer later, from any callback on the l
 request.
 
 Replies look like those of Node's ``http`` (``Date``, ``Connection``, ``Keep-Alive: timeout=5``), with an
-exact ``Content-Length``. HTTP semantics: RFC 9110; message syntax, pipelining and closing: RFC 9112.
+exact ``Content-Length``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from ssl import SSLContext
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
-import httptools
-
-from .http1_head import NO_BODY, ReplyHeads, encode_headers, join_headers
+from .connections import Connections
+from .http1_connection import Connection, Handler, Shared, Upgrade
+from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
-
-log = logging.getLogger(__name__)
-
-# Node's own limit for the request line and headers together.
-HEAD_BYTES_MAX = 16 * 1024
-HEADERS_MAX = 100
-# Requests of one connection that are with the handler at once; more wait, and reading pauses.
-PIPELINED_MAX = 64
-# Replies gathered for one write.
-CORK_BYTES_MAX = 64 * 1024
-# A body that is too large is read on, unkept, so that the connection stays usable as with Node; up to here.
-DISCARDED_BYTES_MAX = 1024 * 1024
-# Of the oldest connections, so many are looked at for one that can make room: a flood must not cost more.
-_LOOKED_AT_FOR_ROOM = 100
-# After an error reply the rest of the input is thrown away this long, for a reset would destroy the reply.
-LINGER_S = 2.0
-
-Handler = Callable[["Exchange"], None]
-# Given a request for another protocol, what goes on with its connection; None: it is an ordinary request.
-Upgrade = Callable[["Exchange"], "asyncio.BaseProtocol | None"]
-
-
-class Exchange:
-    """One request, and the means to answer it once, now or from a later callback on the loop."""
-
-    __slots__ = (
-        "_conn",
-        "_header_map",
-        "_headers",
-        "_keep_alive",
-        "_refusal",
-        "_replied",
-        "_wire",
-        "body",
-        "method",
-        "target",
-    )
-
-    def __init__(
-        self,
-        conn: _Connection,
-        method: str,
-        target: str,
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-        keep_alive: bool,
-    ) -> None:
-        self.method = method
-        #: as it was sent: path and query, not decoded
-        self.target = target
-        self.body = body
-        self._conn = conn
-        self._headers = headers
-        self._header_map: Mapping[str, str] | None = None
-        self._keep_alive = keep_alive
-        self._replied = False
-        # A reply that is ready but must wait for those before it on the same connection.
-        self._wire: bytes | None = None
-        # The server's own answer, given in the handler's place.
-        self._refusal: tuple[int, bytes] | None = None
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Names in lower case; the values of a repeated one joined by ``", "`` (RFC 9110 section 5.3)."""
-        if self._header_map is None:
-            self._header_map = MappingProxyType(join_headers(self._headers))
-        return self._header_map
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """The address and port of the client."""
-        return self._conn.peer
-
-    @property
-    def closed(self) -> bool:
-        """Whether the client is gone; a reply would go nowhere."""
-        return self._conn.closed
-
-    @property
-    def replied(self) -> bool:
-        return self._replied
-
-    @property
-    def secure(self) -> bool:
-        """Whether the request came over TLS."""
-        return self._conn.ssl_object is not None
-
-    def peer_certificate(self) -> dict[str, Any] | None:
-        """The client certificate as ``ssl.SSLSocket.getpeercert()`` tells it: ``{}`` where the server did not
-        verify it, ``None`` without TLS or certificate."""
-        ssl_object = self._conn.ssl_object
-        return None if ssl_object is None else ssl_object.getpeercert()
-
-    def peer_certificate_der(self) -> bytes | None:
-        """The client certificate in DER form (for fingerprints); ``None`` without TLS or certificate."""
-        ssl_object = self._conn.ssl_object
-        return None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
-
-    def reply(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Answer with a status, a body and further headers; a no-op when the client is gone.
-
-        Raises RuntimeError on a second reply, ValueError for a header that would break the framing.
-        """
-        if self._replied:
-            raise RuntimeError("this request has already been answered")
-        conn = self._conn
-        extra = encode_headers(headers) if headers else b""
-        self._replied = True
-        if conn.closed:
-            return
-        head = conn.server.heads.head(status, self._keep_alive)
-        if status in NO_BODY:
-            wire = b"%b%b\r\n" % (head, extra)
-        else:
-            sent = b"" if self.method == "HEAD" else body
-            wire = b"%b%bContent-Length: %d\r\n\r\n%b" % (head, extra, len(body), sent)
-        conn.deliver(self, wire)
+from .ports import bind
 
 
 class HttpServer:
@@ -170,26 +48,23 @@ class HttpServer:
         max_connections: int = 10_000,
         upgrade: Upgrade | None = None,
     ) -> None:
-        self.handle = handle
-        self.upgrade = upgrade
-        self.max_body = max_body
-        self.keep_alive_s = keep_alive_s
-        self.request_timeout_s = request_timeout_s
-        self.on_too_large = on_too_large
-        self.on_handler_error = on_handler_error
-        self.max_connections = max_connections
-        #: in the order they were made
-        self.connections: dict[_Connection, None] = {}
-        self.draining = False
-        #: the loop's time at the last tick; limits count from it, so they are up to one tick generous
-        self.now = 0.0
+        self.connections: Connections[Connection] = Connections(max_connections)
+        self._shared = Shared(
+            handle=handle,
+            upgrade=upgrade,
+            max_body=max_body,
+            keep_alive_s=keep_alive_s,
+            request_timeout_s=request_timeout_s,
+            on_too_large=on_too_large,
+            on_handler_error=on_handler_error,
+            heads=ReplyHeads(int(keep_alive_s)),
+            known_heads=KnownHeads(),
+            connections=self.connections,
+            tick_s=min(1.0, keep_alive_s / 4, request_timeout_s / 4),
+        )
         self._port: int | None = None
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._all_gone: asyncio.Event | None = None
-        self._tick_s = min(1.0, keep_alive_s / 4, request_timeout_s / 4)
-        self.heads = ReplyHeads(int(keep_alive_s))
-        self.known_heads = KnownHeads()
 
     @property
     def port(self) -> int:
@@ -208,16 +83,15 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         sock = await bind(loop, port, host)
         try:
-            options: dict[str, Any] = {"ssl_handshake_timeout": self.request_timeout_s} if ssl else {}
+            options: dict[str, Any] = {"ssl_handshake_timeout": self._shared.request_timeout_s} if ssl else {}
             self._server = await loop.create_server(
-                lambda: _Connection(self), sock=sock, backlog=1024, ssl=ssl, **options
+                lambda: Connection(self._shared), sock=sock, backlog=1024, ssl=ssl, **options
             )
         except BaseException:
             sock.close()
             raise
         self._port = sock.getsockname()[1]
-        self.draining = False
-        self._all_gone = None
+        self.connections.open()
         self._tick()
 
     async def close(self, drain_s: float = 0.0) -> None:
@@ -226,495 +100,18 @@ class HttpServer:
         if server is None:
             return
         server.close()
-        self.draining = True
-        self._all_gone = asyncio.Event()
-        for conn in list(self.connections):
-            conn.drain()
-        if self.connections and drain_s > 0:
-            try:
-                await asyncio.wait_for(self._all_gone.wait(), drain_s)
-            except asyncio.TimeoutError:
-                pass
-        for conn in list(self.connections):
-            conn.abort()
-        if self.connections:
-            await self._all_gone.wait()
+        for connection in self.connections:
+            connection.drain()
+        await self.connections.end(drain_s)
         await server.wait_closed()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def admit(self, conn: _Connection) -> bool:
-        """Whether there is room for a new connection; if need be it is made."""
-        self.connections[conn] = None
-        if self.draining:
-            return False
-        if len(self.connections) <= self.max_connections:
-            return True
-        for other in islice(self.connections, _LOOKED_AT_FOR_ROOM):
-            if not other.busy and other is not conn:
-                other.abort()
-                return True
-        return False
-
-    def gone(self, conn: _Connection) -> None:
-        self.connections.pop(conn, None)
-        if self._all_gone is not None and not self.connections:
-            self._all_gone.set()
-
     def _tick(self) -> None:
         """One coarse timer for every limit in time of every connection."""
         loop = asyncio.get_running_loop()
-        self.now = loop.time()
-        for conn in list(self.connections):
-            conn.check(self.now)
-        self._timer = loop.call_later(self._tick_s, self._tick)
-
-
-async def bind(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -> socket.socket:
-    # One socket, so that port 0 means one port: a server on several addresses would get one for each.
-    if host is None:
-        if socket.has_dualstack_ipv6():
-            try:
-                return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-            except OSError:
-                pass  # IPv6 may be compiled in and switched off; a port that is taken fails again below
-        return socket.create_server(("0.0.0.0", port))
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return socket.create_server(cast("tuple[str, int]", address[:2]), family=family)
-
-
-def move(transport: asyncio.Transport, protocol: asyncio.BaseProtocol, data: bytes) -> None:
-    """Give a connection to another protocol, as if it had just been made and ``data`` had come on it."""
-    transport.pause_reading()  # a loop may read differently for a protocol that has a buffer
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
-    if isinstance(protocol, asyncio.BufferedProtocol):
-        view = memoryview(data)
-        while view and not transport.is_closing():
-            buffer: Any = protocol.get_buffer(len(view))
-            size = min(len(buffer), len(view))
-            buffer[:size] = view[:size]
-            protocol.buffer_updated(size)
-            view = view[size:]
-    elif isinstance(protocol, asyncio.Protocol):
-        protocol.data_received(data)
-    if not transport.is_closing():
-        transport.resume_reading()
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: parses, dispatches in order, and delivers the replies in the order of the requests."""
-
-    # More attributes than instances of a class can share the dict keys of, without slots.
-    __slots__ = (
-        "_body",
-        "_body_bytes",
-        "_bytes",
-        "_continue_due",
-        "_corked",
-        "_corked_bytes",
-        "_dispatching",
-        "_eof",
-        "_expects",
-        "_head_bytes",
-        "_head_done",
-        "_headers",
-        "_hosts",
-        "_in_flight",
-        "_lingering",
-        "_modern",
-        "_parser",
-        "_reading",
-        "_receiving",
-        "_refused",
-        "_served",
-        "_since",
-        "_stopped",
-        "_target",
-        "_transport",
-        "_waiting",
-        "_write_blocked",
-        "closed",
-        "peer",
-        "server",
-        "ssl_object",
-    )
-
-    def __init__(self, server: HttpServer) -> None:
-        self.server = server
-        self.closed = False
-        self.peer = ("", 0)
-        self.ssl_object: Any = None
-        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
-        self._parser: Any = httptools.HttpRequestParser(self)
-        # Parsed, but not yet with the handler; and with the handler, in the order their replies must take.
-        self._waiting: deque[Exchange] = deque()
-        self._in_flight: deque[Exchange] = deque()
-        # Replies that are ready while input is being worked through go out in one write.
-        self._corked: list[bytes] | None = None
-        self._corked_bytes = 0
-        self._dispatching = False
-        self._reading = True
-        self._write_blocked = False
-        self._eof = False
-        # The last request of this connection has been seen: what follows is not looked at.
-        self._stopped = False
-        self._lingering = False
-        self._continue_due = False
-        self._served = False
-        # When the present state (idle, receiving, blocked, lingering) began, on the server's coarse clock.
-        self._since = server.now
-        # The message being received.
-        self._receiving = False
-        self._refused = False
-        self._target = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._head_bytes = 0
-        self._bytes = 0
-        self._hosts = 0
-        self._expects: bytes | None = None
-        self._head_done = False
-        self._modern = True  # HTTP/1.1
-
-    # What asyncio calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        name = transport.get_extra_info("peername")
-        if isinstance(name, tuple):
-            address = name[0]
-            self.peer = (
-                address[7:] if address.startswith("::ffff:") and "." in address else address,
-                name[1],
-            )
-        self.ssl_object = transport.get_extra_info("ssl_object")
-        if not self.server.admit(self):
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        self._stopped = True
-        self._waiting.clear()
-        self._in_flight.clear()
-        # The parser holds our methods and we hold it: a cycle for the collector unless it is broken here.
-        self._parser = None
-        if self.ssl_object is not None:
-            self._transport.abort()  # Python 3.10 takes a TLS transport that its peer closed for still open
-        self.server.gone(self)
-
-    def eof_received(self) -> bool:
-        self._eof = True
-        # Half-closed: the client has said all, and may still want its answers. TLS cannot do that.
-        return bool(self._in_flight or self._waiting) and not self._lingering and self.ssl_object is None
-
-    def data_received(self, data: bytes) -> None:
-        if self._stopped:
-            return
-        open_before = self._receiving
-        idle = not (open_before or self._waiting or self._in_flight or self._write_blocked)
-        if idle:
-            found = self.server.known_heads.find(data)
-            if found is not None:
-                head, body = found
-                exchange = Exchange(self, head.method, head.target, head.headers, body, True)
-                exchange._header_map = head.header_map
-                self._in_flight.append(exchange)
-                self._hand_over(exchange)
-                return
-        self._corked = []
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Not HTTP is what follows, also where the request gets an ordinary answer.
-            self._stopped = True
-            if self._hand_on(data[upgrade.args[0] :]):
-                return
-            if self._waiting:
-                self._waiting[-1]._keep_alive = False
-        except httptools.HttpParserError:
-            if not self._stopped:
-                self._refuse(400, b"", last=True)
-        if self._receiving and open_before and not self._stopped:
-            # What is neither body nor bounded by the callbacks: unfinished headers, chunk sizes, trailers.
-            self._bytes += len(data)
-            if self._bytes > HEAD_BYTES_MAX + 8 * self._body_bytes:
-                self._refuse(431, b"", last=True)
-        if idle and len(self._waiting) == 1 and not (self._stopped or self._receiving):
-            only = self._waiting[0]
-            if only._refusal is None:
-                self.server.known_heads.learn(data, only.method, only.target, only._headers, only.body)
-        self._dispatch()
-        self._uncork()
-        self._corked = None
-        self._settle()
-
-    def pause_writing(self) -> None:
-        self._write_blocked = True
-        self._since = self.server.now
-        self._settle()
-
-    def resume_writing(self) -> None:
-        self._write_blocked = False
-        self._dispatch()
-        self._settle()
-
-    # What the parser calls. After the last request of a connection nothing counts any more.
-
-    def on_message_begin(self) -> None:
-        self._receiving = True
-        self._since = self.server.now
-        self._refused = False
-        self._target = b""
-        self._headers = []
-        self._body = []
-        self._body_bytes = self._head_bytes = self._bytes = self._hosts = 0
-        self._expects = None
-        self._head_done = False
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-        self._count_head(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
-        if self._stopped or self._head_done:
-            return  # fields of a trailer are dropped
-        self._headers.append((name, value))
-        length = len(name)
-        if length == 4 and name.lower() == b"host":
-            self._hosts += 1
-        elif length == 6 and name.lower() == b"expect":
-            self._expects = value.lower()
-        if len(self._headers) > HEADERS_MAX:
-            self._refuse(431, b"", last=True)
-
-    def on_headers_complete(self) -> None:
-        self._head_done = True
-        if self._stopped:
-            return
-        self._modern = self._parser.get_http_version() != "1.0"
-        if self._modern and self._hosts != 1:
-            self._refuse(400, b"", last=True)
-        elif self._expects is not None and self._modern:
-            if self._expects == b"100-continue":
-                self._continue_due = True
-            else:
-                self._refuse(417, b"", last=True)
-
-    def on_body(self, data: bytes) -> None:
-        if self._stopped:
-            return
-        self._body_bytes += len(data)
-        if self._refused:
-            if self._body_bytes > self.server.max_body + DISCARDED_BYTES_MAX:
-                self._stopped = True
-                self._transport.abort()
-        elif self._body_bytes > self.server.max_body:
-            self._body = []
-            self._refuse(*self.server.on_too_large)
-        else:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        self._receiving = False
-        self._continue_due = False
-        if self._stopped:
-            return
-        body = self._body
-        keep_alive = self._keeps_alive()
-        if not self._refused:
-            joined = body[0] if len(body) == 1 else b"".join(body)
-            self._waiting.append(self._exchange(joined, keep_alive))
-        if not keep_alive:
-            self._stopped = True
-        self._body = []
-
-    def _keeps_alive(self) -> bool:
-        # Node closes after every HTTP/1.0 request, whatever it asks for.
-        return self._modern and bool(self._parser.should_keep_alive())
-
-    def _exchange(self, body: bytes, keep_alive: bool) -> Exchange:
-        method = self._parser.get_method().decode("latin-1")
-        return Exchange(self, method, self._target.decode("latin-1"), self._headers, body, keep_alive)
-
-    def _count_head(self, length: int) -> None:
-        self._head_bytes += length
-        if self._head_bytes > HEAD_BYTES_MAX and not self._stopped:
-            self._refuse(431, b"", last=True)
-
-    def _refuse(self, status: int, body: bytes, *, last: bool = False) -> None:
-        """Answer in the handler's place, when its turn comes; ``last``: and close after that."""
-        self._continue_due = False
-        if last:
-            self._stopped = True
-            if self._refused:  # this message has its answer already
-                self._mark_last()
-                return
-        self._refused = True
-        exchange = self._exchange(b"", not last and self._keeps_alive())
-        exchange._refusal = (status, body)
-        self._waiting.append(exchange)
-
-    def _mark_last(self) -> None:
-        pending = self._waiting or self._in_flight
-        if pending:
-            pending[-1]._keep_alive = False
-        else:
-            self._close()
-
-    # Requests go to the handler in order, and replies leave in order.
-
-    def _dispatch(self) -> None:
-        if self._dispatching:
-            return
-        self._dispatching = True
-        try:
-            while (
-                self._waiting
-                and not self.closed
-                and not self._write_blocked
-                and len(self._in_flight) < PIPELINED_MAX
-            ):
-                exchange = self._waiting.popleft()
-                self._in_flight.append(exchange)
-                if exchange._refusal is not None:
-                    exchange.reply(*exchange._refusal)
-                    continue
-                self._hand_over(exchange)
-        finally:
-            self._dispatching = False
-        if self._continue_due and not self._in_flight and not self._waiting and self._receiving:
-            self._continue_due = False
-            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _hand_on(self, rest: bytes) -> bool:
-        """Let another protocol go on with this connection, if it was asked for and somebody speaks it."""
-        upgrade = self.server.upgrade
-        if upgrade is None or len(self._waiting) != 1 or self._in_flight or self._eof:
-            return False
-        asked = self._waiting[0]
-        protocol = None if asked._refusal is not None or asked.body else upgrade(asked)
-        if protocol is None:
-            return False
-        self._waiting.clear()
-        self.closed = True
-        self._parser = None
-        self.server.gone(self)
-        head = [f"{asked.method} {asked.target} HTTP/1.1\r\n".encode("latin-1")]
-        head += [b"%b: %b\r\n" % header for header in asked._headers]
-        move(self._transport, protocol, b"".join((*head, b"\r\n", rest)))
-        return True
-
-    def _hand_over(self, exchange: Exchange) -> None:
-        try:
-            self.server.handle(exchange)
-        except Exception:
-            log.exception("the handler of %s %s failed", exchange.method, exchange.target)
-            if not exchange.replied:
-                exchange.reply(*self.server.on_handler_error)
-
-    def deliver(self, exchange: Exchange, wire: bytes) -> None:
-        """Take a reply; send it, and those that waited for it, when its turn has come."""
-        exchange._wire = wire
-        in_flight = self._in_flight
-        if not in_flight or in_flight[0] is not exchange:
-            return
-        while in_flight and in_flight[0]._wire is not None:
-            done = in_flight.popleft()
-            self._write(cast(bytes, done._wire))
-            if not done._keep_alive:
-                self._close()
-                return
-        self._served = True
-        if not self._receiving:
-            self._since = self.server.now
-        if self._corked is None and (self._waiting or self._eof or self._continue_due or not self._reading):
-            self._dispatch()
-            self._settle()
-
-    def _write(self, wire: bytes) -> None:
-        if self._corked is None:
-            self._transport.write(wire)
-            return
-        self._corked.append(wire)
-        self._corked_bytes += len(wire)
-        if self._corked_bytes > CORK_BYTES_MAX:
-            # Only what the transport has can make it call pause_writing.
-            self._uncork()
-
-    def _uncork(self) -> None:
-        if self._corked and not self.closed:
-            self._transport.write(self._corked[0] if len(self._corked) == 1 else b"".join(self._corked))
-            self._corked.clear()
-            self._corked_bytes = 0
-
-    def _settle(self) -> None:
-        """Read on, or not, as there is room; and let go of a client that has said and heard everything."""
-        if self.closed or self._transport.is_closing():
-            return
-        if self._eof and not self._in_flight and not self._waiting:
-            self._transport.close()
-            return
-        full = bool(self._waiting) or self._write_blocked or len(self._in_flight) >= PIPELINED_MAX
-        if full == self._reading:
-            self._reading = not full
-            if full:
-                self._transport.pause_reading()
-            else:
-                self._since = self.server.now
-                self._transport.resume_reading()
-
-    def _close(self) -> None:
-        """The last reply is written: close, once the client cannot lose it to a reset."""
-        self._stopped = True
-        self._waiting.clear()
-        self._in_flight.clear()
-        self._uncork()
-        if not self._receiving or self._eof or not self._transport.can_write_eof():
-            self._transport.close()
-            return
-        self._lingering = True
-        self._since = self.server.now
-        self._transport.write_eof()
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
-
-    # Time limits and the end.
-
-    def check(self, now: float) -> None:
-        """Close when the client took too long for what it is about."""
-        waited = now - self._since - self.server._tick_s
-        if self._write_blocked or self._transport.is_closing():
-            if waited > self.server.request_timeout_s:
-                self._transport.abort()
-        elif self._lingering:
-            if waited > LINGER_S:
-                self._transport.abort()
-        elif self._receiving:
-            if self._reading and waited > self.server.request_timeout_s:
-                self._refuse(408, b"", last=True)
-                self._dispatch()
-        elif not self._in_flight and not self._waiting:
-            limit = self.server.keep_alive_s if self._served else self.server.request_timeout_s
-            if waited > limit:
-                self._transport.close()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is in hand, its reply is still to be taken, or the end has come."""
-        return bool(self._in_flight or self._waiting or self._write_blocked or self._transport.is_closing())
-
-    def drain(self) -> None:
-        if self._in_flight or self._waiting:
-            (self._waiting or self._in_flight)[-1]._keep_alive = False
-            self._stopped = True
-        elif not self._lingering:
-            self._transport.close()
-
-    def abort(self) -> None:
-        self._transport.abort()
+        self._shared.now = loop.time()
+        for connection in self.connections:
+            connection.check(self._shared.now)
+        self._timer = loop.call_later(self._shared.tick_s, self._tick)

@@ -11,7 +11,8 @@ from .. import limits
 from ..errors import BadRequestError
 from ..tls import Certificate
 from ..wire import Request, decode_request, encode_bad_request_reply
-from . import http1
+from .http1 import HttpServer
+from .http1_connection import Exchange as HttpExchange
 from .rpc_server import Exchange, Receiver, RpcServer
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class _HttpExchanges:
         max_body: int,
         authorize: Callable[[Certificate], object] | None,
     ):
-        self._http = http1.HttpServer(
+        self._http = HttpServer(
             receive,
             max_body=max_body,
             on_too_large=(413, encode_bad_request_reply(_TOO_LARGE)),
@@ -84,7 +85,7 @@ class _HttpExchanges:
         if self._websockets is not None:
             await self._websockets.close()
 
-    def _upgrade(self, exchange: http1.Exchange) -> asyncio.BaseProtocol | None:
+    def _upgrade(self, exchange: HttpExchange) -> asyncio.BaseProtocol | None:
         listener = self._listener()
         if listener is None or exchange.headers.get("upgrade", "").lower() != "websocket":
             return None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import limits
 from ..errors import BadRequestError, ListenError, Refusal
-from ..tls import Certificate
+from ..tls import Certificate, is_authorized
 from ..wire import (
     DEADLINE_HEADER,
     Request,
@@ -51,9 +51,8 @@ class Exchange(Protocol):
     @property
     def replied(self) -> bool: ...
 
-    def peer_certificate(self) -> dict[str, Any] | None: ...
-
-    def peer_certificate_der(self) -> bytes | None: ...
+    @property
+    def certificate(self) -> Certificate | None: ...
 
     def reply(self, status: int, body: bytes) -> None: ...
 
@@ -162,7 +161,8 @@ class Handler:
     @property
     def certificate(self) -> Certificate | None:
         """The certificate that the caller has shown; ``None`` without TLS or without certificate."""
-        return _certificate(self._exchange)
+        certificate: Certificate | None = self._exchange.certificate
+        return certificate
 
     @property
     def replied(self) -> bool:
@@ -227,21 +227,6 @@ class Handler:
             self._server.loop.call_soon_threadsafe(self._server.deliver, self, self._exchange, status, body)
         except RuntimeError:
             log.debug("a reply came after the service had stopped")
-
-
-def _certificate(exchange: Any) -> Certificate | None:
-    der = exchange.peer_certificate_der()
-    return None if der is None else Certificate(der, exchange.peer_certificate() or {})
-
-
-def is_authorized(authorize: Callable[[Certificate], object], exchange: Any) -> bool:
-    """Whether ``authorize`` lets the caller in: never without a certificate, nor when it raises."""
-    certificate = _certificate(exchange)
-    try:
-        return certificate is not None and bool(authorize(certificate))
-    except Exception:
-        log.exception("authorize raised; the caller is refused")
-        return False
 
 
 def describe(error: BaseException) -> str:
@@ -318,7 +303,7 @@ class RpcServer:
             self._deadlines.popitem()[1].cancel()
 
     def _receive(self, exchange: Exchange) -> None:
-        if self._authorize is not None and not is_authorized(self._authorize, exchange):
+        if self._authorize is not None and not is_authorized(self._authorize, exchange.certificate):
             exchange.reply(403, b'[null, "ERR_FORBIDDEN", null]')
             return
         try:

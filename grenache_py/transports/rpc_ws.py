@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
-from typing import Any
 
 from .. import limits
 from ..errors import BadRequestError
@@ -60,11 +59,9 @@ class _Message:
     def peer(self) -> tuple[str, int]:
         return self._caller.visitor.peer
 
-    def peer_certificate(self) -> dict[str, Any] | None:
-        return self._caller.visitor.peer_certificate()
-
-    def peer_certificate_der(self) -> bytes | None:
-        return self._caller.visitor.peer_certificate_der()
+    @property
+    def certificate(self) -> Certificate | None:
+        return self._caller.visitor.certificate
 
     def reply(self, status: int, body: bytes) -> None:
         """Send the reply; a message has no place for a status."""

@@ -17,18 +17,19 @@ import httptools
 
 from .. import limits
 from ..errors import BadRequestError, GrenacheError, ListenError
-from ..tls import Certificate
+from ..tls import Certificate, certificate_of, is_authorized
 from ..wire import decode_stream_head, encode_bad_request_reply
-from .http1 import HEAD_BYTES_MAX, HEADERS_MAX, LINGER_S, bind
+from .http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, LINGER_S
 from .http1_head import ReplyHeads, join_headers
-from .rpc_server import Handler, Receiver, is_authorized
+from .ports import bind
+from .rpc_server import Handler, Receiver
 from .streams import Stream, StreamProtocol
 
 log = logging.getLogger(__name__)
 
 
 class StreamExchange(StreamProtocol):
-    """One connection: parses the request, streams the reply. To ``Handler`` it is an ``http1.Exchange``."""
+    """One connection: parses the request, streams the reply. To ``Handler`` it is an exchange."""
 
     def __init__(self, server: StreamServer):
         super().__init__("", limits.STREAM_IDLE_S)
@@ -53,13 +54,10 @@ class StreamExchange(StreamProtocol):
         """Whether the caller is gone."""
         return self.gone.is_set()
 
-    def peer_certificate(self) -> dict[str, Any] | None:
-        ssl_object = self._ssl_object()
-        return None if ssl_object is None else ssl_object.getpeercert()
-
-    def peer_certificate_der(self) -> bytes | None:
-        ssl_object = self._ssl_object()
-        return None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
+    @property
+    def certificate(self) -> Certificate | None:
+        """As ``http1_connection.Exchange.certificate``."""
+        return certificate_of(self._ssl_object())
 
     def _ssl_object(self) -> Any:
         return None if self.transport is None else self.transport.get_extra_info("ssl_object")
@@ -288,7 +286,7 @@ class StreamServer:
             self._receiver.bad_request(error)
             return
         handler = Handler(self, exchange, request)
-        if self._authorize is not None and not is_authorized(self._authorize, exchange):
+        if self._authorize is not None and not is_authorized(self._authorize, exchange.certificate):
             exchange.reply(403, b'[null, "ERR_FORBIDDEN", null]')
             return
         self._receiver.stream(request, Stream(exchange, lambda: exchange.headers), handler)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from ssl import SSLContext
 from types import MappingProxyType
-from typing import Any, cast
 
 from picows import (
     WSListener,
@@ -26,9 +25,8 @@ from picows import (
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from .. import limits
-from ..tls import Certificate
-from .http1 import bind
-from .rpc_server import is_authorized
+from ..tls import Certificate, certificate_of, is_authorized
+from .ports import bind
 from .ws import Channel, all_gone, picows_log, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -54,18 +52,7 @@ class Visitor:
     @property
     def certificate(self) -> Certificate | None:
         """The certificate that it has shown; ``None`` without TLS or certificate."""
-        der = self.peer_certificate_der()
-        return None if der is None else Certificate(der, self.peer_certificate() or {})
-
-    def peer_certificate(self) -> dict[str, Any] | None:
-        """As ``http1.Exchange.peer_certificate``."""
-        ssl_object = self._transport.get_extra_info("ssl_object")
-        return None if ssl_object is None else cast("dict[str, Any] | None", ssl_object.getpeercert())
-
-    def peer_certificate_der(self) -> bytes | None:
-        """As ``http1.Exchange.peer_certificate_der``."""
-        ssl_object = self._transport.get_extra_info("ssl_object")
-        return None if ssl_object is None else cast("bytes | None", ssl_object.getpeercert(True))
+        return certificate_of(self._transport.get_extra_info("ssl_object"))
 
 
 VerifyClient = Callable[[Visitor], bool]
@@ -200,7 +187,7 @@ class WsServer:
         return opened
 
     def _welcome(self, visitor: Visitor) -> bool:
-        if self._authorize is not None and not is_authorized(self._authorize, visitor):
+        if self._authorize is not None and not is_authorized(self._authorize, visitor.certificate):
             return False
         if self._verify_client is None:
             return True

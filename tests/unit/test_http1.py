@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from grenache_py.transports.http1 import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX, Exchange, HttpServer
+from grenache_py.tls import Certificate
+from grenache_py.transports.http1 import HttpServer
+from grenache_py.transports.http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX, Exchange
 from tests.unit.tls_files import make_ca
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -109,8 +111,7 @@ async def test_what_the_handler_sees() -> None:
     assert exchange.headers == {"host": "here", "x-a": "1, 2", "content-length": "3"}
     assert exchange.peer == own_address
     assert not exchange.secure
-    assert exchange.peer_certificate() is None
-    assert exchange.peer_certificate_der() is None
+    assert exchange.certificate is None
     assert (status, headers["X-Was"]) == (200, "1, 2")
 
 
@@ -506,10 +507,10 @@ async def test_a_taken_port_is_an_error() -> None:
 
 async def test_tls_and_the_client_certificate(tmp_path: Any) -> None:
     ca = make_ca(tmp_path)
-    seen: list[tuple[bool, Any, bytes | None]] = []
+    seen: list[tuple[bool, Certificate | None]] = []
 
     def handle(exchange: Exchange) -> None:
-        seen.append((exchange.secure, exchange.peer_certificate(), exchange.peer_certificate_der()))
+        seen.append((exchange.secure, exchange.certificate))
         exchange.reply(200, b"secret")
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca.ca_file)
@@ -521,11 +522,11 @@ async def test_tls_and_the_client_certificate(tmp_path: Any) -> None:
         reader, writer = await connect(server, client)
         writer.write(POST)
         assert (await read_reply(reader))[2] == b"secret"
-    ((secure, told, der),) = seen
+    ((secure, certificate),) = seen
     assert secure
-    assert ("commonName", "client") in told["subject"][0]
-    assert der is not None
-    assert der == ssl.PEM_cert_to_DER_cert(ca.client_cert.read_text())
+    assert certificate is not None
+    assert certificate.common_name == "client"
+    assert certificate.der == ssl.PEM_cert_to_DER_cert(ca.client_cert.read_text())
 
 
 @pytest.mark.parametrize("seed", range(5))

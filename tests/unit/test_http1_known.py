@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from grenache_py.transports.http1 import Exchange
+from grenache_py.transports.http1_connection import Exchange
 from grenache_py.transports.http1_known import KnownHeads
 from tests.unit.test_http1 import connect, read_reply, serving, until
 
@@ -70,7 +70,7 @@ async def test_the_second_request_is_answered_as_the_first() -> None:
 
         head = b"POST /a HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nContent-Length: 3\r\n\r\n"
         assert [await ask(head + b"abc") for _ in range(3)] == [b"200 abc"] * 3
-        assert len(server.known_heads) == 1
+        assert len(server._shared.known_heads) == 1
         assert seen[0] == seen[1] == seen[2]
         assert await ask(head + b"bug") == b"500 "
         # In two pieces, and two at once: parsed as ever.
@@ -84,7 +84,7 @@ async def test_the_second_request_is_answered_as_the_first() -> None:
             reader, writer = await connect(server)
             assert await ask(last + b"end") == b"200 end"
             assert await reader.read() == b""
-        assert re.findall(rb"close", b"".join(server.known_heads._heads)) == []
+        assert re.findall(rb"close", b"".join(server._shared.known_heads._heads)) == []
 
 
 async def test_a_known_head_may_be_answered_later() -> None:

@@ -1,0 +1,33 @@
+"""A connection changes hands: what one protocol has accepted, another goes on with (RFC 9110 section 7.8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+
+def request_head(method: str, target: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of a request as it came, for who reads it again."""
+    lines = [f"{method} {target} HTTP/1.1\r\n".encode("latin-1")]
+    lines += [b"%b: %b\r\n" % header for header in headers]
+    return b"".join((*lines, b"\r\n"))
+
+
+def move(transport: asyncio.Transport, protocol: asyncio.BaseProtocol, data: bytes) -> None:
+    """Give a connection to another protocol, as if it had just been made and ``data`` had come on it."""
+    transport.pause_reading()  # a loop may read differently for a protocol that has a buffer
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    if isinstance(protocol, asyncio.BufferedProtocol):
+        view = memoryview(data)
+        while view and not transport.is_closing():
+            buffer: Any = protocol.get_buffer(len(view))
+            size = min(len(buffer), len(view))
+            buffer[:size] = view[:size]
+            protocol.buffer_updated(size)
+            view = view[size:]
+    elif isinstance(protocol, asyncio.Protocol):
+        protocol.data_received(data)
+    if not transport.is_closing():
+        transport.resume_reading()
