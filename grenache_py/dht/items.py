@@ -50,6 +50,13 @@ class Item:
             return sha1(bencode(self.v)).digest()
         return sha1(self.k + (self.salt or b"")).digest()
 
+    def newer_than(self, other: Item | None) -> bool:
+        """Whether it is to be preferred to ``other``, another version of the same item or none."""
+        return other is None or (self.seq or 0) > (other.seq or 0)
+
+    def same_version(self, other: Item) -> bool:
+        return self.seq == other.seq and self.v == other.v
+
     def signed_bytes(self) -> bytes:
         """What the signature covers: the bencoded dict of salt (if any), seq and v, without ``d`` and
         ``e``.
@@ -132,6 +139,18 @@ def _check_tree(v: Any, depth: int) -> None:
         raise Refusal(ErrorCode.PROTOCOL, "`v` has an integer of more than 64 bits")
 
 
+def check_version(item: Item, cas: int | None, current: Item) -> None:
+    """Raise Refusal unless a mutable item may take the place of ``current``: 301 when that is not the version
+    ``cas``, 302 when ``seq`` does not grow.
+    """
+    if item.seq is None or current.seq is None:
+        return
+    if cas is not None and current.seq != cas:
+        raise Refusal(ErrorCode.CAS_MISMATCH, "CAS mismatch, re-read and try again")
+    if item.seq <= current.seq:
+        raise Refusal(ErrorCode.SEQ_TOO_OLD, "sequence number less than current")
+
+
 class ItemStore:
     """The items this node holds for others; the least recently put goes first when there are too many, in
     all or of one source.
@@ -159,18 +178,18 @@ class ItemStore:
     def put(self, item: Item, cas: int | None, now: float, source: str | None = None) -> None:
         """Store an item that has been checked, put by the IP address ``source``.
 
-        Raises Refusal: 301 when ``cas`` is not the seq that is stored, 302 when seq does not grow. The very
-        same item is refused as Node refuses it, but it lives on from now as BEP 44 wants.
+        Raises Refusal as ``check_version``. The very same item is refused as Node refuses it, but it lives on
+        from now as BEP 44 wants.
         """
         target = item.target
         current = self.get(target, now)
-        if current is not None and item.seq is not None and current.seq is not None:
-            if cas is not None and current.seq != cas:
-                raise Refusal(ErrorCode.CAS_MISMATCH, "CAS mismatch, re-read and try again")
-            if item.seq <= current.seq:
-                if item.seq == current.seq and item.v == current.v:
+        if current is not None:
+            try:
+                check_version(item, cas, current)
+            except Refusal as refusal:
+                if refusal.code == ErrorCode.SEQ_TOO_OLD and item.same_version(current):
                     self._set(target, current, now, source)
-                raise Refusal(ErrorCode.SEQ_TOO_OLD, "sequence number less than current")
+                raise
         self._set(target, item, now, source)
 
     def dump(self, now: float) -> list[tuple[Item, float, str | None]]:

@@ -214,6 +214,12 @@ class Walk:
         found = [(candidate.address, candidate.token) for candidate in self._candidates if candidate.token]
         return found[: self._k]
 
+    def own_is_close(self) -> bool:
+        """Whether the node that walks would be one of those ``holders`` itself."""
+        own_distance = self.key ^ int.from_bytes(self._own_id, "big")
+        closer = [each for each in self._candidates if each.token and each.distance < own_distance]
+        return len(closer) < self._k
+
     def _visit(self, reply: Reply) -> bool:
         """Take what a reply brings; True ends the walk."""
         return False
@@ -302,7 +308,7 @@ class ItemWalk(Walk):
     end.
     """
 
-    __slots__ = ("item", "reply", "salt")
+    __slots__ = ("item", "reply", "salt", "versions")
     method = b"get"
 
     def __init__(self, target: bytes, own_id: bytes, *args: Any, **options: Any) -> None:
@@ -312,24 +318,31 @@ class ItemWalk(Walk):
         self.reply: Reply | None = None
         #: what the signature of a mutable item covers besides; not told by those who store it
         self.salt: bytes | None = None
+        #: the ``seq`` that each node says it holds, whether that is true or not
+        self.versions: dict[Address, int] = {}
 
     @property
     def found(self) -> bool:
         return self.item is not None
+
+    def answered(self, candidate: Candidate, node_id: bytes, reply: Reply) -> None:
+        seq = reply.get(b"seq")
+        if type(seq) is int and 0 <= seq < 2**63:
+            self.versions[candidate.address] = seq
+        super().answered(candidate, node_id, reply)
 
     def _visit(self, reply: Reply) -> bool:
         if b"v" not in reply:
             return False
         try:
             item = read_item(reply, self.salt)
-            if item.target != self.target:
+            if item.target != self.target or not item.newer_than(self.item):
                 return False
             check_signature(item)
         except Refusal:
             return False
-        if self.item is None or (item.seq is not None and item.seq > (self.item.seq or 0)):
-            self.item = item
-            self.reply = reply
+        self.item = item
+        self.reply = reply
         return not item.mutable
 
 

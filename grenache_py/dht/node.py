@@ -32,11 +32,12 @@ from .bounds import (
 )
 from .counters import Counters
 from .identity import AddressVotes, id_fits, is_public, make_id
-from .items import Item, ItemStore
+from .items import Item, ItemStore, check_version
 from .krpc import (
     Address,
     ErrorCode,
     MalformedDatagram,
+    Refusal,
     decode,
     error_of,
     node_id_of,
@@ -281,32 +282,64 @@ class DhtNode:
         return {pack_address((host, port)) for host in self.own_hosts}
 
     def put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
-        """Store an item (checked before) at the nodes closest to it; an immutable one here too, as Node does.
+        """Store an item (checked before) at the nodes closest to it, of which this may be one.
 
-        Raises Busy when too much is under way.
+        A mutable one is refused, before anything is sent, by the newest version that is found on the way: so
+        none of the copies is missed, wherever it was put. An immutable one is kept here in any case, as Node
+        does. Raises Busy when too much is under way.
         """
         self._check_busy()
 
         def told(report: StoreReport) -> None:
-            if report.stored or not item.mutable:  # what was refused must not be tried again behind its back
+            if report.taken or not item.mutable:  # what was refused must not be tried again behind its back
                 self.own_items.add(item, self._clock())
             done(report)
 
         self._put(item, cas, told)
 
     def _put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
-        args: dict[bytes, Any] = {b"id": self.node_id, b"v": item.v}
         if item.mutable:
-            args |= {b"k": item.k, b"seq": item.seq, b"sig": item.sig}
-            if item.salt:
-                args[b"salt"] = item.salt
-            if cas is not None:
-                args[b"cas"] = cas
-        else:
-            self.items.put(item, None, self._clock())
+            versions = self._walks.to(ItemWalk, item.target)
+            versions.salt = item.salt
+            self._walks.run(versions, lambda walk: self._put_version(walk, item, cas, done))
+            return
 
-        walk = self._walks.to(TokenWalk, item.target)
-        self._walks.run(walk, lambda walk: self._storing.store(walk.holders(), b"put", args, done))
+        def walked(walk: TokenWalk) -> None:
+            report = StoreReport(1, 1) if walk.own_is_close() else StoreReport()
+            self._storing.put(walk.holders(), item, report, done)
+
+        self.items.put(item, None, self._clock())
+        self._walks.run(self._walks.to(TokenWalk, item.target), walked)
+
+    def _put_version(
+        self, walk: ItemWalk, item: Item, cas: int | None, done: Callable[[StoreReport], None]
+    ) -> None:
+        """Put a mutable item at the holders that were found, unless they or this node have a newer one."""
+        now = self._clock()
+        own = self.items.get(item.target, now)
+        newest = own if own is not None and own.newer_than(walk.item) else walk.item
+        if newest is not None:
+            self.own_items.drop_older(newest)
+            # The very same version is put again, to those who have lost it.
+            if cas is not None or not item.same_version(newest):
+                try:
+                    check_version(item, cas, newest)
+                except Refusal as refusal:
+                    done(StoreReport(1, 0, [(refusal.code, refusal.text)]))
+                    return
+        report = StoreReport(swap=cas is not None)
+        if own is not None or walk.own_is_close():
+            report.asked = 1
+            try:
+                self.items.put(item, None, now)
+                report.stored = 1
+            except Refusal as refusal:
+                report.refusals.append((refusal.code, refusal.text))
+        versions = {}
+        if cas is not None:
+            # Who has missed a version may replace the one it has, not one that comes in between.
+            versions = {address: walk.versions.get(address, cas) for address, _ in walk.holders()}
+        self._storing.put(walk.holders(), item, report, done, versions)
 
     def get(
         self,
@@ -316,18 +349,28 @@ class DhtNode:
         salt: bytes | None = None,
         cache: bool = True,
     ) -> None:
-        """Find an item: here, unless ``cache`` is false, or in the DHT; with the reply that brought it.
+        """Find an item in the DHT, with the reply that brought it; or here, with none.
 
-        Raises Busy when too much is under way.
+        An immutable one that is here needs no asking, unless ``cache`` is false. Of a mutable one others may
+        have a newer version. Raises Busy when too much is under way.
         """
         self._check_busy()
-        stored = self.items.get(target, self._clock()) if cache else None
-        if stored is not None:
-            done(stored, None)
+        own = self.items.get(target, self._clock())
+        if own is not None and cache and not own.mutable:
+            done(own, None)
             return
+
+        def walked(walk: ItemWalk) -> None:
+            own = self.items.get(target, self._clock())
+            newer = own is None or (walk.item is not None and walk.item.newer_than(own))
+            if newer or own is None or not own.mutable or (own.salt or b"") != (salt or b""):
+                done(walk.item, walk.reply)
+            else:
+                done(own, None)
+
         walk = self._walks.to(ItemWalk, target)
         walk.salt = salt
-        self._walks.run(walk, lambda walk: done(walk.item, walk.reply))
+        self._walks.run(walk, walked)
 
     def _check_busy(self, name: bytes | None = None) -> None:
         if self._walks.full(name):
@@ -472,22 +515,8 @@ class DhtNode:
         self._proven.purge(now)
         if len(self._walks) < WALKS_MAX // 2:
             for item in self.own_items.take_due(now, REPUBLISHED_PER_TICK):
-                self._republish(item)
+                self._put(item, None, lambda report: None)
         self._upkeep.tick(now)
-
-    def _republish(self, item: Item) -> None:
-        def told(report: StoreReport) -> None:
-            if ErrorCode.SEQ_TOO_OLD in [code for code, _ in report.refusals] and not report.stored:
-                # The very same one is refused too where it is still held, so look who has a newer one.
-                walk = self._walks.to(ItemWalk, item.target)
-                walk.salt = item.salt
-                self._walks.run(walk, found)
-
-        def found(walk: ItemWalk) -> None:
-            if walk.item is not None and (walk.item.seq or 0) > (item.seq or 0):
-                self.own_items.drop(item.target)
-
-        self._put(item, None, told)
 
 
 def _check_name(name: bytes) -> None:

@@ -29,9 +29,11 @@ class OwnItems:
         """Its owner has put it."""
         self._set(item, now, now + ITEM_MAX_AGE_S)
 
-    def drop(self, target: bytes) -> None:
-        """Others hold a newer one: its owner does not use this node any more."""
-        self._items.pop(target, None)
+    def drop_older(self, newest: Item) -> None:
+        """Others hold this version: if it is newer, the owner of ours does not use this node any more."""
+        known = self._items.get(newest.target)
+        if known is not None and newest.newer_than(known[0]):
+            del self._items[newest.target]
 
     def dump(self, now: float) -> list[tuple[Item, float]]:
         """All items with the seconds since their owner put them, the one due first first."""

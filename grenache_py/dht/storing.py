@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from .bounds import PATIENCE_FOUND_S, TABLE_MAX_AGE_S, TABLES_MAX
-from .krpc import Address
+from .items import Item
+from .krpc import Address, ErrorCode
 from .routing import Routing
 from .transactions import Reply, Transactions
 
@@ -18,43 +20,64 @@ Holders = list[tuple[Address, bytes]]
 
 @dataclass
 class StoreReport:
-    """What became of an announce or a put at the nodes that were asked."""
+    """What became of an announce or a put at the nodes that were to store it."""
 
     asked: int = 0
     stored: int = 0
     #: code and text of each refusal
     refusals: list[tuple[int, str]] = field(default_factory=list)
+    #: whether it was to replace a certain version and no other
+    swap: bool = False
 
     @property
     def silent(self) -> int:
         return self.asked - self.stored - len(self.refusals)
 
+    @property
+    def taken(self) -> bool:
+        """Whether it counts as stored: by one node at least.
+
+        Of two swaps at the same time each may find nodes that have not heard of the other. So a swap must be
+        stored by twice as many as refuse it because of its version: one of two at most is, as long as they
+        have most of their nodes in common.
+        """
+        clashes = sum(code in (ErrorCode.CAS_MISMATCH, ErrorCode.SEQ_TOO_OLD) for code, _ in self.refusals)
+        return self.stored > 0 and (not self.swap or self.stored >= 2 * clashes)
+
 
 class Store:
-    """Counts the outcomes of ``asked`` queries; ``done`` gets the report of all, at once when there are
-    none. While it is not finished it is one of the ``waiting``.
+    """Adds the outcomes of ``count`` queries to a report; ``done`` gets it when all are known, at once when
+    there are none. While it is not finished it is one of the ``waiting``.
     """
 
-    __slots__ = ("_began", "_done", "_missing", "_report", "_waiting")
+    __slots__ = ("_began", "_done", "_elsewhere", "_missing", "_report", "_waiting")
 
     def __init__(
-        self, asked: int, now: float, waiting: dict[Store, None], done: Callable[[StoreReport], None]
+        self,
+        report: StoreReport,
+        count: int,
+        now: float,
+        waiting: dict[Store, None],
+        done: Callable[[StoreReport], None],
     ) -> None:
-        self._report = StoreReport(asked)
-        self._missing = asked
+        report.asked += count
+        self._report = report
+        self._missing = count
+        self._elsewhere = False
         self._began = now
         self._done = done
         self._waiting = waiting
-        if asked:
+        if count:
             waiting[self] = None
         else:
-            done(self._report)
+            done(report)
 
     def told(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
         """One outcome, as Transactions reports it."""
         if not self._missing:
             return
         if reply is not None:
+            self._elsewhere = True
             self._report.stored += 1
         elif error is not None:
             self._report.refusals.append(error)
@@ -63,8 +86,8 @@ class Store:
             self._finish()
 
     def hurry(self, now: float) -> None:
-        """Stop waiting for the silent when somebody has stored it."""
-        if self._missing and self._report.stored and now - self._began >= PATIENCE_FOUND_S:
+        """Stop waiting for the silent when another node has stored it."""
+        if self._missing and self._elsewhere and now - self._began >= PATIENCE_FOUND_S:
             self._missing = 0
             self._finish()
 
@@ -84,18 +107,31 @@ class Storing:
 
     def announce(self, holders: Holders, name: bytes, port: int, done: Callable[[StoreReport], None]) -> None:
         args = {b"id": self._routing.own_id, b"implied_port": 0, b"info_hash": name, b"port": port}
-        self.store(holders, b"announce_peer", args, done)
+        store = Store(StoreReport(), len(holders), self._clock(), self._under_way, done)
+        for address, token in holders:
+            self._transactions.query(address, b"announce_peer", {**args, b"token": token}, store.told, None)
 
-    def store(
+    def put(
         self,
         holders: Holders,
-        method: bytes,
-        args: dict[bytes, Any],
+        item: Item,
+        report: StoreReport,
         done: Callable[[StoreReport], None],
+        versions: Mapping[Address, int] = MappingProxyType({}),
     ) -> None:
-        store = Store(len(holders), self._clock(), self._under_way, done)
+        """Put an item there, and add to a report what becomes of it. ``versions`` are those that it may
+        replace: a node that holds another one refuses (``cas``).
+        """
+        args: dict[bytes, Any] = {b"id": self._routing.own_id, b"v": item.v}
+        if item.mutable:
+            args |= {b"k": item.k, b"seq": item.seq, b"sig": item.sig}
+            if item.salt:
+                args[b"salt"] = item.salt
+        store = Store(report, len(holders), self._clock(), self._under_way, done)
         for address, token in holders:
-            self._transactions.query(address, method, {**args, b"token": token}, store.told, None)
+            version = versions.get(address)
+            more = {b"token": token} if version is None else {b"token": token, b"cas": version}
+            self._transactions.query(address, b"put", {**args, **more}, store.told, None)
 
     def hurry(self, now: float) -> None:
         """End the wait for the silent where somebody has stored it."""

@@ -39,7 +39,6 @@ from .javascript import (
 #: ``check_maxPayloadSize`` of grenache-grape/lib/Grape.js
 PAYLOAD_BYTES_MAX = 8192
 
-NO_NODES = "No nodes to query"
 ALL_FAILED = "All queries failed"
 
 _encode_json = msgspec.json.Encoder().encode
@@ -190,10 +189,7 @@ class Api:
         target = item.target
 
         def stored(report: StoreReport) -> None:
-            if not report.asked and item.mutable:
-                exchange.reply(200, _encode_json(NO_NODES))
-            else:
-                _reply_stored(exchange, report, target.hex(), [("Grenache-Put", outcome(report))])
+            _reply_stored(exchange, report, target.hex(), [("Grenache-Put", outcome(report))])
 
         self._node.put(item, cas, stored)
 
@@ -326,7 +322,7 @@ def _reply_stored(
     exchange: Exchange, report: StoreReport, result: Any, headers: Iterable[tuple[str, str]] = ()
 ) -> None:
     """The result, or of the refusals one of 300..399, which Node makes the HTTP status."""
-    if report.stored or not report.asked:
+    if report.taken or not report.asked:
         exchange.reply(200, _encode_json(result), headers)
         return
     told = [refusal for refusal in report.refusals if 300 <= refusal[0] < 400]

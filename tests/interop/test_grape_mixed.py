@@ -148,15 +148,20 @@ def test_mutable_items_with_node_grapes_that_verify(node_grape: Start, python_gr
     status, hash = call(node, "put", signed(key, "one", 1))  # stored at ours
     assert status == 200
     assert get(node, hash) == ("one", 1)
-    assert call(ours, "put", signed(key, "two", 2)) == (200, hash)  # stored at Node's
-    assert get(ours, hash) == ("two", 2)
+    assert call(ours, "put", signed(key, "two", 2)) == (200, hash)  # stored at both
+    assert get(node, hash) == get(ours, hash) == ("two", 2)
     assert call(ours, "put", signed(key, "old", 1)) == (302, "302 sequence number less than current")
     clash = signed(key, "three", 3) | {"cas": 7}
     assert call(ours, "put", clash) == (301, "301 CAS mismatch, re-read and try again")
     assert call(node, "put", signed(key, "old", 1)) == (302, "302 sequence number less than current")
     assert call(node, "put", signed(key, "four", 4) | {"cas": 7})[0] == 301
-    assert call(node, "put", signed(key, "four", 4) | {"cas": 1}) == (200, hash)
-    forged = signed(key, "five", 5) | {"v": "forged"}
+    assert call(node, "put", signed(key, "four", 4) | {"cas": 1})[0] == 301
+    assert call(node, "put", signed(key, "four", 4) | {"cas": 2}) == (200, hash)
+    # A Node Grape does not keep what is put at it; ours has read that version, so it is the one to follow.
+    assert call(ours, "put", signed(key, "five", 5) | {"cas": 2})[0] == 301
+    assert call(ours, "put", signed(key, "five", 5) | {"cas": 4}) == (200, hash)
+    assert get(node, hash) == get(ours, hash) == ("five", 5)
+    forged = signed(key, "six", 6) | {"v": "forged"}
     assert call(ours, "put", forged) == (200, "All queries failed")
     assert call(node, "put", forged) == (200, "All queries failed")
     status, salted = call(node, "put", signed(key, "salted", 1, "foo"))

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from grenache_py.dht import bounds
+from grenache_py.dht.distance import key_of
 from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import encode_reply, pack_address
 from grenache_py.dht.node import Busy, DhtNode
@@ -311,38 +312,121 @@ def test_items_are_stored_and_found() -> None:
     nodes = network.grow(30)
     item = Item(b"hello")
     report = put(network, nodes[3], item)
-    assert report.stored == bounds.K
+    closest = sorted(nodes, key=lambda node: key_of(item.target) ^ key_of(node.node_id))[: bounds.K]
+    assert all(node.items.get(item.target, network.now) for node in closest)
+    # At the twenty that the putting node found, and at itself where it is as close.
+    assert report.stored == report.asked == bounds.K + (nodes[3] in closest)
     assert get(network, nodes[20], item.target) == item
     assert get(network, nodes[20], Item(b"other").target) is None
     assert get(network, nodes[3], item.target) == item
 
 
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+
+
+def signed(v: bytes, seq: int, salt: bytes | None = None) -> Item:
+    item = Item(v, KEY.public_key().public_bytes_raw(), b"", seq, salt)
+    return replace(item, sig=KEY.sign(item.signed_bytes()))
+
+
+def codes(report: StoreReport) -> set[int]:
+    return {code for code, _ in report.refusals}
+
+
 def test_mutable_items_grow_and_the_newest_wins() -> None:
     network = Network()
     nodes = network.grow(30)
-    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
-
-    def signed(v: bytes, seq: int) -> Item:
-        item = Item(v, key.public_key().public_bytes_raw(), b"", seq, b"salt")
-        return replace(item, sig=key.sign(item.signed_bytes()))
-
-    assert put(network, nodes[0], signed(b"one", 1)).stored == bounds.K
-    stale = put(network, nodes[1], signed(b"other", 1))
-    # The putting node itself holds no copy, so to another one it may be one of the closest without the item.
-    assert {code for code, _ in stale.refusals} == {302}
-    assert stale.stored <= 1
-    clash = put(network, nodes[1], signed(b"two", 2), cas=7)
-    assert {code for code, _ in clash.refusals} == {301}
-    assert clash.stored <= 1
-    assert put(network, nodes[1], signed(b"two", 2), cas=1).stored == bounds.K
-    # A node that missed the second put still tells of the first.
+    target = signed(b"", 0, b"salt").target
+    assert put(network, nodes[0], signed(b"one", 1, b"salt")).stored >= bounds.K
+    stale = put(network, nodes[1], signed(b"other", 1, b"salt"))
+    assert (codes(stale), stale.stored) == ({302}, 0)
+    clash = put(network, nodes[1], signed(b"two", 2, b"salt"), cas=7)
+    assert (codes(clash), clash.stored) == ({301}, 0)
+    assert put(network, nodes[1], signed(b"two", 2, b"salt"), cas=1).stored >= bounds.K
+    # A node that missed the second put still tells of the first, and reads the second itself.
     holder = next(node for node in nodes if len(node.items))
     holder.items = holder._tables.items = type(holder.items)()
-    holder.items.put(signed(b"one", 1), None, network.now)
+    holder.items.put(signed(b"one", 1, b"salt"), None, network.now)
     reader = next(node for node in nodes if not len(node.items))
-    found = get(network, reader, signed(b"", 0).target, salt=b"salt")
-    assert found is not None
-    assert (found.v, found.seq) == (b"two", 2)
+    for node in (reader, holder):
+        assert get(network, node, target, salt=b"salt") == signed(b"two", 2, b"salt")
+        assert get(network, node, target, salt=b"other") is None
+    # It does not stand in the way of the next version either.
+    report = put(network, holder, signed(b"three", 3, b"salt"), cas=2)
+    assert (report.taken, codes(report)) == (True, set())
+    assert holder.items.get(target, network.now) == signed(b"three", 3, b"salt")
+
+
+def test_alone_a_node_holds_what_is_put_and_tells_those_who_join() -> None:
+    network = Network()
+    node = network.add(1)
+    network.run(1.0)
+    item = signed(b"one", 1)
+    assert put(network, node, item) == StoreReport(1, 1)
+    assert get(network, node, item.target) == get(network, node, item.target, cache=False) == item
+    assert codes(put(network, node, signed(b"other", 1))) == {302}
+    assert codes(put(network, node, signed(b"two", 2), cas=3)) == {301}
+    assert put(network, node, signed(b"two", 2), cas=1).taken
+    other = network.add(2, [1])
+    network.run(3.0)
+    assert get(network, other, item.target) == signed(b"two", 2)
+    network.run(bounds.REPUBLISH_S)
+    network.remove(1)
+    assert get(network, other, item.target) == signed(b"two", 2)
+
+
+def test_of_two_nodes_each_sees_what_was_put_at_the_other() -> None:
+    network = Network()
+    nodes = network.grow(2)
+    target = signed(b"", 0).target
+    for seq in range(1, 7):
+        report = put(network, nodes[seq % 2], signed(b"%d" % seq, seq), cas=seq - 1 or None)
+        assert (report.stored, report.asked) == (2, 2)
+        assert codes(put(network, nodes[seq % 2 - 1], signed(b"lost", seq), cas=seq - 1)) == {301}
+        assert [get(network, node, target) for node in nodes] == 2 * [signed(b"%d" % seq, seq)]
+
+
+def test_a_version_that_one_missed_is_read_and_followed_there() -> None:
+    network = Network()
+    nodes = network.grow(2)
+    target = signed(b"", 0).target
+    put(network, nodes[0], signed(b"one", 1))
+    network.lost[network.address(2)] = b"1:q3:put"
+    assert put(network, nodes[0], signed(b"two", 2), cas=1) == StoreReport(2, 1, swap=True)
+    network.lost.clear()
+    assert nodes[1].items.get(target, network.now) == signed(b"one", 1)
+    assert get(network, nodes[1], target) == signed(b"two", 2)
+    assert codes(put(network, nodes[1], signed(b"lost", 2), cas=1)) == {301}
+    # From the one that has it to the one that has not, and the other way round.
+    assert put(network, nodes[0], signed(b"three", 3), cas=2) == StoreReport(2, 2, swap=True)
+    network.lost[network.address(2)] = b"1:q3:put"
+    put(network, nodes[0], signed(b"four", 4), cas=3)
+    network.lost.clear()
+    assert put(network, nodes[1], signed(b"five", 5), cas=4) == StoreReport(2, 2, swap=True)
+    assert [node.items.get(target, network.now) for node in nodes] == 2 * [signed(b"five", 5)]
+
+
+@pytest.mark.parametrize("size", [2, 3, 6, 30])
+def test_of_swaps_at_the_same_time_one_at_most_is_taken(size: int) -> None:
+    taken = []
+    for seed in range(20):
+        network = Network(seed)
+        nodes = network.grow(size)
+        assert put(network, nodes[0], signed(b"one", 1)).taken
+        reports: list[StoreReport] = []
+        writers = network.random.sample(nodes, min(size, 3))
+        for number, node in enumerate(writers):
+            node.put(signed(b"%d" % number, 2), 1, reports.append)
+            network.run(network.random.choice([0.0, 0.002, 0.02, 0.1]))
+        network.until(lambda: len(reports) == len(writers))  # noqa: B023
+        taken.append(sum(report.taken for report in reports))
+        assert taken[-1] <= 1
+        # Whoever lost reads again and follows: then one is taken.
+        newest = get(network, writers[0], signed(b"", 0).target)
+        assert newest is not None
+        assert newest.seq == 2
+        assert put(network, writers[0], signed(b"again", 3), cas=2).taken
+    assert any(taken)
 
 
 def test_strangers_that_never_answer_do_not_enter() -> None:
@@ -398,11 +482,9 @@ def test_items_outlive_the_nodes_they_lie_at() -> None:
     network = Network()
     nodes = network.grow(6, node_liveness_s=120.0)
     item = Item(b"hello")
-    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
-    unsigned = Item(b"v", key.public_key().public_bytes_raw(), b"", 1, b"salt")
-    mutable = replace(unsigned, sig=key.sign(unsigned.signed_bytes()))
+    mutable = signed(b"v", 1, b"salt")
     for each in (item, mutable):
-        assert put(network, nodes[5], each).stored == 5
+        assert put(network, nodes[5], each).stored == 6
     for number in range(2, 6):
         network.remove(number)
     network.run(300.0)

@@ -238,7 +238,17 @@ def test_own_items_are_due_every_hour_for_a_day() -> None:
     assert own.take_due(bounds.REPUBLISH_S, 2) == items[1:3]
     assert own.take_due(bounds.REPUBLISH_S, 2) == items[3:]
     assert own.take_due(bounds.REPUBLISH_S, 2) == []
-    own.drop(items[1].target)
-    assert own.take_due(bounds.ITEM_MAX_AGE_S - 1.0, 10) == items[2:]
+    own.drop_older(items[1])  # the same, not a newer one
+    assert len(own) == 3
+    assert own.take_due(bounds.ITEM_MAX_AGE_S - 1.0, 10) == items[1:]
     assert own.take_due(2 * bounds.ITEM_MAX_AGE_S, 10) == []
     assert len(own) == 0
+
+
+def test_an_own_item_is_not_put_again_when_others_hold_a_newer_one() -> None:
+    own = OwnItems()
+    own.add(Item(b"two", b"k" * 32, b"s" * 64, 2), 0.0)
+    for seq, left in ((1, 1), (2, 1), (3, 0)):
+        own.drop_older(Item(b"other", b"k" * 32, b"s" * 64, seq))
+        own.drop_older(Item(b"other", b"k" * 32, b"s" * 64, 9, b"salt"))
+        assert len(own) == left

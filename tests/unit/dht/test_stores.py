@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,8 +169,8 @@ def test_holders_are_kept_as_long_as_their_tokens_are_good() -> None:
 def test_a_report_counts_every_outcome() -> None:
     reports: list[StoreReport] = []
     waiting: dict[Store, None] = {}
-    Store(0, 0.0, waiting, reports.append)
-    store = Store(3, 0.0, waiting, reports.append)
+    Store(StoreReport(), 0, 0.0, waiting, reports.append)
+    store = Store(StoreReport(), 3, 0.0, waiting, reports.append)
     store.told(None, {b"id": b"x"}, None)
     store.told(None, None, (203, "bad token"))
     assert len(reports) == 1
@@ -181,17 +182,35 @@ def test_a_report_counts_every_outcome() -> None:
 def test_who_stays_silent_is_not_waited_for_once_somebody_stored_it() -> None:
     reports: list[StoreReport] = []
     waiting: dict[Store, None] = {}
-    store = Store(3, 10.0, waiting, reports.append)
+    store = Store(StoreReport(1, 1), 3, 10.0, waiting, reports.append)
     store.told(None, None, (203, "bad token"))
-    store.hurry(20.0)
+    store.hurry(20.0)  # that it is stored here hurries nobody
     store.told(None, {}, None)
     store.hurry(10.0 + bounds.PATIENCE_FOUND_S - 0.1)
     assert list(waiting) == [store]
     store.hurry(10.0 + bounds.PATIENCE_FOUND_S)
     store.told(None, {}, None)  # too late to count
     assert waiting == {}
-    assert reports == [StoreReport(3, 1, [(203, "bad token")])]
+    assert reports == [StoreReport(4, 2, [(203, "bad token")])]
     assert reports[0].silent == 1
+
+
+@pytest.mark.parametrize(
+    ("report", "taken"),
+    [
+        (StoreReport(), False),
+        (StoreReport(3, 0, [(302, "")]), False),
+        (StoreReport(3, 1, [(302, ""), (302, "")]), True),
+        (StoreReport(3, 1, [(203, ""), (203, "")], swap=True), True),
+        (StoreReport(3, 1, [(301, "")], swap=True), False),
+        (StoreReport(3, 1, [(302, "")], swap=True), False),
+        (StoreReport(3, 2, [(301, "")], swap=True), True),
+        (StoreReport(5, 3, [(301, ""), (302, "")], swap=True), False),
+        (StoreReport(3, 0, swap=True), False),
+    ],
+)
+def test_a_swap_must_be_taken_by_twice_as_many_nodes_as_refuse_it(report: StoreReport, taken: bool) -> None:
+    assert report.taken is taken
 
 
 def test_answers_are_given_again_for_a_moment() -> None:

@@ -30,6 +30,10 @@ DIFFERENT: dict[tuple[str | None, str], tuple[int, str]] = {
     ("isolated, host 0.0.0.0", "lookup (host 0.0.0.0)"): (200, '["127.0.0.1:6001"]'),
     ("isolated, host localhost", "announce (host localhost)"): (200, "1"),
     ("isolated, host localhost", "lookup (host localhost)"): (200, '["127.0.0.1:6001"]'),
+    # It is one of the nodes that hold a signed value, too; and a salt belongs to the key of such a value.
+    ("two grapes with verify", "get mutable"): (200, '{"id":"'),
+    ("two grapes with verify", "get with salt"): (200, '{"id":"'),
+    ("two grapes with verify", "get without salt at the storing grape"): (200, ""),
     # Its signature is none, which is seen before anybody is asked.
     ("isolated, host 127.0.0.1", "put mutable"): (200, '"All queries failed"'),
     # Our words where Node's are those of V8.
@@ -128,6 +132,7 @@ def test_as_node(setup: str) -> None:
                 ((status, _, body),) = ours
                 assert status == different[0], name
                 assert body.startswith(different[1]), name
+                assert bool(body) == bool(different[1]), name
                 continue
             compare(name, ours, theirs)
 
