@@ -16,7 +16,7 @@ from .checks import check_count, check_destination, check_name, check_seconds
 from .codec import encode_json
 from .deadlines import ends_at, left_s
 from .discovery import Attempts, Chooser, MapResult
-from .errors import ArgumentError, ClosedError, ConnectError, ConnectionLost, PeerError
+from .errors import ClosedError, ConnectError, ConnectionLost, PeerError
 from .link import Link
 from .middleware import Middleware, OutgoingCall, chain, check_middleware
 from .transports.steps import Steps, can_poll, finish_all
@@ -30,9 +30,6 @@ _Outcomes: TypeAlias = "SimpleQueue[MapResult | BaseException]"
 
 class Transport(Protocol):
     """How calls travel. Thread-safe."""
-
-    #: whether a call can carry headers
-    has_headers: bool
 
     def call(
         self,
@@ -271,10 +268,7 @@ class Client:
         headers: Mapping[str, Any] | None,
     ) -> Any:
         """As ``_call_peer``, through the middleware."""
-        if headers and not self._transport.has_headers:
-            raise ArgumentError("headers", "exists only over HTTP")
-        extra = dict(headers or ()) if self._transport.has_headers else None
-        call = OutgoingCall(destination, key, payload, ends_at(timeout_s), extra, compress)
+        call = OutgoingCall(destination, key, payload, ends_at(timeout_s), dict(headers or ()), compress)
         return chain(self._middleware, self._proceed)(call)
 
     def _proceed(self, call: OutgoingCall) -> Any:

@@ -141,6 +141,10 @@ WS_CONNECTIONS_MAX = 4096
 WS_REQUESTS_PER_CONNECTION = 256
 """Unanswered requests of one connection; until some are answered, no more are read."""
 
+MESSAGE_HEADERS_MAX = 100
+MESSAGE_HEADERS_BYTES = 16 * 1024
+"""Ours: headers of one request, and their names and values together; as many as our HTTP servers take."""
+
 PUB_QUEUE_BYTES = 4 * 1024 * 1024
 """Unsent bytes of one subscriber; who is slower is disconnected, and may come back."""
 

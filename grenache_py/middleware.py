@@ -38,8 +38,8 @@ class OutgoingCall:
     payload: Any
     #: when it has to be over (a stream: open), on the clock of ``time.monotonic``
     ends: float
-    #: further HTTP headers, to be added to; ``None`` over WebSocket, where there are none
-    headers: dict[str, Any] | None
+    #: further headers, to be added to; over WebSocket only peers of ours get them
+    headers: dict[str, Any]
     compress: bool = False
     stream: bool = False
 

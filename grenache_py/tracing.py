@@ -5,9 +5,9 @@ It needs ``opentelemetry-api``, which ``pip install grenache-py[otel]`` brings.
     client = PeerRPCClient(link, middleware=[trace_client()])
     server = PeerRPCServer(link, middleware=[trace_server()])
 
-With asyncio both come from ``grenache_py.aio.tracing``. The context travels in HTTP headers as the global
-propagator puts it there, ``traceparent`` and ``tracestate`` (W3C Trace Context) unless it was configured
-otherwise. Over WebSocket a call has no headers: each side has its spans, in traces of their own.
+With asyncio both come from ``grenache_py.aio.tracing``. The context travels in the headers of a call as the
+global propagator puts it there, ``traceparent`` and ``tracestate`` (W3C Trace Context) unless it was
+configured otherwise. Over WebSocket only peers of ours get headers: at others a trace begins anew.
 
 Spans and attributes follow the semantic conventions for RPC.
 """
@@ -73,8 +73,7 @@ def client_span(tracer: trace.Tracer, call: OutgoingCall) -> Iterator[None]:
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
-        if call.headers is not None:
-            propagate.inject(call.headers)
+        propagate.inject(call.headers)
         try:
             yield
         except Exception as error:

@@ -88,9 +88,9 @@ def encode_request(
     else:
         headers = _PLAIN
     if extra:
-        headers = {**headers, **dict(_extra_headers(extra))}
+        headers = {**headers, **dict(extra_headers(extra))}
     if deadline_s is not None:
-        headers = {**headers, DEADLINE_HEADER: str(max(1, round(deadline_s * 1000)))}
+        headers = {**headers, DEADLINE_HEADER: encode_deadline(deadline_s)}
     return headers, body
 
 
@@ -101,7 +101,13 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
 
 
-def _extra_headers(extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def encode_deadline(seconds: float) -> str:
+    """What a caller that waits for so long says in the header ``DEADLINE_HEADER``."""
+    return str(max(1, round(seconds * 1000)))
+
+
+def extra_headers(extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """The headers that go with one call, as texts. Raises ``ArgumentError``."""
     for name, value in extra.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ArgumentError("headers", f"{name!r} is no header name")
@@ -203,12 +209,16 @@ def _truthy(value: Any) -> bool:
 
 
 class Request(NamedTuple):
-    """A request as received. ``rid``, ``key`` and ``payload`` may be any JSON value: the sender decides."""
+    """A request as received. ``rid``, ``key`` and ``payload`` may be any JSON value: the sender decides.
+
+    ``extra`` is a fourth element, which only has a meaning over WebSocket.
+    """
 
     rid: Any
     key: Any
     payload: Any
     gzipped: bool
+    extra: Any = None
 
 
 def decode_request(
@@ -250,9 +260,9 @@ def decode_message(body: bytes, gzipped: bool = False) -> Request:
         return Request(frame[0], frame[1], frame[2], gzipped)
     if not _truthy(frame):
         raise BadRequestError("ERR_REQUEST_PAYLOAD_INVALID", 400, f"the body is {body[:5].decode('ascii')}")
-    fields = list(frame[:3]) if isinstance(frame, (list, str)) else []
-    fields += [None] * (3 - len(fields))
-    return Request(fields[0], fields[1], fields[2], gzipped)
+    fields = list(frame[:4]) if isinstance(frame, (list, str)) else []
+    fields += [None] * (4 - len(fields))
+    return Request(fields[0], fields[1], fields[2], gzipped, fields[3])
 
 
 def encode_stream_head(rid: str, key: str, extra: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -264,7 +274,7 @@ def encode_stream_head(rid: str, key: str, extra: Mapping[str, Any] | None = Non
         "Connection": "close",
         "Transfer-Encoding": "chunked",
     }
-    headers.update(_extra_headers(extra or {}))
+    headers.update(extra_headers(extra or {}))
     return headers
 
 

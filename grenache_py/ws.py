@@ -36,8 +36,9 @@ __all__ = [
 class PeerRPCClient(Client):
     """Calls the peers that announce a name, over WebSocket: ``ws://``, or ``wss://`` with ``ssl``.
 
-    Thread-safe. As ``grenache_py.PeerRPCClient``, but ``compress`` and ``headers`` do not exist here. Each
-    call under way has a connection to itself, which is kept for later ones.
+    Thread-safe. As ``grenache_py.PeerRPCClient``, but without ``compress`` and streams; ``headers`` and
+    deadlines reach services of ours only. Each call under way has a connection to itself, which is kept for
+    later ones.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class PeerRPCClient(Client):
         *,
         ssl: SSLContext | None = None,
         choice: str = "random",
+        deadlines: bool = False,
         middleware: Iterable[Middleware[OutgoingCall]] = (),
     ):
-        super().__init__(link, WsTransport(check_context(ssl)), choice, middleware)
+        super().__init__(link, WsTransport(check_context(ssl), deadlines), choice, middleware)
 
     def stream(self, *arguments: Any, **options: Any) -> Any:
         """Streams exist only over HTTP: raises ``ArgumentError``."""

@@ -175,12 +175,14 @@ class RawPeer:
         serve: Callable[[RawWs], None],
         *,
         handshake: bool = True,
+        headers: str = "",
         ssl_context: ssl.SSLContext | None = None,
     ):
         self.heads: list[list[str]] = []
         self.connections: list[RawWs] = []
         self._serve = serve
         self._handshake = handshake
+        self._headers = headers
         self._ssl = ssl_context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -235,7 +237,7 @@ class RawPeer:
                 )
                 peer.send(
                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                    f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+                    f"Sec-WebSocket-Accept: {accept_key(key)}\r\n{self._headers}\r\n"
                 )
             self._serve(peer)
         except (OSError, ValueError, EOFError):

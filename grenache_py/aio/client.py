@@ -17,7 +17,7 @@ from ..checks import check_count, check_destination, check_name, check_seconds
 from ..codec import encode_json
 from ..deadlines import ends_at, left_s
 from ..discovery import Attempts, Chooser, MapResult
-from ..errors import ArgumentError, ConnectError, ConnectionLost, PeerError
+from ..errors import ConnectError, ConnectionLost, PeerError
 from ..middleware import Middleware, OutgoingCall, chain, check_middleware
 from ..wire import typed
 from .link import Link
@@ -27,9 +27,6 @@ Self = TypeVar("Self", bound="Client")
 
 class Transport(Protocol):
     """How calls travel; used on one loop."""
-
-    #: whether a call can carry headers
-    has_headers: bool
 
     def call(
         self,
@@ -225,10 +222,7 @@ class Client:
         headers: Mapping[str, Any] | None,
     ) -> Any:
         """As ``_call_peer``, through the middleware."""
-        if headers and not self._transport.has_headers:
-            raise ArgumentError("headers", "exists only over HTTP")
-        extra = dict(headers or ()) if self._transport.has_headers else None
-        call = OutgoingCall(destination, key, payload, ends_at(timeout_s), extra, compress)
+        call = OutgoingCall(destination, key, payload, ends_at(timeout_s), dict(headers or ()), compress)
         return await chain(self._middleware, self._proceed)(call)
 
     async def _proceed(self, call: OutgoingCall) -> Any:

@@ -36,8 +36,9 @@ __all__ = [
 class PeerRPCClient(Client):
     """Calls the peers that announce a name, over WebSocket: ``ws://``, or ``wss://`` with ``ssl``.
 
-    As ``grenache_py.aio.PeerRPCClient``, but without ``compress``, ``headers``, deadlines and streams.
-    All calls to one destination share a connection; one that is lost fails the calls under way on it at once.
+    As ``grenache_py.aio.PeerRPCClient``, but without ``compress`` and streams; ``headers`` and deadlines
+    reach services of ours only. All calls to one destination share a connection; one that is lost fails the
+    calls under way on it at once.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class PeerRPCClient(Client):
         *,
         ssl: SSLContext | None = None,
         choice: str = "random",
+        deadlines: bool = False,
         middleware: Iterable[Middleware[OutgoingCall]] = (),
     ):
-        super().__init__(link, WsClient(ssl=check_context(ssl)), choice, middleware)
+        super().__init__(link, WsClient(ssl=check_context(ssl), deadlines=deadlines), choice, middleware)
 
     async def stream(self, *arguments: Any, **options: Any) -> Any:
         """Streams exist only over HTTP: raises ``ArgumentError``."""

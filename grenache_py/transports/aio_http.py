@@ -194,8 +194,6 @@ class HttpClient:
 class HttpTransport:
     """Calls over HTTP, or HTTPS with ``ssl``; with ``deadlines`` each says how long it will wait."""
 
-    has_headers = True
-
     def __init__(self, ssl: SSLContext | None, deadlines: bool):
         self._http = HttpClient(ssl=ssl)
         self._scheme = "http" if ssl is None else "https"

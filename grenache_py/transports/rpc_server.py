@@ -144,7 +144,9 @@ class Handler:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The HTTP headers of the request, names in lower case."""
+        """The HTTP headers of the request, names in lower case; over WebSocket those of the handshake, and
+        those that came with the request where the handshake has not said the same ones.
+        """
         headers: Mapping[str, str] = self._exchange.headers
         return headers
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ssl import SSLContext
+from typing import cast
 
 from .. import limits
 from ..errors import BadRequestError
@@ -12,10 +13,8 @@ from ..tls import Certificate
 from ..wire import Request, decode_message, encode_bad_request_reply, encode_reply
 from .rpc_server import Exchange, Receiver, RpcServer
 from .ws import Channel
+from .ws_frames import HEADERS_OFFER, NOT_OF_HANDSHAKES, decode_headers
 from .ws_server import VerifyClient, Visitor, WsServer
-
-# What says over HTTP how a body is to be read; a message says it all itself.
-_NOT_OVER_WEBSOCKET = frozenset({"_gr", "grc-compress"})
 
 
 def ws_rpc_server(
@@ -36,7 +35,10 @@ def ws_rpc_server(
         return _MessageServer(receive, max_message=max_body, authorize=authorize, verify_client=verify_client)
 
     def decode(exchange: Exchange) -> Request:
-        return decode_message(exchange.body)
+        request = decode_message(exchange.body)
+        if request.extra is not None and (headers := decode_headers(request.extra)):
+            cast(_Message, exchange).add(headers)
+        return request
 
     return RpcServer(receiver, exchanges, decode, timeout_s=timeout_s, concurrency=concurrency, ssl=ssl)
 
@@ -44,16 +46,17 @@ def ws_rpc_server(
 class _Message:
     """One message, as an ``Exchange``."""
 
-    __slots__ = ("_caller", "body", "replied")
+    __slots__ = ("_caller", "body", "headers", "replied")
 
     def __init__(self, caller: _Caller, body: bytes):
         self._caller = caller
+        self.headers = caller.headers
         self.body = body
         self.replied = False
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._caller.headers
+    def add(self, headers: dict[str, str]) -> None:
+        """It has headers of its own. What the handshake has said stands: a proxy may vouch for that."""
+        self.headers = {**headers, **self.headers}
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -76,7 +79,7 @@ class _Caller:
         self.channel = channel
         self.visitor = visitor
         self.headers = {
-            name: value for name, value in visitor.headers.items() if name not in _NOT_OVER_WEBSOCKET
+            name: value for name, value in visitor.headers.items() if name not in NOT_OF_HANDSHAKES
         }
         self.unanswered = 0
         self._server = server
@@ -122,7 +125,11 @@ class _MessageServer:
     ):
         self._receive = receive
         self._ws = WsServer(
-            self._greet, max_message=max_message, authorize=authorize, verify_client=verify_client
+            self._greet,
+            max_message=max_message,
+            authorize=authorize,
+            verify_client=verify_client,
+            headers={HEADERS_OFFER: "1"},
         )
         self._callers: set[_Caller] = set()
         self._idle = asyncio.Event()

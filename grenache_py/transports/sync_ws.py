@@ -36,6 +36,7 @@ from .steps import Steps, finish
 from .sync_socket import TimedSocket, connected
 from .ws_frames import (
     CLOSE,
+    HEADERS_OFFER,
     NORMAL,
     PING,
     PONG,
@@ -44,11 +45,13 @@ from .ws_frames import (
     FrameError,
     Frames,
     Messages,
+    add_headers,
     check_handshake,
     decode_answer,
     encode_call,
     encode_close,
     encode_frame,
+    encode_headers,
     masks,
     result_of,
 )
@@ -58,12 +61,20 @@ _HEAD_BYTES_MAX = 16 * 1024
 
 
 class WsTransport:
-    """Calls peers. Thread-safe; works on in a process that was forked."""
+    """Calls peers. Thread-safe; works on in a process that was forked.
 
-    has_headers = False
+    With ``deadlines`` each call says how long it will wait. Headers, deadlines among them, go to servers that
+    take them.
+    """
 
-    def __init__(self, ssl: ssl.SSLContext | None, max_reply_bytes: int = limits.BODY_BYTES_MAX):
+    def __init__(
+        self,
+        ssl: ssl.SSLContext | None,
+        deadlines: bool = False,
+        max_reply_bytes: int = limits.BODY_BYTES_MAX,
+    ):
         self._ssl = ssl
+        self._deadlines = deadlines
         self._max_reply_bytes = max_reply_bytes
         self._closed = False
         self._rids = rids(str(uuid.uuid4())[:24])
@@ -86,13 +97,14 @@ class WsTransport:
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a peer; see ``client.Transport``. ``compress`` and ``headers`` do not exist here."""
-        if compress or headers:
-            raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
-        rid = next(self._rids)
-        request = encode_call(rid, key, payload)
+        """Call a peer; see ``client.Transport``. ``compress`` does not exist here."""
+        if compress:
+            raise ArgumentError("compress", "exists only over HTTP")
+        rid, request, said = self._encode(key, payload, headers, timeout_s)
         ends = time.monotonic() + timeout_s
         conn = self._take(destination) or self._connect(destination, ends)
+        if said and conn.takes_headers:
+            request = add_headers(request, said)
         return finish(self._exchange(conn, rid, request, ends, timeout_s))
 
     def begin(
@@ -105,14 +117,25 @@ class WsTransport:
         headers: Mapping[str, Any] | None = None,
     ) -> Steps[Any] | None:
         """A call that need not be connected first; see ``client.Transport``."""
-        if compress or headers or self._ssl is not None:
+        if compress or self._ssl is not None:
             return None
-        rid = next(self._rids)
-        request = encode_call(rid, key, payload)
-        conn = self._take(destination) if len(request) <= limits.SENT_AT_ONCE_BYTES else None
+        rid, request, said = self._encode(key, payload, headers, timeout_s)
+        conn = self._take(destination) if len(request) + len(said) < limits.SENT_AT_ONCE_BYTES else None
         if conn is None:
             return None
+        if said and conn.takes_headers:
+            request = add_headers(request, said)
         return self._exchange(conn, rid, request, time.monotonic() + timeout_s, timeout_s)
+
+    def _encode(
+        self, key: str, payload: Any, headers: Mapping[str, Any] | None, timeout_s: float
+    ) -> tuple[str, bytes, bytes]:
+        """The rid of a request, the request, and the headers for a server that takes them."""
+        rid = next(self._rids)
+        request = encode_call(rid, key, payload)
+        if not headers and not self._deadlines:
+            return rid, request, b""
+        return rid, request, encode_headers(headers, timeout_s if self._deadlines else None)
 
     def _exchange(
         self, conn: _Connection, rid: str, request: bytes, ends: float, timeout_s: float
@@ -253,6 +276,8 @@ class _Connection:
         self.destination = destination
         #: not to be used again after this
         self.kept_until = 0.0
+        #: whether the server has said that it takes headers
+        self.takes_headers = False
         self._socket: TimedSocket | None = None
         self._frames = Frames(max_bytes)
         self._messages = Messages(max_bytes)
@@ -271,7 +296,8 @@ class _Connection:
         key = base64.b64encode(secrets.token_bytes(16))
         self._socket.send(
             b"GET /ws HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % (self.destination.encode(), key),
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n%b: 1\r\n\r\n"
+            % (self.destination.encode(), key, HEADERS_OFFER.encode()),
             ends,
         )
         head = b""
@@ -281,7 +307,7 @@ class _Connection:
             if not data or len(head) > _HEAD_BYTES_MAX:
                 raise ConnectionError("no WebSocket: no answer to the handshake")
         head, _, early = head.partition(b"\r\n\r\n")
-        check_handshake(head, key)
+        self.takes_headers = HEADERS_OFFER.encode() in check_handshake(head, key)
         if session is not None:
             session.remember(cast(ssl.SSLSocket, self._socket.sock))
         self._early = early

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
@@ -142,6 +142,11 @@ class Channel(WSListener):
     def transport(self) -> asyncio.Transport:
         """The transport below, for addresses and certificates."""
         return self._transport.underlying_transport
+
+    @property
+    def answer(self) -> Mapping[str, str]:
+        """Of a client: the headers of the answer to its handshake; names may be in either case."""
+        return cast(Mapping[str, str], self._transport.response.headers)
 
     @property
     def full(self) -> bool:

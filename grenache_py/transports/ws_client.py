@@ -31,7 +31,16 @@ from ..errors import (
 from ..tls import Resuming
 from ..wire import rids
 from .ws import Channel, all_gone, picows_options
-from .ws_frames import NORMAL, TOO_BIG, decode_answer, encode_call, result_of
+from .ws_frames import (
+    HEADERS_OFFER,
+    NORMAL,
+    TOO_BIG,
+    add_headers,
+    decode_answer,
+    encode_call,
+    encode_headers,
+    result_of,
+)
 
 _TICK_S = 0.01
 
@@ -43,10 +52,11 @@ async def connect(
     ssl: tls.SSLContext | Resuming | None = None,
     timeout_s: float = limits.CONNECT_TIMEOUT_S,
     ping_s: float = limits.WS_PING_S,
+    headers: Mapping[str, str] | None = None,
     on_open: Callable[[Channel], None] | None = None,
 ) -> Channel:
-    """A connection to ``ws://destination/ws``, or ``wss`` with ``ssl``; ``on_open`` sees it before any
-    message can. Raises ``ConnectError``, ``ConnectTimeout``.
+    """A connection to ``ws://destination/ws``, or ``wss`` with ``ssl``; ``headers`` go with its handshake.
+    ``on_open`` sees it before any message can. Raises ``ConnectError``, ``ConnectTimeout``.
     """
     loop = asyncio.get_running_loop()
     url = f"{'ws' if ssl is None else 'wss'}://{destination}/ws"
@@ -63,6 +73,7 @@ async def connect(
         socket_factory=reach,
         max_redirects=0,
         max_frame_size=max_message,
+        extra_headers=headers,
         websocket_handshake_timeout=None,
         **picows_options(ping_s),
     )
@@ -122,6 +133,7 @@ class _Line:
         # By rid: who waits, until when, and how long that was. Who was cancelled is found by ``expire``.
         self.calls: dict[str, tuple[asyncio.Future[Any], float, float]] = {}
         self.used = channel.loop.time()
+        self.takes_headers = HEADERS_OFFER in channel.answer
         self._destination = destination
         channel.on_message = self._receive
         channel.on_end = self._fail
@@ -163,18 +175,22 @@ class _Line:
 
 
 class WsClient:
-    """Makes calls, over connections that are kept for ``limits.WS_IDLE_CONNECTION_S``; used on one loop."""
+    """Makes calls, over connections that are kept for ``limits.WS_IDLE_CONNECTION_S``; used on one loop.
 
-    has_headers = False
+    With ``deadlines`` each says how long it will wait. Headers, deadlines among them, go to servers that take
+    them.
+    """
 
     def __init__(
         self,
         *,
         ssl: tls.SSLContext | None = None,
+        deadlines: bool = False,
         max_reply_bytes: int = limits.BODY_BYTES_MAX,
         ping_s: float = limits.WS_PING_S,
     ):
         self._ssl = ssl
+        self._deadlines = deadlines
         self._max_reply_bytes = max_reply_bytes
         self._ping_s = ping_s
         self._resuming: dict[str, Resuming] = {}  # those used last at the end
@@ -194,32 +210,37 @@ class WsClient:
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
     ) -> Awaitable[Any]:
-        """Call a peer; see ``aio.client.Transport``. ``compress`` and ``headers`` do not exist here.
+        """Call a peer; see ``aio.client.Transport``. ``compress`` does not exist here.
 
         Where there is a connection that takes more, what this returns is a future, and no task or coroutine
         of ours stands between it and the reply.
         """
-        if compress or headers:
-            raise ArgumentError("compress" if compress else "headers", "exists only over HTTP")
+        if compress:
+            raise ArgumentError("compress", "exists only over HTTP")
         rid = next(self._rids)
         request = encode_call(rid, key, payload)
+        said = b""
+        if headers or self._deadlines:
+            said = encode_headers(headers, timeout_s if self._deadlines else None)
         if self._closed:
             raise ClosedError("stopped before the call")
         line = self._best(destination)
         if line is None or line.channel.full:
-            return self._call_late(destination, line, rid, request, timeout_s)
-        return self._send(line, rid, request, line.channel.loop.time() + timeout_s, timeout_s)
+            return self._call_late(destination, line, rid, request, said, timeout_s)
+        return self._send(line, rid, request, said, line.channel.loop.time() + timeout_s, timeout_s)
 
     async def _call_late(
-        self, destination: str, line: _Line | None, rid: str, request: bytes, timeout_s: float
+        self, destination: str, line: _Line | None, rid: str, request: bytes, said: bytes, timeout_s: float
     ) -> Any:
         ends = asyncio.get_running_loop().time() + timeout_s
         line = await self._another(destination, line, ends)
-        return await self._send(line, rid, request, ends, timeout_s)
+        return await self._send(line, rid, request, said, ends, timeout_s)
 
     def _send(
-        self, line: _Line, rid: str, request: bytes, ends: float, timeout_s: float
+        self, line: _Line, rid: str, request: bytes, said: bytes, ends: float, timeout_s: float
     ) -> asyncio.Future[Any]:
+        if said and line.takes_headers:
+            request = add_headers(request, said)
         channel, calls = line.channel, line.calls
         waiting: asyncio.Future[Any] = channel.loop.create_future()
         calls[rid] = (waiting, ends, timeout_s)
@@ -276,7 +297,11 @@ class WsClient:
             self._drop_oldest(destination)
         resuming = self._sessions(destination)
         channel = await connect(
-            destination, max_message=self._max_reply_bytes, ssl=resuming, ping_s=self._ping_s
+            destination,
+            max_message=self._max_reply_bytes,
+            ssl=resuming,
+            ping_s=self._ping_s,
+            headers={HEADERS_OFFER: "1"},
         )
         if resuming is not None:
             resuming.remember(channel.transport.get_extra_info("ssl_object"))

@@ -65,6 +65,7 @@ class WsServer:
 
     ``authorize(certificate)`` and ``verify_client(visitor)`` decide who is welcome; others are closed with
     code 1008 (policy violation) before anything they send is looked at. So are those for whom one raises.
+    Of ``headers``, those that a handshake names go with the answer to it.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class WsServer:
         max_message: int,
         authorize: Callable[[Certificate], object] | None = None,
         verify_client: VerifyClient | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
         ping_s: float = limits.WS_PING_S,
     ):
         self._on_channel = on_channel
         self._max_message = max_message
         self._authorize = authorize
         self._verify_client = verify_client
+        self._headers = headers
         self._ping_s = ping_s
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -167,7 +170,9 @@ class WsServer:
             request.headers["Connection"] = "Upgrade"
         channel = Channel(asyncio.get_running_loop(), self._max_message, self._opened(request, headers))
         offered = headers.get("sec-websocket-protocol", "").split(",")[0].strip()
-        extra = {"Sec-WebSocket-Protocol": offered} if offered else None
+        extra = {name: value for name, value in self._headers.items() if name in headers}
+        if offered:
+            extra["Sec-WebSocket-Protocol"] = offered
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), channel)
 
     def _opened(self, request: WSUpgradeRequest, headers: dict[str, str]) -> Callable[[Channel], None]:

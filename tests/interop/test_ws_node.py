@@ -80,6 +80,14 @@ def test_a_node_server_answers(ws_flavour, grape, node):
     assert process.returncode is None
 
 
+def test_a_node_server_is_told_nothing_that_it_does_not_know(ws_flavour, grape, node):
+    process, _ = node("server")
+    client = ws_flavour.client(ws_flavour.link(grape.url), deadlines=True)
+    for _ in range(2):
+        assert client.request("rpc_test", REQUEST, headers={"x-user": "ann"})["payload"] == REQUEST
+    assert process.returncode is None
+
+
 def test_many_calls_to_a_node_server_at_once(ws_flavour, grape, node):
     node("server")
     client = ws_flavour.client(ws_flavour.link(grape.url))

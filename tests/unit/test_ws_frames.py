@@ -194,7 +194,10 @@ def test_errors(error, text):
     assert (caught.value.message, caught.value.result) == (text, {"a": 1})
 
 
-def test_a_busy_server_has_not_begun():
-    with pytest.raises(errors.StatusError) as caught:
-        result_of(["r", "ERR_BUSY", None], "h:1")
-    assert (caught.value.busy, caught.value.in_doubt, caught.value.status) == (True, False, 503)
+def test_what_a_server_says_in_a_handlers_place():
+    for error, status in (("ERR_BUSY", 503), ("ERR_TIMEOUT", 504)):
+        with pytest.raises(errors.StatusError) as caught:
+            result_of(["r", error, None], "h:1")
+        assert (caught.value.code, caught.value.status) == (error, status)
+        # Who is busy has not begun.
+        assert (caught.value.busy, caught.value.in_doubt) == (status == 503, status == 504)
