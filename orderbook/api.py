@@ -3,6 +3,8 @@
     POST   /orders           {market, side, quantity, price, owner, client_order_id?, type?, time_in_force?,
                               post_only?, stop_price?, display?, expires_ms?, self_trade?}
                                                               -> 201 {order, trades}
+    POST   /pairs            {market, side, owner, resting, stop}: of each {quantity, price, …} as above
+                                                              -> 201 {resting: {order, trades}, stop: {…}}
     GET    /orders           ?market= status= after= limit=   -> {orders, next}
     GET    /orders/{id}                                       -> {order, trades}
     PATCH  /orders/{id}      {price?, quantity?}               -> {order, trades}
@@ -35,7 +37,7 @@ from aiohttp import web
 from grenache_py.prometheus import CONTENT_TYPE
 
 from . import limits, metrics
-from .entry import Amendment, NewOrder
+from .entry import Amendment, NewOrder, NewPair
 from .errors import InvalidFieldError, OrderBookError
 from .hosted import HostedMarket
 from .market import Market
@@ -70,6 +72,9 @@ STATUSES = {
 """What ``GET /orders?status=`` selects."""
 
 ORDER_FIELDS = ("market", "side", "quantity", "owner")
+COMMON_FIELDS = ("market", "side", "owner")
+PAIR_LEGS = ("resting", "stop")
+PAIR_FIELDS = COMMON_FIELDS + PAIR_LEGS
 OPTIONAL_ORDER_FIELDS = tuple(name for name in NewOrder._fields if name not in ORDER_FIELDS)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -96,6 +101,7 @@ class Api:
                 web.get("/orders/{id}", self._order),
                 web.patch("/orders/{id}", self._amend),
                 web.delete("/orders/{id}", self._cancel),
+                web.post("/pairs", self._submit_pair),
                 web.get("/book/{market}", self._book),
                 web.get("/trades", self._trades),
                 web.get("/trades/{match_id}/proof", self._proof),
@@ -141,6 +147,13 @@ class Api:
         new = NewOrder(*(fields.get(name) for name in NewOrder._fields))
         order = await self._worker.submit(fields["market"], new)
         return await self._answer(await self._order_and_trades(order), 201)
+
+    async def _submit_pair(self, request: web.Request) -> web.Response:
+        fields = json_object(await request.read())
+        resting, stop = (leg_of(fields, name) for name in PAIR_LEGS)
+        pair = await self._worker.submit_pair(fields["market"], NewPair(resting, stop))
+        orders = [await self._order_and_trades(order) for order in pair]
+        return await self._answer(dict(zip(PAIR_LEGS, orders, strict=True)), 201)
 
     async def _order(self, request: web.Request) -> web.Response:
         market = self._worker.market_of(request.match_info["id"])
@@ -325,21 +338,41 @@ def proof_of(field: object) -> Proof:
         ) from None
 
 
-def check_order_fields(fields: dict[str, Any]) -> None:
-    """Whether a new order has the fields that it needs, and no others. Raises InvalidFieldError."""
+def leg_of(fields: dict[str, Any], name: str) -> NewOrder:
+    """One order of a pair, whose common fields stand beside it. Raises InvalidFieldError."""
+    for field in PAIR_FIELDS:
+        if field not in fields:
+            raise InvalidFieldError(field, "is required")
+    check_known(fields, PAIR_FIELDS, "a pair")
+    leg = fields[name]
+    if not isinstance(leg, dict):
+        raise InvalidFieldError(name, "must be a JSON object")
+    for field in COMMON_FIELDS:
+        if field in leg:
+            raise InvalidFieldError(f"{name}.{field}", "is that of the pair, and stands beside its orders")
+    order = {**{field: fields[field] for field in COMMON_FIELDS}, **leg}
+    check_order_fields(order, f"{name}.")
+    return NewOrder(*(order.get(field) for field in NewOrder._fields))
+
+
+def check_order_fields(fields: dict[str, Any], of: str = "") -> None:
+    """Whether a new order has the fields that it needs, and no others. Raises InvalidFieldError, which names
+    them after ``of``."""
     required = ORDER_FIELDS if fields.get("type") == "market" else (*ORDER_FIELDS, "price")
     for name in required:
         if name not in fields:
-            raise InvalidFieldError(name, "is required")
-    check_known(fields, ORDER_FIELDS + OPTIONAL_ORDER_FIELDS, "an order")
+            raise InvalidFieldError(of + name, "is required")
+    check_known(fields, ORDER_FIELDS + OPTIONAL_ORDER_FIELDS, "an order", of)
 
 
-def check_known(fields: dict[str, Any], known: Sequence[str], what: str) -> None:
+def check_known(fields: dict[str, Any], known: Sequence[str], what: str, of: str = "") -> None:
     """Whether ``fields`` are all among ``known``: a mistyped one is not silently left out."""
     for name in fields:
         if name not in known:
             names = ", ".join(known)
-            raise InvalidFieldError(name[: limits.NAME_LENGTH], f"is no field of {what}; they are {names}")
+            raise InvalidFieldError(
+                of + name[: limits.NAME_LENGTH], f"is no field of {what}; they are {names}"
+            )
 
 
 def page_of(request: web.Request) -> tuple[int, int]:
@@ -383,6 +416,7 @@ def order_view(market: Market, order: Order, in_doubt: int) -> dict[str, Any]:
         "display": None if terms.display is None else quantity_text(terms.display),
         "expires_ms": terms.expires_ms,
         "self_trade": terms.self_trade.value,
+        "partner": order.partner,
         "amended": market.ledger.was_amended(order),
         "time": order.time_ms,
     }
@@ -433,7 +467,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_answer(413, "too_large", f"the body must be at most {limits.API_BODY_BYTES} bytes")
     except web.HTTPNotFound:
         return error_answer(
-            404, "not_found", "no such path; see /orders, /book/{market}, /trades, /peers, /healthz"
+            404, "not_found", "no such path; see /orders, /pairs, /book/{market}, /trades, /peers, /healthz"
         )
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))

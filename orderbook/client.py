@@ -44,6 +44,7 @@ class OrderRecord(Struct, frozen=True):
         in_doubt: What of ``reserved`` another peer was asked to execute, and has not answered yet.
         reason: Why some of it was cancelled, or None: ``docs/engine.md`` lists what there is.
         amended: Its price or quantity was another one at first.
+        partner: The id of the other order of its pair, or None.
         time: When the peer accepted it, in milliseconds since the epoch.
     """
 
@@ -70,6 +71,7 @@ class OrderRecord(Struct, frozen=True):
     expires_ms: int | None = None
     self_trade: str = "cancel_newest"
     amended: bool = False
+    partner: str | None = None
 
 
 class Placed(Struct, frozen=True):
@@ -77,6 +79,13 @@ class Placed(Struct, frozen=True):
 
     order: OrderRecord
     trades: list[TradeRecord]
+
+
+class PlacedPair(Struct, frozen=True):
+    """Two orders of which one cancels the other."""
+
+    resting: Placed
+    stop: Placed
 
 
 class OrderPage(Struct, frozen=True):
@@ -337,6 +346,25 @@ class Client:
         if price is None:
             order["type"] = "market"
         return await self._call("POST", "/orders", Placed, body=msgspec.json.encode(order))
+
+    async def submit_pair(
+        self, market: str, side: str, owner: str, resting: Mapping[str, Any], stop: Mapping[str, Any]
+    ) -> PlacedPair:
+        """Place two orders of which one cancels the other (OCO): as soon as one trades, comes alive or is
+        cancelled, what is left of the other is cancelled. Returns as :meth:`submit`.
+
+        Args:
+            side: ``"buy"`` or ``"sell"``.
+            owner: Whose they are.
+            resting: The fields of an order that can rest, by the names of :meth:`submit`: ``quantity``,
+                ``price``, ``client_order_id``, ….
+            stop: Those of an order that waits for its ``stop_price``; without a ``price`` it is a market
+                order.
+        """
+        if "price" not in stop:
+            stop = {"type": "market", **stop}
+        pair = {"market": market, "side": side, "owner": owner, "resting": resting, "stop": stop}
+        return await self._call("POST", "/pairs", PlacedPair, body=msgspec.json.encode(pair))
 
     async def amend(self, order_id: str, *, price: str | None = None, quantity: str | None = None) -> Placed:
         """Change an order; returns when its way through the network is over for now.

@@ -63,6 +63,18 @@ class Amendment(NamedTuple):
     quantity: object = None
 
 
+class NewPair(NamedTuple):
+    """Two orders of which one cancels the other (OCO), unchecked; both of one owner and side.
+
+    Attributes:
+        resting: One that can rest.
+        stop: One with a stop price, which is not reached yet.
+    """
+
+    resting: NewOrder
+    stop: NewOrder
+
+
 Word = TypeVar("Word", bound=Enum)
 
 
@@ -89,6 +101,19 @@ def order_of(new: NewOrder, instrument: Instrument, id: str, time_ms: int) -> Or
         time_ms=time_ms,
         client_order_id=client_order_id,
     )
+
+
+def pair_of(new: NewPair, instrument: Instrument, ids: tuple[str, str], time_ms: int) -> tuple[Order, Order]:
+    """The orders that ``new`` describes. Raises InvalidFieldError, naming order, field and rule."""
+    orders = []
+    for name, leg, id in zip(NewPair._fields, new, ids, strict=True):
+        try:
+            orders.append(order_of(leg, instrument, id, time_ms))
+        except InvalidFieldError as error:
+            raise InvalidFieldError(f"{name}.{error.field}", error.rule) from None
+    resting, stop = orders
+    resting.partner, stop.partner = stop.id, resting.id
+    return resting, stop
 
 
 def _terms(new: NewOrder, instrument: Instrument, market: bool) -> Terms:

@@ -18,7 +18,7 @@ from .terms import GTC, IOC, Terms
 
 
 class Accepted(Struct, tag="accepted", frozen=True, omit_defaults=True):
-    """An order was taken from a client. ``terms`` None: a plain one.
+    """An order was taken from a client. ``terms`` None: a plain one; ``partner``: the other one of its pair.
 
     Journals from before ``terms`` was kept tell by ``rests`` that an order is immediate or cancel.
     """
@@ -32,6 +32,7 @@ class Accepted(Struct, tag="accepted", frozen=True, omit_defaults=True):
     client_order_id: str | None = None
     rests: bool = True
     terms: Terms | None = None
+    partner: str | None = None
 
 
 class Amended(Struct, tag="amended", frozen=True):
@@ -128,13 +129,14 @@ def accepted_event(order: Order) -> Accepted:
         time_ms=order.time_ms,
         client_order_id=order.client_order_id,
         terms=None if order.terms is GTC else order.terms,
+        partner=order.partner,
     )
 
 
 def order_of(event: Accepted) -> Order:
     """The order that was accepted, as it was then."""
     terms = event.terms or (GTC if event.rests else IOC)
-    return Order(
+    order = Order(
         id=event.order_id,
         owner=event.owner,
         side=Side(event.side),
@@ -144,6 +146,8 @@ def order_of(event: Accepted) -> Order:
         time_ms=event.time_ms,
         client_order_id=event.client_order_id,
     )
+    order.partner = event.partner
+    return order
 
 
 def trade_event(trade: Trade) -> Executed:

@@ -23,7 +23,7 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 
 from . import limits
 from .effects import Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
-from .entry import Amendment, NewOrder
+from .entry import Amendment, NewOrder, NewPair
 from .errors import InvalidFieldError, JournalError, OrderBookError
 from .journal.journal import Journal, MemoryJournal
 from .journal.writer import open_journal
@@ -124,10 +124,16 @@ class HostedMarket:
         if self.journal.trouble is not None:
             raise JournalError(f"no new orders: {self.journal.trouble}")
         order, effects = self.negotiator.submit(new)
-        settled = self._settles(order.id)
-        self._after_step(effects)
-        await settled
+        await self._way_of(order, effects)
         return order
+
+    async def submit_pair(self, new: NewPair) -> tuple[Order, Order]:
+        """Returns as :meth:`submit`; the way is that of the first order."""
+        if self.journal.trouble is not None:
+            raise JournalError(f"no new orders: {self.journal.trouble}")
+        pair, effects = self.negotiator.submit_pair(new)
+        await self._way_of(pair[0], effects)
+        return pair
 
     async def amend(self, order_id: str, change: Amendment) -> Order:
         """Returns as :meth:`submit`. An order that is on its way just now is changed when that is over."""
@@ -136,10 +142,13 @@ class HostedMarket:
         while self.negotiator.is_under_way(order_id):
             await self._settles(order_id)
         order, effects = self.negotiator.amend(order_id, change)
+        await self._way_of(order, effects)
+        return order
+
+    async def _way_of(self, order: Order, effects: Sequence[Effect]) -> None:
         settled = self._settles(order.id)
         self._after_step(effects)
         await settled
-        return order
 
     async def settle_doubt(self, settle: Callable[[], tuple[Order, list[Effect]]]) -> Order:
         """Returns when what ``settle`` has done is durable."""

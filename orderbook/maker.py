@@ -236,7 +236,8 @@ class Maker:
 
     def _end(self, reservation: Reservation, how: str) -> list[Effect]:
         self._book.release(reservation)
-        return self._ended(reservation, how)
+        effects = self._market.happened(self._book.events)
+        return effects + self._ended(reservation, how)
 
     def _ended(self, reservation: Reservation, how: str) -> list[Effect]:
         """Forget a lock; what it freed may cross what has come meanwhile."""

@@ -146,7 +146,14 @@ class Market:
     def free(self, reservation: Reservation) -> list[Effect]:
         """End a reservation of which nothing is executed."""
         self.book.release(reservation)
-        return self.rematch([fill.order for fill in reservation.fills])
+        effects = self.happened(self.book.events)
+        return effects + self.rematch([fill.order for fill in reservation.fills])
+
+    def give_back(self, order: Order, quantity: int) -> list[Effect]:
+        """Give ``quantity`` lots back to ``order``, which was on its way, and match it with what has come."""
+        self.book.release_held(order, quantity)
+        effects = self.happened(self.book.events)
+        return effects + self.rematch([order])
 
     def executed(self, matches: Sequence[Match]) -> list[Effect]:
         """Record local matches as trades."""

@@ -227,7 +227,8 @@ class Order:
         terms: Its further instructions.
         time_ms: When it was accepted, in milliseconds since the epoch.
         client_order_id: The owner's own name for it, or None.
-        reason: Why some of it was cancelled, or None; for whoever asks, the book does not look at it.
+        partner: The id of the other order of its pair, or None; for whoever asks, as is the next one.
+        reason: Why some of it was cancelled, or None; the book does not look at it.
         cancel_requested: What is released from now on is cancelled, not opened.
         level: Where the book keeps it for matching, or None while nothing of it can be matched.
         prev: Its neighbour there, older.
@@ -245,6 +246,7 @@ class Order:
         "next",
         "open",
         "owner",
+        "partner",
         "prev",
         "price",
         "priority",
@@ -284,6 +286,7 @@ class Order:
         self.time_ms = time_ms
         self.client_order_id = client_order_id
         self.cancel_requested = False
+        self.partner: str | None = None
         self.reason: str | None = None
         self.level: Level | None = None
         self.prev: Order | None = None

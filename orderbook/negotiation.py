@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from . import limits
 from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
 from .engine import Code, Reason
-from .entry import Amendment, NewOrder, change_of, order_of
+from .entry import Amendment, NewOrder, NewPair, change_of, order_of, pair_of
 from .errors import (
     BusyError,
     DuplicateOrderError,
@@ -26,7 +26,7 @@ from .errors import (
     UnderWayError,
     UnknownDoubtError,
 )
-from .events import Amended, Resolved, accepted_event
+from .events import Accepted, Amended, Resolved, accepted_event
 from .maker import Maker, Reply
 from .market import Market
 from .messages import Envelope, Goodbye, Heartbeat, parse, parse_request, request
@@ -84,10 +84,13 @@ class Negotiator:
         for match_id, confirmation in recovered.confirmations.items():
             self._taker.confirmations.resume(match_id, confirmation)
         effects = market.expire_orders()
+        for order in recovered.orders.values():
+            if order.partner is not None and order.untriggered:
+                book.link(order, recovered.orders.get(order.partner))
+                effects += market.happened(book.events)
         for order, open in resting:
             if open and not self._taker.wait(order, open):
-                book.release_held(order, open)
-                effects += market.rematch([order])
+                effects += market.give_back(order, open)
         return self._end_step(effects)
 
     # -- clients ---------------------------------------------------------------------------------------
@@ -107,28 +110,88 @@ class Negotiator:
         market, book = self.market, self.market.book
         effects = market.expire_orders()
         order = order_of(new, market.instrument, market.new_id(), market.clock.time_ms())
-        if order.client_order_id is not None:
-            known = market.ledger.order_of_client(order.owner, order.client_order_id)
-            if known is not None:
-                if not market.ledger.same(known, order):
-                    raise DuplicateOrderError(
-                        f"client_order_id {known.client_order_id} of {known.owner} names a different order: "
-                        "use a new one"
-                    )
-                if known.id not in self._taker.negotiations:
-                    effects.append(Settled(known.id))
-                return known, self._end_step(effects)
-        if len(book.orders) >= limits.OPEN_ORDERS:
-            raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
-
+        known = self._known(order)
+        if known is not None:
+            return known, self._again(known, effects)
+        self._check_room(1)
         accepted = accepted_event(order)
         self._keep_apart(order)
         check_code(book.submit(order))
-        market.note(accepted)
-        market.ledger.add_order(order)
-        self._note_change(order, accepted.price, accepted.quantity)
+        self._note_accepted(order, accepted)
         effects += market.happened(book.events)
         return order, self._go_out(order, effects)
+
+    def submit_pair(self, new: NewPair) -> tuple[tuple[Order, Order], list[Effect]]:
+        """Take two orders of which one cancels the other: see :meth:`~orderbook.engine.Book.submit_pair`.
+
+        Returns:
+            The one that can rest and the stop order, and what to do. ``Settled`` names the first one. The
+            same ``client_order_id`` of either again gives the pair that it named first.
+
+        Raises:
+            As :meth:`submit`.
+        """
+        market, book = self.market, self.market.book
+        effects = market.expire_orders()
+        ids = market.new_id(), market.new_id()
+        resting, stop = pair_of(new, market.instrument, ids, market.clock.time_ms())
+        known = self._known_pair(resting, stop)
+        if known is not None:
+            return known, self._again(known[0], effects)
+        self._check_room(2)
+        accepted = [accepted_event(order) for order in (stop, resting)]
+        self._keep_apart(resting)
+        check_code(book.submit_pair(resting, stop))
+        for order, event in zip((stop, resting), accepted, strict=True):
+            self._note_accepted(order, event)
+        effects += market.happened(book.events)
+        return (resting, stop), self._go_out(resting, effects)
+
+    def _known(self, order: Order) -> Order | None:
+        """The order that its owner has given the same name before. Raises DuplicateOrderError when it was a
+        different one."""
+        if order.client_order_id is None:
+            return None
+        known = self.market.ledger.order_of_client(order.owner, order.client_order_id)
+        if known is None:
+            return None
+        paired = (known.partner is None) is (order.partner is None)
+        if not paired or not self.market.ledger.same(known, order):
+            raise different(known)
+        return known
+
+    def _known_pair(self, resting: Order, stop: Order) -> tuple[Order, Order] | None:
+        """The pair of which the owner has given one or both orders the same name before. Raises
+        DuplicateOrderError when it was a different one."""
+        named = self._known(resting), self._known(stop)
+        first = named[0] or named[1]
+        if first is None:
+            return None
+        if not self.market.ledger.knows(str(first.partner)):
+            raise different(first)  # it has closed long ago, and is forgotten
+        other = self.market.ledger.order(str(first.partner))
+        pair = (first, other) if named[0] else (other, first)
+        for known, order, name in zip(pair, (resting, stop), named, strict=True):
+            alike = known.client_order_id == order.client_order_id and self.market.ledger.same(known, order)
+            if not alike or name not in (None, known):
+                raise different(first)
+        return pair
+
+    def _again(self, known: Order, effects: list[Effect]) -> list[Effect]:
+        if known.id not in self._taker.negotiations:
+            effects.append(Settled(known.id))
+        return self._end_step(effects)
+
+    def _check_room(self, orders: int) -> None:
+        market = self.market
+        if len(market.book.orders) + orders > limits.OPEN_ORDERS:
+            raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
+
+    def _note_accepted(self, order: Order, accepted: Accepted) -> None:
+        """The book has taken ``order``, perhaps at another price."""
+        self.market.note(accepted)
+        self.market.ledger.add_order(order)
+        self._note_change(order, accepted.price, accepted.quantity)
 
     def amend(self, order_id: str, change: Amendment) -> tuple[Order, list[Effect]]:
         """Change an order; what it crosses then it trades with, here and at other peers, as a new one would.
@@ -505,6 +568,12 @@ class Negotiator:
             unexplained[confirmation.order.id] -= confirmation.quantity
         wrong = {id: quantity for id, quantity in unexplained.items() if quantity}
         assert not wrong, f"reserved lots without a reason (or with two): {wrong}"
+
+
+def different(known: Order) -> DuplicateOrderError:
+    return DuplicateOrderError(
+        f"client_order_id {known.client_order_id} of {known.owner} names a different order: use a new one"
+    )
 
 
 def check_code(code: Code) -> None:

@@ -342,8 +342,7 @@ class Taker:
             negotiation.refused |= match_id in negotiation.confirming
         else:
             self._market.note(Refused(match_id))
-            self._book.release_held(order, confirmation.quantity)
-            effects += self._market.rematch([order])
+            effects += self._market.give_back(order, confirmation.quantity)
             self.retries.later(order)
         return effects + self._answered(negotiation, match_id)
 
@@ -434,7 +433,7 @@ class Taker:
     def _end(self, negotiation: Negotiation) -> list[Effect]:
         order = negotiation.order
         if negotiation.held:
-            self._book.release_held(order, negotiation.held)
+            return self._market.give_back(order, negotiation.held)
         return self._market.rematch([order])
 
     def forget(self, orders: Iterable[Order]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 
 from . import limits
-from .entry import Amendment, NewOrder
+from .entry import Amendment, NewOrder, NewPair
 from .errors import (
     InvalidFieldError,
     OrderBookError,
@@ -212,6 +212,14 @@ class Worker:
             OrderBookError: It was refused; nothing has changed.
         """
         return await self._hosted(market).submit(new)
+
+    async def submit_pair(self, market: object, new: NewPair) -> tuple[Order, Order]:
+        """Submit two orders of which one cancels the other; returns as :meth:`submit`.
+
+        Raises:
+            OrderBookError: They were refused; nothing has changed.
+        """
+        return await self._hosted(market).submit_pair(new)
 
     async def amend(self, order_id: str, change: Amendment) -> Order:
         """Change an order; returns as :meth:`submit`.

@@ -24,6 +24,7 @@ RULES = {
     "conservation": "quantity = open + reserved + filled + cancelled for each order, none below zero",
     "status": "the status of each order is what its quantities say",
     "fills": "the trades of each order add up to what it says is filled",
+    "pairs": "of two orders of which one cancels the other only one has traded",
     "local_trades": "each local trade is kept once, by its own peer",
     "both_sides": "each cross-peer trade is kept once by each of its peers, alike in every field",
     "limits": "each trade is within the limits of both orders, and these are of opposite sides",
@@ -246,6 +247,7 @@ class _Check:
             self._report.orders += 1
             self._report.open_orders += order.open > 0
             self._check_order(peer, order, filled[id])
+            self._check_pair(peer, order)
 
     def _check_order(self, peer: str, order: _Order, traded: Decimal) -> None:
         record = order.record
@@ -272,6 +274,15 @@ class _Check:
         checked["at_rest"] += 1
         if order.reserved:
             self._find("at_rest", peer, subject, f"{record.reserved} of it is reserved")
+
+    def _check_pair(self, peer: str, order: _Order) -> None:
+        partner = self._orders[peer].get(order.record.partner or "")
+        if partner is None:
+            return  # it is none of a pair, or the other one is forgotten
+        self._report.checked["pairs"] += 1
+        if order.filled and partner.filled:
+            text = f"has traded, and so has {partner.record.id}, the other one of its pair"
+            self._find("pairs", peer, f"order {order.record.id}", text)
 
     def _check_healthy(self, snapshot: Snapshot) -> None:
         self._report.checked["healthy"] += 1

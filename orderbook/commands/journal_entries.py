@@ -139,6 +139,8 @@ def _what(entry: Entry, instrument: Instrument) -> str:
     if isinstance(event, Accepted):
         said = f"{event.side} {_amount(event, instrument)} for {event.owner or 'nobody'}"
         said += _terms(event, instrument)
+        if event.partner is not None:
+            said += f", one of a pair with {event.partner}"
         if event.client_order_id is not None:
             said += f", who calls it {event.client_order_id}"
         if entry.order is not None:

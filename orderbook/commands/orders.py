@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from ..client import Client, OrderPage, Placed
+from ..client import Client, OrderPage, Placed, PlacedPair
 from ..model import OrderStatus
 from ..terms import PostOnly, SelfTrade
 from .terminal import (
@@ -130,6 +130,59 @@ def submit(
         )
 
     show(ask(api, work), as_json)
+
+
+@click.command(short_help="Place two orders of which one cancels the other.")
+@click.argument("side", type=click.Choice(["buy", "sell"]))
+@click.argument("quantity")
+@click.argument("price")
+@click.argument("stop_price")
+@click.option("--stop-limit", metavar="PRICE", help="The worst price of the stop order.  [default: any]")
+@market_option
+@click.option("--owner", required=True, metavar="NAME", help="Whose they are.")
+@click.option(
+    "--client-order-id",
+    metavar="ID",
+    help="Your own name for the first order; with .stop behind it, that of the other one.",
+)
+@api_option()
+@json_option
+def pair(
+    side: str,
+    quantity: str,
+    price: str,
+    stop_price: str,
+    stop_limit: str | None,
+    market: str | None,
+    owner: str,
+    client_order_id: str | None,
+    api: str,
+    as_json: bool,
+) -> None:
+    """Place two orders of which one cancels the other (OCO), both for QUANTITY.
+
+    One rests at PRICE; the other waits until a trade of its peer reaches STOP_PRICE. As soon as one of them
+    trades, the other is cancelled: never do both.
+
+    \b
+    Example: sell at 82000, or at any price when it falls to 75000
+      orderbook pair sell 0.5 82000.00 75000.00 --owner bob
+    """
+    resting = {"quantity": quantity, "price": price}
+    stop = {"quantity": quantity, "stop_price": stop_price}
+    if stop_limit is not None:
+        stop["price"] = stop_limit
+    if client_order_id is not None:
+        resting["client_order_id"], stop["client_order_id"] = client_order_id, f"{client_order_id}.stop"
+
+    async def work(client: Client) -> PlacedPair:
+        return await client.submit_pair(await only_market(client, market), side, owner, resting, stop)
+
+    placed = ask(api, work)
+    if as_json:
+        print_json(placed)
+    else:
+        make_console().print(orders_table([placed.resting.order, placed.stop.order]))
 
 
 @click.command(short_help="Change an order.")

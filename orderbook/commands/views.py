@@ -106,6 +106,8 @@ def order_kind(order: OrderRecord) -> str:
         words.append(f"stop {order.stop_price}")
     if order.display is not None:
         words.append(f"shows {order.display}")
+    if order.partner is not None:
+        words.append(f"paired with {order.partner}")
     return ", ".join(words)
 
 

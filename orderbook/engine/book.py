@@ -419,6 +419,22 @@ class Book(Reserving):
         self._enlist(order)
         self._mark_expiry(order)
 
+    def link(self, stop: Order, partner: Order | None) -> None:
+        """Make two orders of an earlier life, which were added, a pair again. O(log n).
+
+        A partner that is gone (also None), or cancelled, is so because the stop price had come: then ``stop``
+        comes alive as soon as nothing of its partner is reserved.
+        """
+        self.events = []
+        if partner is not None and partner.live:
+            self._partners[stop.id] = partner.id
+            self._partners[partner.id] = stop.id
+            if not partner.cancel_requested:
+                return
+        self.stops.discard(stop)
+        self._reached[stop.id] = stop
+        self._follow_up()
+
     # -- invariants --------------------------------------------------------------------------------------
 
     def check(self) -> None:

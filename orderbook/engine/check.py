@@ -25,7 +25,7 @@ def check(book: Reserving) -> None:
         AssertionError: Naming what does not hold.
     """
     matchable = _check_ladder(book.bids) | _check_ladder(book.asks)
-    waiting = {order.id: order for order in book.stops}
+    waiting = {order.id: order for order in book.stops} | book._reached
     for id, order in book.orders.items():
         assert order.id == id, f"{order} is filed as {id}"
         check_order(order)
@@ -66,6 +66,10 @@ def check(book: Reserving) -> None:
     for id, partner in book._partners.items():
         assert book._partners.get(partner) == id, f"{id} and {partner} are no pair"
         assert {id, partner} <= live, f"the pair {id}, {partner} is not live"
+    for id in book._reached:
+        decides = book.orders.get(book._partners.get(id, ""))
+        assert decides is None or decides.cancel_requested, f"{id} waits for {decides}, which is open"
+        assert decides is not None or book.state is not OPEN, f"{id} waits for nobody"
 
     _check_reservations(book)
     _check_uncrossed(book)

@@ -9,7 +9,7 @@ from .. import limits
 from ..model import Order
 from ..terms import GTC, PostOnly, Routing, Terms, TimeInForce
 from .codes import Code, Reason, conflict_of
-from .events import Contention, Event, Execution, Match, Outbound, Trigger
+from .events import Cancellation, Contention, Event, Execution, Match, Outbound, Trigger
 from .ladder import NO_KEY, Ladder
 from .resting import BUY, Resting
 from .rules import RULES, MarketState, Rules
@@ -47,6 +47,7 @@ class Entering(Resting):
         self.stops = Stops()
         self.time_ms = 0
         self._partners: dict[str, str] = {}
+        self._reached: dict[str, Order] = {}
 
     def _measure_plain_orders(self) -> None:
         """Set what :meth:`submit` measures a plain order by: no price fits what it can't simply match."""
@@ -111,6 +112,10 @@ class Entering(Resting):
     def submit_pair(self, resting: Order, stop: Order) -> Code:
         """Take two orders of which one cancels the other (OCO): as soon as one trades, comes alive or is
         cancelled, what is left of the other one is cancelled. O(log n) beyond both :meth:`submit`.
+
+        Never do both trade: while some of ``resting`` is reserved, ``stop`` does not come alive. When its
+        price comes then, what is open of ``resting`` is cancelled, and what is reserved decides: if it
+        trades, ``stop`` is cancelled, and if it is given back ``stop`` comes alive.
 
         Args:
             resting: An order that can rest.
@@ -340,6 +345,7 @@ class Entering(Resting):
         super()._forget(order)
         if order.terms.stop_price is not None:
             self.stops.discard(order)
+            self._reached.pop(order.id, None)
 
     # -- what trades cause ---------------------------------------------------------------------------------
 
@@ -349,9 +355,9 @@ class Entering(Resting):
 
         ``price``: of a trade that is no event of this command.
         """
-        if not self.stops.count and not self._partners:
+        if not self.stops.count and not self._partners and not self._reached:
             return
-        due: deque[Order] = deque()
+        due = deque(self._take_decided())
         if price is not None and self.state is OPEN:
             due.extend(self.stops.take_due(price, price))
         done = 0
@@ -364,21 +370,44 @@ class Entering(Resting):
                 prices = [event.price for event in news if isinstance(event, (Match, Execution))]
                 if prices:
                     due.extend(self.stops.take_due(min(prices), max(prices)))
+            due.extend(self._take_decided())
             if due:
                 self._come_alive(due.popleft())
 
     def _come_alive(self, stop: Order) -> None:
-        if stop.id in self.orders:  # else its partner has traded meanwhile
+        """The price of ``stop`` has come; while some of its partner is reserved it waits for what becomes of
+        that."""
+        if stop.id not in self.orders:
+            return  # its partner has traded meanwhile
+        partner = self.orders.get(self._partners.get(stop.id, ""))
+        if partner is None or not partner.reserved:
             self.events.append(Trigger(stop))
             self._enter(stop)
+            return
+        self._reached[stop.id] = stop
+        self._cancel_open(partner, Reason.PARTNER)
+
+    def _take_decided(self) -> list[Order]:
+        """Stop orders that have waited for their partners, which are gone and have not traded. O(those that
+        wait)."""
+        if not self._reached or self.state is not OPEN:
+            return []
+        decided = [stop for stop in self._reached.values() if stop.id not in self._partners]
+        for stop in decided:
+            del self._reached[stop.id]
+        return decided
 
     def _cancel_partners(self, news: list[Event]) -> None:
         for event in news:
             orders = (event.maker, event.taker) if isinstance(event, Match) else (event.order,)
             for order in orders:
-                if order.id in self._partners and not isinstance(event, Contention | Outbound):
-                    partner_id = self._partners.pop(order.id)
-                    del self._partners[partner_id]
-                    partner = self.orders.get(partner_id)
-                    if partner is not None and not partner.cancel_requested:
-                        self._cancel_open(partner, Reason.PARTNER)
+                partner_id = self._partners.get(order.id)
+                if partner_id is None or isinstance(event, Contention | Outbound):
+                    continue
+                decides = partner_id in self._reached and isinstance(event, Cancellation)
+                if decides and order.reserved:
+                    continue
+                del self._partners[order.id], self._partners[partner_id]
+                partner = self.orders.get(partner_id)
+                if not decides and partner is not None and not partner.cancel_requested:
+                    self._cancel_open(partner, Reason.PARTNER)

@@ -231,6 +231,7 @@ class Reserving(Entering):
         self._end(reservation)
         for order, quantity in reservation.fills:
             self._give_back(order, quantity)
+        self._follow_up()
 
     def expired(self, now: float) -> list[Reservation]:
         """The reservations whose lease has run out at ``now``, earliest first; they are the caller's to
@@ -331,6 +332,7 @@ class Reserving(Entering):
         self.events = []
         self.sequence += 1
         self._give_back(order, quantity)
+        self._follow_up()
 
     def _check_reserved(self, order: Order, quantity: int) -> None:
         if type(quantity) is not int or not 0 < quantity <= order.reserved:

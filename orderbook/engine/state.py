@@ -26,7 +26,8 @@ def state_of(book: Book) -> dict[str, Any]:
     Returns:
         ``market``: state, band, last price and time; ``orders``: their fields, in order of arrival;
         ``places``: their ids in order of priority, but for those that wait for their stop price;
-        ``reservations``, ``pairs``, and ``freed``: ids of orders that wait to be matched again.
+        ``reservations``, ``pairs``, ``reached``: ids of stop orders that wait for what is reserved of their
+        partner, and ``freed``: ids of orders that wait to be matched again.
     """
     orders = sorted(book.orders.values(), key=lambda order: order.sequence)
     placed = sorted((order for order in orders if order.priority), key=lambda order: order.priority)
@@ -39,6 +40,7 @@ def state_of(book: Book) -> dict[str, Any]:
             for _, r in sorted(book.reservations.items())
         ],
         "pairs": sorted([id, partner] for id, partner in book._partners.items() if id < partner),
+        "reached": list(book._reached),
         "freed": [order.id for order in placed if order.id in book._freed],
     }
 
@@ -89,12 +91,15 @@ def _restored(data: Mapping[str, Any], rules: Rules, on_closed: Callable[[Order]
     book.set_band(low, high)
     book.sequence = data["sequence"]
     by_priority: list[Order] = []
+    reached = set(data["reached"])
     for row, (sequence, priority) in zip(data["orders"], data["numbers"], strict=True):
         order = _order_of(row)
         order.sequence, order.priority = sequence, priority
         book._enlist(order)
         book._mark_expiry(order)
-        if order.untriggered:
+        if order.untriggered and order.id in reached:
+            book._reached[order.id] = order
+        elif order.untriggered:
             book.stops.add(order)
         else:
             by_priority.append(order)
@@ -111,6 +116,7 @@ def _restored(data: Mapping[str, Any], rules: Rules, on_closed: Callable[[Order]
     for id, partner in data["pairs"]:
         book._partners[id] = partner
         book._partners[partner] = id
+    book._reached = {id: book._reached[id] for id in data["reached"]}
     for id in data["freed"]:
         book._freed[id] = book.orders[id]
     return book

@@ -77,6 +77,27 @@ def test_an_order_at_one_peer_trades_with_one_at_the_other(peers: Peers) -> None
     assert "cancelled already" in again.stderr
 
 
+def test_one_of_a_pair_trades_with_another_peer_and_cancels_the_other(peers: Peers) -> None:
+    sell = ("pair", "sell", "0.5", "300.00", "20.00", "--owner", "sue", "--client-order-id", "oco")
+    placed = peers.json(*sell, "--api", peers.alice)
+    resting, stop = placed["resting"]["order"], placed["stop"]["order"]
+    assert (resting["status"], stop["status"]) == ("open", "untriggered")
+    assert (resting["partner"], stop["partner"]) == (stop["id"], resting["id"])
+    assert peers.json(*sell, "--api", peers.alice) == placed, "the same names are the same pair"
+
+    bought = peers.json("submit", "buy", "0.1", "300.00", "--owner", "ben", "--api", peers.bob)
+    assert bought["order"]["status"] == "filled"
+    listed = peers.json("orders", "--status", "cancelled", "--api", peers.alice)["orders"]
+    assert [(order["id"], order["reason"]) for order in listed if order["owner"] == "sue"] == [
+        (stop["id"], "partner")
+    ]
+    peers.json("cancel", resting["id"], "--api", peers.alice)
+
+    result = peers.run("pair", "sell", "0", "300.00", "20.00", "--owner", "sue", "--api", peers.alice)
+    assert result.exit_code == 1
+    assert "Error: resting.quantity must be more than zero" in result.stderr
+
+
 def test_tables_for_people(peers: Peers) -> None:
     placed = peers.run("submit", "buy", "1.25", "50.00", "--owner", "ann", "--api", peers.bob)
     assert placed.exit_code == 0

@@ -22,7 +22,6 @@ from random import Random
 from orderbook.selection import POLICIES
 from orderbook.terms import Routing
 from tests.simulation.checks import check_market
-from tests.simulation.flows import FLOWS
 from tests.simulation.markets import Exchange
 from tests.simulation.world import NetworkFaults
 
@@ -80,10 +79,11 @@ class Scenario:
             listed=random.random() < 0.5,
             trades_in_memory=random.choice((1, 4, 50)),
             routings=random.choice(ROUTINGS),
-            flow=random.choice(("mixed", "mixed", "mixed", *FLOWS)),
+            flow=random.choice(("mixed", "mixed", "mixed", "mixed", "fill-or-kill", "post-only")),
         )
-        # Where nobody signs, liars can be anybody.
-        return drawn if "liars" in drawn.faults else replace(drawn, signs=random.random() < 0.5)
+        if "liars" not in drawn.faults:  # where nobody signs, they can be anybody
+            drawn = replace(drawn, signs=random.random() < 0.5)
+        return replace(drawn, flow="pairs") if random.random() < 0.15 else drawn
 
 
 @dataclass
@@ -104,8 +104,12 @@ def run(scenario: Scenario) -> Outcome:
         exchange.world.run(6.5)
         assert exchange.settle(), "the healed market did not come to rest (I4, I5)"
         check_market(exchange)
+        lost = exchange.sights["lease ran out"]
+        if "slow disks" in scenario.faults:
+            # What confirms one maker after the other may wait for a disk longer than a lease.
+            lost -= exchange.sights["lease of a fill-or-kill order ran out"]
         faultless = scenario.faults <= {"skew", "slow disks"}
-        assert not faultless or not exchange.sights["lease ran out"], "a lease ran out, and nothing was lost"
+        assert not faultless or not lost, "a lease ran out, and nothing was lost"
     except Exception as error:
         timeline = exchange.world.timeline if exchange is not None else []
         where = traceback.extract_tb(error.__traceback__)[-1]

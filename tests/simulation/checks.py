@@ -31,6 +31,7 @@ def check_step(peer: SimPeer, effects: Sequence[Effect]) -> None:
     negotiator.check()
     check_leases(peer)
     check_fill_or_kill(negotiator, effects)
+    check_pairs(peer)
     book = negotiator.market.book
     for stop in book.stops:
         assert not Stops.reached(stop, book.last_price), f"{stop} should have come alive"
@@ -46,6 +47,19 @@ def check_leases(peer: SimPeer) -> None:
     for reservation in running(peer).market.book.reservations.values():
         late = peer.clock.monotonic() - reservation.expires
         assert late < 1.0, f"{peer.name} still holds {reservation.id}, {late:.3f} s after its lease"
+
+
+def check_pairs(peer: SimPeer) -> None:
+    """Never do both orders of a pair trade: when one has, nothing of the other can any more."""
+    book, sights = running(peer).market.book, peer.exchange.sights
+    for order in book.orders.values():
+        if order.partner is None:
+            continue
+        partner = running(peer).market.ledger.order(order.partner)
+        if partner.filled:
+            assert not order.open, f"{order} is open, and {partner} of its pair has traded"
+            assert not order.filled, f"{order} and {partner} have both traded"
+    sights["a stop order waits for what is reserved of its partner"] += bool(book._reached)
 
 
 def check_fill_or_kill(negotiator: Negotiator, effects: Sequence[Effect]) -> None:
@@ -142,6 +156,7 @@ def check_market(exchange: Exchange) -> None:
         check_terms(exchange, key[0], order)
         assert filled[key] == order.filled, f"{order} has trades of {filled[key]}"
     assert filled.keys() <= orders.keys(), "there are trades of no order"
+    check_pairs_ended(exchange, orders)
     check_told(exchange, orders)
     for peer in exchange.peers.values():
         check_disk(peer)
@@ -216,6 +231,19 @@ def check_terms(exchange: Exchange, name: str, order: Order) -> None:
         assert late_ms < 2000 or not order.open, f"{order} is open, {late_ms} ms after its end"
     if terms.stop_price is not None and order.filled:
         assert Triggered(order.id) in peer.disk.durable, f"{order} has traded before it came alive"
+
+
+def check_pairs_ended(exchange: Exchange, orders: dict[tuple[str, str], Order]) -> None:
+    """Of a pair at most one order has traded; where only one is left it has cancelled the other."""
+    for (name, _), order in orders.items():
+        if order.partner is None:
+            continue
+        partner = orders.get((name, order.partner))
+        assert partner is not None, f"{order} has lost the other one of its pair"
+        assert not (order.filled and partner.filled), f"{order} and {partner} have both traded"
+        exchange.sights["one of a pair has traded"] += bool(order.filled)
+        alone = order.live and not partner.live
+        assert not alone or partner.reason == "partner", f"{order} is left of a pair with {partner}"
 
 
 def check_told(exchange: Exchange, orders: dict[tuple[str, str], Order]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from orderbook.entry import NewOrder
+from orderbook.entry import NewOrder, NewPair
 
-Flow = Callable[[Random, str, int], NewOrder]
+Flow = Callable[[Random, str, int], NewOrder | NewPair]
 
 
 def mixed(random: Random, name: str, time_ms: int) -> NewOrder:
@@ -64,4 +64,27 @@ def posted(random: Random, name: str, time_ms: int) -> NewOrder:
     return NewOrder(new.side, price, new.quantity, new.owner, post_only=mode)
 
 
-FLOWS: Mapping[str, Flow] = {"mixed": mixed, "fill-or-kill": fill_or_kill, "post-only": posted}
+def paired(random: Random, name: str, time_ms: int) -> NewOrder | NewPair:
+    """Pairs close around the price, of which one cancels the other; and orders that move it."""
+    new = mixed(random, name, time_ms)
+    if random.random() < 0.5:
+        return new
+    buys = new.side == "buy"
+    price, stop_price = (random.randint(97, 100), random.randint(99, 103))
+    if not buys:
+        price, stop_price = 200 - price, 200 - stop_price
+    resting = NewOrder(new.side, str(price), new.quantity, new.owner)
+    if random.random() < 0.3:
+        resting = resting._replace(display="1", quantity=str(random.randint(2, 9)))
+    stop = NewOrder(new.side, None, new.quantity, new.owner, type="market", stop_price=str(stop_price))
+    if random.random() < 0.5:
+        stop = stop._replace(type=None, price="103" if buys else "97")
+    return NewPair(resting, stop)
+
+
+FLOWS: Mapping[str, Flow] = {
+    "mixed": mixed,
+    "fill-or-kill": fill_or_kill,
+    "post-only": posted,
+    "pairs": paired,
+}

@@ -8,7 +8,7 @@ from random import Random
 
 from orderbook.model import Side
 from orderbook.negotiation import Negotiator
-from orderbook.terms import Routing
+from orderbook.terms import Routing, TimeInForce
 from tests.simulation.flows import FLOWS
 from tests.simulation.liars import Liar
 from tests.simulation.peers import SimPeer
@@ -160,6 +160,14 @@ class Exchange:
         if peer.alive and not self.healed:
             peer.crash()
             self.world.after(down_s, lambda: None if peer.alive else peer.start())
+
+    def is_fill_or_kill(self, name: str, order_id: str) -> bool:
+        """Whether that order of that peer is one; what can't be asked is none."""
+        peer = self.peers.get(name)
+        ledger = None if peer is None or peer.negotiator is None else peer.negotiator.market.ledger
+        if ledger is None or not ledger.knows(order_id):
+            return False
+        return ledger.order(order_id).terms.time_in_force is TimeInForce.FOK
 
     # -- the end ---------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 
 from orderbook import book, confirmations, maker, market, negotiation, outbox, recovery, taker, under_way
 from orderbook.effects import Effect
-from orderbook.engine import ladder
+from orderbook.engine import Trigger, ladder
 from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Triggered
 from orderbook.model import Order, Side
 from orderbook.signing import channel, gate
@@ -259,6 +259,27 @@ def ignore_what_executions_cause(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(book.Book, "commit", silent)
 
 
+def let_both_of_a_pair_trade(patch: pytest.MonkeyPatch) -> None:
+    """What trades does not cancel the other one of its pair."""
+    patch.setattr(book.Book, "_cancel_partners", lambda self, news: None)
+
+
+def trigger_while_the_partner_is_reserved(patch: pytest.MonkeyPatch) -> None:
+    """A stop order does not wait for what is reserved of its partner."""
+
+    def at_once(self: book.Book, stop: Order) -> None:
+        if stop.id in self.orders:
+            self.events.append(Trigger(stop))
+            self._enter(stop)
+
+    patch.setattr(book.Book, "_come_alive", at_once)
+
+
+def forget_pairs_at_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """The orders of a pair come back as strangers."""
+    patch.setattr(book.Book, "link", lambda self, stop, partner: None)
+
+
 def announce_whole_icebergs(patch: pytest.MonkeyPatch) -> None:
     """An iceberg on its way asks for all of it at once."""
     ask = taker.Taker._ask
@@ -320,6 +341,9 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         announce_post_only_orders,
         nobody_yields,
         ignore_what_executions_cause,
+        let_both_of_a_pair_trade,
+        trigger_while_the_partner_is_reserved,
+        forget_pairs_at_a_restart,
         announce_whole_icebergs,
         amend_orders_under_way,
         pass_over_our_own_book,

@@ -17,7 +17,7 @@ import msgpack
 
 from orderbook import limits
 from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
-from orderbook.entry import Amendment, NewOrder
+from orderbook.entry import Amendment, NewOrder, NewPair
 from orderbook.errors import OrderBookError, OrderRefusedError
 from orderbook.events import Event, Executed, Signed, trade_of
 from orderbook.market import Market
@@ -170,6 +170,10 @@ class SimPeer:
             assert self.negotiator is not None
             run_out = self.negotiator.market.book.expired(self.clock.monotonic())
             self.exchange.sights["lease ran out"] += len(run_out)
+            for reservation in run_out:
+                self.exchange.sights["lease of a fill-or-kill order ran out"] += (
+                    self.exchange.is_fill_or_kill(reservation.counterparty, reservation.purpose)
+                )
             self._step(lambda n: n.tick())
             self._wake()
 
@@ -301,16 +305,22 @@ class SimPeer:
 
     # -- clients ---------------------------------------------------------------------------------------
 
-    def submit(self, new: NewOrder) -> str | None:
-        """Returns the order's id, or None where nobody answers or it is refused."""
+    def submit(self, new: NewOrder | NewPair) -> str | None:
+        """Returns the order's id (of a pair, that of the first), or None where nobody answers or it is
+        refused."""
         if self.negotiator is None:
             return None
         taken: list[Order] = []
 
         def step(negotiator: Negotiator) -> list[Effect]:
-            order, effects = negotiator.submit(new)
-            taken.append(order)
-            self.exchange.world.log(f"{self.name} takes {order} {order.terms}")
+            if isinstance(new, NewPair):
+                orders, effects = negotiator.submit_pair(new)
+            else:
+                order, effects = negotiator.submit(new)
+                orders = (order,)
+            taken.extend(orders)
+            for order in orders:
+                self.exchange.world.log(f"{self.name} takes {order} {order.terms}")
             return effects
 
         try:

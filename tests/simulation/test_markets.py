@@ -60,6 +60,8 @@ def test_every_fault_and_every_outcome_does_happen() -> None:
         "look-up: a dead peer",
         "look-up: a live peer missing",
         "our own book competes",
+        "a stop order waits for what is reserved of its partner",
+        "one of a pair has traded",
         "fill-or-kill filled by several peers",
         "told: fok unfillable",
         "told: gtd expired",

@@ -274,7 +274,7 @@ class NaiveBook(NaiveEntering):
             e = self.find(order_id)
             assert e is not None
             self.give_back(e, lots)
-        self.drop_closed()
+        self.follow_up()
 
     def hold(self, id: str) -> None:
         self.events = []
@@ -295,7 +295,7 @@ class NaiveBook(NaiveEntering):
         e = self.find(id)
         assert e is not None
         self.give_back(e, lots)
-        self.drop_closed()
+        self.follow_up()
 
     def execute(self, e: Entry, lots: int, price: int) -> None:
         e.reserved -= lots
@@ -353,6 +353,7 @@ class NaiveBook(NaiveEntering):
                 for _, k in sorted(self.locks.items())
             ],
             "pairs": sorted([a, b] for a, b in self.pairs.items() if a < b),
+            "reached": self.reached,
             "freed": [e.id for e in placed if e.id in self.freed],
         }
 

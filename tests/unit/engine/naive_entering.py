@@ -69,6 +69,7 @@ class NaiveEntering:
     entries: list[Entry] = field(default_factory=list)
     locks: dict[str, Lock] = field(default_factory=dict)
     pairs: dict[str, str] = field(default_factory=dict)
+    reached: list[str] = field(default_factory=list)
     freed: set[str] = field(default_factory=set)
     events: list[tuple[Any, ...]] = field(default_factory=list)
     count: int = 0
@@ -303,12 +304,14 @@ class NaiveEntering:
 
     def drop_closed(self) -> None:
         self.entries = [e for e in self.entries if e.open or e.reserved]
-        self.freed &= {e.id for e in self.entries}
+        live = {e.id for e in self.entries}
+        self.freed &= live
+        self.reached = [id for id in self.reached if id in live]
 
     def follow_up(self, price: int | None = None) -> None:
-        due: list[Entry] = []
         done = 0
         self.drop_closed()
+        due = self.take_decided()
         if price is not None:
             due += self.take_due(price, price)
         while due or done < len(self.events):
@@ -316,25 +319,51 @@ class NaiveEntering:
             for event in news:
                 names = event[1:3] if event[0] == "match" else event[1:2]
                 for id in names:
-                    if event[0] != "contention" and id in self.pairs:
-                        partner = self.find(self.pairs[id])
-                        del self.pairs[self.pairs.pop(id)]
-                        if partner and not partner.cancel_requested:
-                            self.cancel_open(partner, Reason.PARTNER)
+                    if event[0] == "contention" or id not in self.pairs:
+                        continue
+                    one, partner = self.find(id), self.find(self.pairs[id])
+                    if event[0] == "cancel" and self.pairs[id] in self.reached:
+                        if one is None or not one.reserved:
+                            del self.pairs[self.pairs.pop(id)]
+                        continue
+                    del self.pairs[self.pairs.pop(id)]
+                    if partner and not partner.cancel_requested:
+                        self.cancel_open(partner, Reason.PARTNER)
             self.drop_closed()
             prices = [event[-2] for event in news if event[0] in ("match", "execution")]
             if prices:
                 due += self.take_due(min(prices), max(prices))
+            due += self.take_decided()
             if due:
-                stop = due.pop(0)
-                if self.find(stop.id):
-                    self.events.append(("trigger", stop.id))
-                    self.enter(stop)
+                self.come_alive(due.pop(0))
+
+    def come_alive(self, stop: Entry) -> None:
+        if not self.find(stop.id):
+            return
+        partner = self.find(self.pairs.get(stop.id, ""))
+        if partner and partner.reserved:
+            stop.waits = True
+            self.reached.append(stop.id)
+            self.cancel_open(partner, Reason.PARTNER)
+        else:
+            self.events.append(("trigger", stop.id))
+            self.enter(stop)
+
+    def take_decided(self) -> list[Entry]:
+        """Those whose price had come while their partner was reserved, and whose partner is gone."""
+        if self.state is not MarketState.OPEN:
+            return []
+        ids = [id for id in self.reached if id not in self.pairs]
+        self.reached = [id for id in self.reached if id in self.pairs]
+        decided = [e for id in ids for e in self.entries if e.id == id]
+        for e in decided:
+            e.waits = False
+        return decided
 
     def take_due(self, low: int, high: int) -> list[Entry]:
         if self.state is not MarketState.OPEN:
             return []
-        waiting = [e for e in self.entries if e.waits]
+        waiting = [e for e in self.entries if e.waits and e.id not in self.reached]
         buys = [e for e in waiting if e.side is Side.BUY and (e.terms.stop_price or 0) <= high]
         sells = [e for e in waiting if e.side is Side.SELL and (e.terms.stop_price or 0) >= low]
         due = sorted(buys, key=lambda e: (e.terms.stop_price or 0, e.arrival))

@@ -189,8 +189,10 @@ class Stage:
                     levels.setdefault(order.price, []).append(order)
             for price in sorted(levels, key=lambda price: price * sign):
                 lines.append(f"{side.value} {price}: {', '.join(map(self._entry, levels[price]))}")
-        waiting = [f"{order.id} {order.open}" for order in self.book.stops]
-        return [*lines, f"waiting: {', '.join(waiting)}"] if waiting else lines
+        for name, orders in (("waiting", self.book.stops), ("reached", self.book._reached.values())):
+            waiting = [f"{order.id} {order.open}" for order in orders]
+            lines += [f"{name}: {', '.join(waiting)}"] if waiting else []
+        return lines
 
     @staticmethod
     def _entry(order: Order) -> str:

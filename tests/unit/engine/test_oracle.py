@@ -42,7 +42,7 @@ def test_the_streams_reach_what_is_rare() -> None:
     unseen = {code for code in Code if code.value not in seen}
     assert unseen == {Code.INVALID_QUANTITY, Code.ABOVE_MAXIMUM, Code.TOO_MANY_QUOTES}
     assert {reason for reason in Reason if reason.value not in seen} == {Reason.BROKEN, Reason.POST_ONLY}
-    assert {"match", "execution", "trigger", "contention", "contended"} <= seen
+    assert {"match", "execution", "trigger", "contention", "contended", "reached"} <= seen
 
 
 def test_the_same_commands_give_the_same_book_byte_for_byte() -> None:

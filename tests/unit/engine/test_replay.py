@@ -113,7 +113,7 @@ class PriceLists:
         places = [order["id"] for order in sorted(arrived, key=lambda order: order["age"])]
         last_price = self.trades[-1][2] if self.trades else None
         market = ["open", 1, INSTRUMENT.max_price, last_price, 0]
-        empty: dict[str, Any] = {"reservations": [], "pairs": [], "freed": []}
+        empty: dict[str, Any] = {"reservations": [], "pairs": [], "reached": [], "freed": []}
         return hash_of({"market": market, "orders": rows, "places": places, **empty})
 
 

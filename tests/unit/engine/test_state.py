@@ -108,6 +108,7 @@ SPOILED: dict[str, tuple[tuple[Any, ...], Any]] = {
     "an unknown state": (("market", 0), "asleep"),
     "places of other orders": (("places",), ["z"]),
     "a pair of strangers": (("pairs",), [["y", "z"]]),
+    "a stranger that waits": (("reached",), ["z"]),
     "freed strangers": (("freed",), ["z"]),
 }
 

@@ -90,6 +90,8 @@ class Twins:
         self.book.check()
         for order in self.accepted:
             check_order(order)
+        if self.book._reached:
+            self.seen.add("reached")
         assert state_of(self.book) == self.naive.state_of(), f"{command}: the states differ"
         self.hashes.append(state_hash(self.book))
         assert self.hashes[-1] == hash_of(self.naive.state_of())

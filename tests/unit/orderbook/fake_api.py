@@ -109,6 +109,7 @@ class FakePeer:
         app.add_routes(
             [
                 web.post("/orders", self._submit),
+                web.post("/pairs", self._submit_pair),
                 web.get("/orders", self._orders),
                 web.get("/orders/{id}", self._order),
                 web.patch("/orders/{id}", self._amend),
@@ -165,6 +166,16 @@ class FakePeer:
             fields = {"client_order_id": None, **fields, "open": fields["quantity"]}
             self.orders[id] = order_record(id, **fields)
         return web.json_response({"order": self.orders[id], "trades": []}, status=201)
+
+    async def _submit_pair(self, request: web.Request) -> web.Response:
+        fields = await request.json()
+        self.submitted.append(fields)
+        placed = {}
+        for name in ("resting", "stop"):
+            id = f"{self.name}-{next(self._ids)}"
+            self.orders[id] = order_record(id, owner=fields["owner"], side=fields["side"], **fields[name])
+            placed[name] = {"order": self.orders[id], "trades": []}
+        return web.json_response(placed, status=201)
 
     async def _doubts(self, request: web.Request) -> web.Response:
         return web.json_response({"doubts": self.doubts})

@@ -102,6 +102,27 @@ def test_submit_says_all_that_an_order_can_be(fakes: Peers) -> None:
     assert run("submit", "buy", "1", "10", "--until", "soon", *options).exit_code == 2
 
 
+def test_a_pair_says_all_of_both_orders(fakes: Peers) -> None:
+    [peer] = fakes("alice")
+    options = ("--stop-limit", "74900", "--client-order-id", "oco")
+    result = run("pair", "sell", "0.5", "82000", "75000", *options, "--owner", "bob", "--api", peer.api)
+    assert result.exit_code == 0, result.output
+    assert peer.submitted == [
+        {
+            "market": "BTC-USD",
+            "side": "sell",
+            "owner": "bob",
+            "resting": {"quantity": "0.5", "price": "82000", "client_order_id": "oco"},
+            "stop": {
+                "quantity": "0.5",
+                "stop_price": "75000",
+                "price": "74900",
+                "client_order_id": "oco.stop",
+            },
+        }
+    ]
+
+
 def test_doubts_are_listed_and_settled(fakes: Peers, tmp_path: Path) -> None:
     [peer] = fakes("alice")
     assert "nothing is in doubt" in run("doubts", "list", "--api", peer.api).stdout

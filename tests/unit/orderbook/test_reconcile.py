@@ -55,6 +55,7 @@ def network() -> Network:
         ),
         "a4": order_record("a4", side="buy", price="9.00", owner="ann", **amounts("1", cancelled="1")),
     }
+    alice.orders["a1"]["partner"], alice.orders["a4"]["partner"] = "a4", "a1"
     bob.orders = {
         "b1": order_record("b1", side="sell", price="10.02", owner="dan", **amounts("1", filled="1")),
         "b2": order_record("b2", side="sell", price="10.10", owner="cat", **amounts("2", filled="2")),
@@ -117,6 +118,7 @@ def test_a_sound_network_passes_and_everything_is_counted() -> None:
         "conservation": 8,
         "status": 8,
         "fills": 8,
+        "pairs": 2,
         "local_trades": 2,
         "both_sides": 2,
         "limits": 4,
@@ -197,6 +199,7 @@ LIES: Sequence[tuple[str, Callable[[Network], None], str, str]] = [
     ("conservation", change_order("alice", "a1", quantity="2.00000001"), "alice", "is not open 0"),
     ("conservation", change_order("bob", "b3", open="0.99999999"), "bob", "is not open 0.99999999"),
     ("conservation", change_order("alice", "a4", cancelled="2", open="-1"), "alice", "is not open -1"),
+    ("pairs", change_order("alice", "a1", partner="a2"), "alice", "has traded, and so has a2"),
     ("status", change_order("alice", "a1", status="cancelled"), "alice", "is 'cancelled' with open 0"),
     ("status", change_order("alice", "a4", status="filled"), "alice", "is 'filled'"),
     ("status", change_order("alice", "a3", status="open"), "alice", "is 'open' with open 0.5"),
