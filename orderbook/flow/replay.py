@@ -4,8 +4,9 @@
     lane 1  ──▶ row, row ──────▶ peer B         each lane has one request in flight at a time
     …
 
-A ``change`` is replayed as a cancel, and where that came in time, a new
-order of the row's price and quantity.
+A ``change`` amends the order, so that it keeps its place in the queue where only its quantity went down. What
+it says is how much shall be left, so what has been filled here is added. Where some of the order is reserved
+for another peer at that moment, it is cancelled, and a new one placed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from ..client import Client, RefusedError
@@ -22,6 +24,8 @@ from .files import Row, decimal_text
 
 WINDOW = 64
 """Requests in flight by default, over all peers."""
+RESERVED = ("price_reserved", "quantity_gone", "being_cancelled")
+"""Codes of changes that are refused for what is reserved of the order."""
 LANE_ROWS = 16
 """Rows that wait in one lane; the flow is read no further ahead."""
 
@@ -37,6 +41,7 @@ class Counts:
         cancels: Cancels sent: ``cancelled`` in time, ``too_late`` where the order had closed (it had traded:
             normal), the rest is in ``rejected``.
         orphans: Rows about an order that the flow did not place, or whose submission was rejected: not sent.
+        amended: Changes made.
         replaced: Changes that were replayed as a cancel and a new order.
         elapsed_s: How long it took, or has taken up to now.
     """
@@ -49,6 +54,7 @@ class Counts:
     cancelled: int = 0
     too_late: int = 0
     orphans: int = 0
+    amended: int = 0
     replaced: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     started: float | None = None
@@ -62,8 +68,8 @@ class Counts:
 
     @property
     def orders_per_s(self) -> float:
-        """Orders and cancels answered a second: what the peers got done."""
-        answered = self.accepted + self.cancelled + self.too_late + self.rejected.total()
+        """Orders, changes and cancels answered a second: what the peers got done."""
+        answered = self.accepted + self.amended + self.cancelled + self.too_late + self.rejected.total()
         return answered / self.elapsed_s if self.elapsed_s else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,6 +83,7 @@ class Counts:
             "cancelled": self.cancelled,
             "too_late": self.too_late,
             "orphans": self.orphans,
+            "amended": self.amended,
             "replaced": self.replaced,
             "rejected": dict(self.rejected),
             "elapsed_s": round(self.elapsed_s, 3),
@@ -167,11 +174,11 @@ class _Lane:
             row, client = entry
             if row.action == "new":
                 await self._submit(row, client)
-            else:
-                in_time = await self._cancel(row, client)
-                if in_time and row.action == "change" and row.quantity:
-                    self._counts.replaced += 1
-                    await self._submit(row, client)
+            elif row.action == "cancel" or not row.quantity:
+                await self._cancel(row, client)
+            elif not await self._amend(row, client) and await self._cancel(row, client):
+                self._counts.replaced += 1
+                await self._submit(row, client)
 
     async def _submit(self, row: Row, client: Client) -> None:
         self._counts.submitted += 1
@@ -184,6 +191,28 @@ class _Lane:
         self._counts.accepted += 1
         self._counts.filled += placed.order.status == "filled"
         self._placed[row.id] = placed.order.id
+
+    async def _amend(self, row: Row, client: Client) -> bool:
+        """Whether nothing more is to be done about a change."""
+        order_id = self._placed.get(row.id)
+        if order_id is None:
+            self._counts.orphans += 1
+            return True
+        try:
+            filled = Decimal((await client.order(order_id)).order.filled)
+            quantity, price = decimal_text(filled + row.quantity), decimal_text(row.price)
+            await client.amend(order_id, price=price, quantity=quantity)
+        except RefusedError as error:
+            if error.code in RESERVED:
+                return False
+            if error.code == "order_closed":
+                del self._placed[row.id]
+                self._counts.too_late += 1
+            else:
+                self._counts.rejected[error.code] += 1
+            return True
+        self._counts.amended += 1
+        return True
 
     async def _cancel(self, row: Row, client: Client) -> bool:
         """Whether there was something to take back."""

@@ -185,8 +185,12 @@ class FakePeer:
         return web.json_response({"order": self.orders["o1"], "trades": []})
 
     async def _amend(self, request: web.Request) -> web.Response:
-        order = self.orders[request.match_info["id"]]
-        order.update(await request.json(), amended=True)
+        id = request.match_info["id"]
+        order = self.orders[id]
+        async with self._alone(order["owner"]):
+            if id in self.closed:
+                return refusal("order_closed", f"order {id} is filled already", 409)
+            order.update(await request.json(), amended=True)
         return web.json_response({"order": order, "trades": []})
 
     async def _cancel(self, request: web.Request) -> web.Response:

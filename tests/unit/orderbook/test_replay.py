@@ -74,15 +74,36 @@ async def test_rows_of_one_order_never_overlap_while_others_run_side_by_side() -
         assert 1 < max(peer.most_in_flight for peer in peers) <= 16
 
 
-async def test_a_change_is_a_cancel_and_a_new_order() -> None:
+async def test_a_change_amends_the_order_to_what_shall_be_left_of_it() -> None:
     async with fake_peers("alice") as [peer]:
+        rows = [row("new", "7", "3"), row("change", "7", "2", price="11"), row("cancel", "7", "0")]
+
+        async def fill(request: web.Request) -> web.Response | None:
+            if request.method == "GET":
+                peer.orders["alice-1"]["filled"] = "0.5"
+            return None
+
+        peer.before = fill
+        counts = await replay_at([peer], rows)
+        order = peer.orders["alice-1"]
+        assert (order["quantity"], order["price"], order["status"]) == ("2.5", "11", "cancelled")
+        assert (counts.amended, counts.cancelled, counts.submitted) == (1, 1, 1)
+
+
+async def test_a_change_of_what_is_reserved_is_a_cancel_and_a_new_order() -> None:
+    async def reserved(request: web.Request) -> web.Response | None:
+        return refusal("price_reserved", "the price must stay", 409) if request.method == "PATCH" else None
+
+    async with fake_peers("alice") as [peer]:
+        peer.before = reserved
         rows = [row("new", "7", "3"), row("change", "7", "2", price="11"), row("cancel", "7", "0")]
         counts = await replay_at([peer], rows)
         assert [(fields["quantity"], fields["price"]) for fields in peer.submitted] == [
             ("3", "10.0"),
             ("2", "11"),
         ]
-        assert (counts.replaced, counts.cancelled, counts.submitted) == (1, 2, 2)
+        assert (counts.amended, counts.replaced, counts.cancelled, counts.submitted) == (0, 1, 2, 2)
+        assert not counts.rejected
 
 
 async def test_a_change_to_nothing_is_a_cancel() -> None:
