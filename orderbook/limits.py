@@ -75,7 +75,8 @@ CONFIRM_TIMEOUT_S = 2.0
 IN_DOUBT_RETRY_S = (0.2, 5.0)
 """First and longest pause before an in-doubt confirmation is asked again (doubling between them)."""
 CONTENDED_RETRY_S = (0.03, 1.0)
-"""First and longest mean pause before a contended order is announced again (doubling, jittered)."""
+"""First and longest mean pause before an order that met nobody, or was refused twice, is announced again
+(doubling, jittered)."""
 CONTENDED_RETRIES = 8
 """Announcements repeated for contention alone; after that the heartbeat finds what still crosses."""
 ROUNDS = 8

@@ -11,6 +11,13 @@ from .market import Agenda
 from .model import Order
 
 
+def pause_s(random: Random, tries: int) -> float:
+    """How long to wait after so many ``tries``: ever longer, and jittered, so that of two that have met only
+    one comes first."""
+    shortest, longest = limits.CONTENDED_RETRY_S
+    return random.uniform(0, 2 * min(longest, shortest * 2**tries))
+
+
 class Retries:
     """When which order is announced again, by ``announce``."""
 
@@ -22,10 +29,8 @@ class Retries:
         self._waiting: set[str] = set()
 
     def later(self, order: Order) -> None:
-        """Announce ``order`` after a jittered pause, so that of two that met only one comes first.
-
-        The pauses double; after some tries it is left to the heartbeat to find what still crosses.
-        """
+        """Announce ``order`` after a pause; after some tries it is left to the heartbeat to find what still
+        crosses."""
         if order.id in self._waiting or order.terms.post_only:
             return
         tries = self._tries.get(order.id, 0)
@@ -34,9 +39,7 @@ class Retries:
             return
         self._tries[order.id] = tries + 1
         self._waiting.add(order.id)
-        shortest, longest = limits.CONTENDED_RETRY_S
-        pause = min(longest, shortest * 2**tries)
-        self._agenda.later(self._random.uniform(0, 2 * pause), lambda: self._again(order))
+        self._agenda.later(pause_s(self._random, tries), lambda: self._again(order))
 
     def _again(self, order: Order) -> list[Effect]:
         self._waiting.discard(order.id)

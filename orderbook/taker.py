@@ -31,7 +31,7 @@ from .events import Refused
 from .market import Market
 from .messages import AnnounceOpenOrder, Offer, OpenOrder, ReleaseLock, parse, request
 from .model import Order, Side
-from .retries import Retries
+from .retries import Retries, pause_s
 from .roster import Peer
 from .selection import EAGER_POLICIES, Choice, OfferFill, PeerOffer, choose
 from .terms import Routing, TimeInForce
@@ -382,8 +382,11 @@ class Taker:
 
     def cancelled(self, order: Order) -> list[Effect]:
         """``order`` was taken back: if it waits for an answer, no more than that is to be waited for."""
-        negotiation = self.waiting.pop(order.id, None)
-        return [] if negotiation is None else self._end(negotiation)
+        waiting = self.waiting.pop(order.id, None)
+        if waiting is not None:
+            return self._end(waiting)
+        negotiation = self.negotiations.get(order.id)
+        return [] if negotiation is None else self._next_round(negotiation)
 
     def _answered(self, negotiation: Negotiation | None, match_id: str) -> list[Effect]:
         """``match_id`` is answered or in-doubt; after the last of a round comes the next one, or the end."""
@@ -402,7 +405,7 @@ class Taker:
 
         Where nothing was refused, all that was open has been offered and taken. So a reason to ask again at
         once is only a refusal, whose quantity has to be found elsewhere; or that something was filled, and
-        there is more.
+        there is more. Who is refused again and again asks ever more rarely.
         """
         order = negotiation.order
         negotiation.fruitless = 0 if negotiation.filled else negotiation.fruitless + 1
@@ -411,9 +414,23 @@ class Taker:
         ends = order.cancel_requested or (negotiation.late and negotiation.all_or_none)
         again = (negotiation.refused or more) and negotiation.held and not ends
         if again and negotiation.fruitless < limits.ROUNDS and negotiation.round < limits.ROUNDS_MAX:
-            peers = self._market.roster.trading()
-            if peers:
-                return self._ask(negotiation, peers)
+            negotiation.paused = True
+            if negotiation.fruitless < 2:
+                return self._next_round(negotiation)
+            pause = pause_s(self._market.random, negotiation.fruitless - 2)
+            self._market.agenda.later(pause, lambda: self._next_round(negotiation))
+            return []
+        negotiation.contended |= negotiation.refused
+        return self._settle(negotiation)
+
+    def _next_round(self, negotiation: Negotiation) -> list[Effect]:
+        """Ask again, if that is what it waits for and there is anybody to ask."""
+        if not negotiation.paused:
+            return []
+        negotiation.paused = False
+        peers = self._market.roster.trading()
+        if peers and not negotiation.order.cancel_requested:
+            return self._ask(negotiation, peers)
         negotiation.contended |= negotiation.refused
         return self._settle(negotiation)
 

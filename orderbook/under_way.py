@@ -29,6 +29,7 @@ class Negotiation:
         refused: Some of what this round confirmed was refused.
         more: There is more to be had of those whose offers were taken up, or to be asked for.
         filled: Something was executed in this round.
+        paused: It waits for its next round.
         late: It has waited for an answer in doubt: what its owner wanted at once it does not begin now.
     """
 
@@ -46,6 +47,7 @@ class Negotiation:
         "next",
         "offers",
         "order",
+        "paused",
         "price",
         "refused",
         "round",
@@ -67,6 +69,7 @@ class Negotiation:
         self.refused = False
         self.more = False
         self.filled = False
+        self.paused = False
         self.late = False
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from orderbook import limits
@@ -82,8 +84,11 @@ def test_an_order_that_keeps_failing_is_tried_ever_more_rarely_and_then_left_to_
             confirmations.append(clock.now)
             maker.handle(maker.envelope("Goodbye", "taker"))  # the lock is gone before it is used
             effects += taker.match_answered(effect.match_id, maker.answer(effect))
-    at_once = sum(time == confirmations[0] for time in confirmations)
-    assert at_once == limits.ROUNDS
+    assert confirmations[1] == confirmations[0] < confirmations[2], (
+        "the others are asked at once, but only once"
+    )
+    pauses = [later - earlier for earlier, later in itertools.pairwise(confirmations[: limits.ROUNDS])]
+    assert sum(pauses[4:]) > 2 * sum(pauses[:4]) > 0, "and ever more rarely"
     assert len(confirmations) <= limits.ROUNDS * (1 + limits.CONTENDED_RETRIES)
     assert confirmations[-1] < until - 30, "it gives up"
 
