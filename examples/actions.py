@@ -6,6 +6,8 @@ Start a Grape first, in another terminal, then the worker and the client:
     python examples/actions.py serve
     python examples/actions.py call getIpInfo '"8.8.8.8"'
 
+A stream, on the same port: ``python examples/actions.py stream upperStream < README.md``.
+
 With ``--sec FOLDER`` the worker has a twin, ``sec:rest:util:net``, on a TLS port: FOLDER holds
 server-crt.pem, server-key.pem, ca-crt.pem and acl.json. A client with client-crt.pem, client-key.pem and
 ca-crt.pem calls it:
@@ -16,12 +18,13 @@ ca-crt.pem calls it:
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 import threading
 
 from grenache_py import ActionClient, Actions, Link, PeerRPCClient, Worker
-from grenache_py.errors import Refusal, RemoteError
+from grenache_py.errors import Refusal, RemoteError, StatusError
 from grenache_py.sec import load_client_context, load_sec
 
 NAME = "rest:util:net"
@@ -43,6 +46,13 @@ def add(space, *numbers: int):
     return sum(numbers)
 
 
+@actions.stream
+def upperStream(space, stream):  # noqa: N802
+    """Begins as soon as the caller does; what does not fit into memory can go through it, both ways."""
+    for piece in stream:
+        stream.write(piece.upper())
+
+
 def serve(link: Link, options: argparse.Namespace) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,15 +66,34 @@ def serve(link: Link, options: argparse.Namespace) -> None:
         pass
 
 
-def call(link: Link, options: argparse.Namespace) -> None:
+def client_of(link: Link, options: argparse.Namespace) -> tuple[ActionClient, str]:
     name, secured = NAME, None
     if options.sec:
         name, secured = f"sec:{NAME}", PeerRPCClient(link, ssl=load_client_context(options.sec))
-    client = ActionClient(PeerRPCClient(link), sec=secured)
+    return ActionClient(PeerRPCClient(link), sec=secured), name
+
+
+def call(link: Link, options: argparse.Namespace) -> None:
+    client, name = client_of(link, options)
     try:
         print(client.request(name, options.action, [json.loads(text) for text in options.args]))
     except RemoteError as error:
         sys.exit(f"the worker's own error: {error.message}")
+
+
+def stream(link: Link, options: argparse.Namespace) -> None:
+    client, name = client_of(link, options)
+    with client.stream(name, options.action, [json.loads(text) for text in options.args]) as stream:
+
+        def send() -> None:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+            stream.end()
+
+        threading.Thread(target=send, daemon=True).start()  # the answer may begin before all is sent
+        try:
+            shutil.copyfileobj(stream, sys.stdout.buffer)
+        except StatusError as error:
+            sys.exit(f"refused: {error.code}")
 
 
 def main() -> None:
@@ -76,10 +105,11 @@ def main() -> None:
     serving.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one")
     serving.add_argument("--access-log", help="file for a line about each call")
     serving.set_defaults(what=serve)
-    calling = whats.add_parser("call")
-    calling.add_argument("action")
-    calling.add_argument("args", nargs="*", help="JSON each")
-    calling.set_defaults(what=call)
+    for what in (call, stream):
+        calling = whats.add_parser(what.__name__)
+        calling.add_argument("action")
+        calling.add_argument("args", nargs="*", help="JSON each")
+        calling.set_defaults(what=what)
     options = parser.parse_args()
     with Link(options.grape) as link:
         options.what(link, options)

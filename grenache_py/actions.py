@@ -1,4 +1,4 @@
-"""Actions: the ``{action, args}`` requests of Bitfinex's workers, dispatched to functions.
+"""Actions: the ``{action, args}`` requests of Bitfinex's workers, and the functions that answer them.
 
 Mirrors bfx-wrk-api (api/base.js ``handle``) and bfx-facs-grc (index.js ``onRequest``). Ours: only what was
 exported can be called. There, an action is any attribute of the API object, such as ``init`` or ``loadAcl``.
@@ -7,23 +7,17 @@ exported can be called. There, an action is any attribute of the API object, suc
 from __future__ import annotations
 
 import inspect
-import logging
-import time
 import typing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from . import limits
-from .access_log import AccessLog, access_line
-from .acl import AclFile
 from .checks import check_listen_port, check_name
 from .codec import convert
 from .errors import ArgumentError, Refusal
 from .tls import Certificate
-from .transports.rpc_server import Handler, describe
-
-log = logging.getLogger(__name__)
+from .transports.rpc_server import Handler
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -64,17 +58,30 @@ class Actions:
     answer. Parameters with a type hint get arguments of that type (as ``type=`` of ``request``), or the
     caller is answered ``ERR_API_ARGS``. It may be a coroutine function with ``grenache_py.aio``.
 
+    A stream is exported by :meth:`stream`, and its name ends in ``Stream``:
+
+        @actions.stream
+        async def echoStream(space, stream):
+            async for piece in stream:
+                await stream.write(piece)
+
+    It is called as soon as the head of the request has come, with the ``Stream`` before the arguments. Those
+    may also be named (``_ar: {"name": …}``). What it returns, unless ``None``, is answered in place of a
+    stream; one that is refused, or raises, before it has written is answered with an HTTP status too: 400,
+    403 ``ERR_API_AUTH``, 404 ``ERR_API_ACTION_NOTFOUND``, 500 ``ERR_API_ACTION``, 503 ``ERR_API_READY``.
+
     While ``ready`` is false, callers are answered ``ERR_API_READY``.
     """
 
     def __init__(self) -> None:
         self.ready = True
         self._exported: dict[str, _Action] = {}
+        self._streams: dict[str, _Action] = {}
 
     @property
     def names(self) -> list[str]:
         """The names of what was exported."""
-        return list(self._exported)
+        return [*self._exported, *self._streams]
 
     @overload
     def export(self, function: Function) -> Function: ...
@@ -88,18 +95,35 @@ class Actions:
         Raises ``ArgumentError`` for a name that begins with an underscore or is taken already, and for a
         function that cannot be called with a ``Space`` and further arguments.
         """
+        return self._add(function, self._exported, ("a Space",))
+
+    @overload
+    def stream(self, function: Function) -> Function: ...
+
+    @overload
+    def stream(self, function: str) -> Callable[[Function], Function]: ...
+
+    def stream(self, function: Any) -> Any:
+        """Decorator: callers may open this function as a stream. Raises as ``export``, and for a name that
+        does not end in ``Stream``.
+        """
+        return self._add(function, self._streams, ("a Space", "a Stream"))
+
+    def _add(self, function: Any, exported: dict[str, _Action], given: tuple[str, ...]) -> Any:
         if isinstance(function, str):
             name = function
-            return lambda function: self._add(name, function)
-        return self._add(getattr(function, "__name__", ""), function)
+            return lambda function: self._add_as(name, function, exported, given)
+        return self._add_as(getattr(function, "__name__", ""), function, exported, given)
 
-    def _add(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _add_as(self, name: str, function: Any, exported: dict[str, _Action], given: tuple[str, ...]) -> Any:
         check_name(name, "action")
         if name.startswith("_"):
             raise ArgumentError("action", f"must not begin with an underscore: {name!r}")
-        if name in self._exported:
+        if name in self.names:
             raise ArgumentError("action", f"{name!r} is exported already")
-        self._exported[name] = _Action(name, function)
+        if exported is self._streams:
+            check_stream(name)
+        exported[name] = _Action(name, function, given)
         return function
 
     def find(self, payload: Any) -> tuple[_Action, list[Any]]:
@@ -112,6 +136,29 @@ class Actions:
             raise Refusal("ERR_API_ACTION_NOTFOUND")
         return action, action.take(payload.get("args"))
 
+    def find_stream(self, name: str | None, args: Any) -> tuple[_Action, list[Any], dict[str, Any]]:
+        """The stream of that name, and its arguments by position and by name. Raises ``Refusal``."""
+        if not self.ready:
+            raise Refusal("ERR_API_READY")
+        action = None if name is None else self._streams.get(name)
+        if action is None:
+            raise Refusal("ERR_API_ACTION_NOTFOUND")
+        if isinstance(args, dict):
+            return action, [], action.take_named(args)
+        return action, action.take(args), {}
+
+
+def is_stream(action: str) -> bool:
+    """Whether the action of that name is a stream: its name says so, as with bfx-wrk-api."""
+    return action.endswith("Stream")
+
+
+def check_stream(action: str) -> str:
+    """The name of a stream. Raises ``ArgumentError``."""
+    if not isinstance(action, str) or not is_stream(action):
+        raise ArgumentError("action", f"the name of a stream must end in Stream: {action!r}")
+    return action
+
 
 def action_name(payload: Any) -> str | None:
     """The action that a payload names, exported or not; ``None`` when it names none."""
@@ -122,7 +169,7 @@ def action_name(payload: Any) -> str | None:
 class _Action:
     """One exported function, and which arguments it takes."""
 
-    def __init__(self, name: str, function: Callable[..., Any]):
+    def __init__(self, name: str, function: Callable[..., Any], given: tuple[str, ...]):
         if not callable(function):
             raise ArgumentError("action", f"{name!r} must be a function")
         self.name = name
@@ -149,11 +196,11 @@ class _Action:
                 self._takes_rest, self._rest = True, hint
             elif parameter.kind is kinds.KEYWORD_ONLY and parameter.default is kinds.empty:
                 raise ArgumentError("action", f"{name!r}: nobody could give its argument {parameter.name!r}")
-        if not self._names and not self._takes_rest:
-            raise ArgumentError("action", f"{name!r} must take a Space first")
-        # The Space is no argument of the caller.
-        del self._names[:1], self._hints[:1]
-        self._required = max(0, self._required - 1)
+        if len(self._names) < len(given) and not self._takes_rest:
+            raise ArgumentError("action", f"{name!r} must take {' and '.join(given)} first")
+        # Those are no arguments of the caller.
+        del self._names[: len(given)], self._hints[: len(given)]
+        self._required = max(0, self._required - len(given))
 
     def take(self, args: Any) -> list[Any]:
         """The arguments of a caller, each as the type that is asked for. Raises ``Refusal``."""
@@ -169,14 +216,29 @@ class _Action:
         taken = []
         for index, value in enumerate(args):
             hint = self._hints[index] if index < count else self._rest
-            if hint is not None:
-                name = self._names[index] if index < count else f"argument {index + 1}"
-                try:
-                    value = convert(value, hint)
-                except ValueError as error:
-                    raise Refusal(f"ERR_API_ARGS: {name}: {error}") from None
-            taken.append(value)
+            name = self._names[index] if index < count else f"argument {index + 1}"
+            taken.append(_converted(name, value, hint))
         return taken
+
+    def take_named(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Those of a caller who names them, likewise."""
+        for name in self._names[: self._required]:
+            if name not in args:
+                raise Refusal(f"ERR_API_ARGS: {name} is missing")
+        hints = dict(zip(self._names, self._hints, strict=True))
+        for name in args:
+            if name not in hints:
+                raise Refusal(f"ERR_API_ARGS: there is no {name[: limits.ACCESS_TEXT_MAX]}")
+        return {name: _converted(name, value, hints[name]) for name, value in args.items()}
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    if hint is None:
+        return value
+    try:
+        return convert(value, hint)
+    except ValueError as error:
+        raise Refusal(f"ERR_API_ARGS: {name}: {error}") from None
 
 
 def check_names(names: str | Sequence[str]) -> list[str]:
@@ -211,103 +273,3 @@ def check_request(name: str, action: str, args: Sequence[Any]) -> dict[str, Any]
         error.code = "ERR_GRC_REQ_ARGS_INVALID"
         raise error
     return {"action": action, "args": args}
-
-
-class Dispatcher:
-    """Answers the requests of one port by ``actions``; with ``acl`` only to those who may call them.
-
-    ``awaits``: actions may be coroutine functions.
-    """
-
-    def __init__(self, actions: Actions, acl: AclFile | None, access_log: AccessLog, awaits: bool):
-        self._actions = actions
-        self._acl = acl
-        self._access_log = access_log
-        self._awaits = awaits
-
-    def handle(self, rid: Any, key: Any, payload: Any, handler: Handler) -> Awaitable[None] | None:
-        """The listener of ``request``; what it returns, if anything, is to be awaited."""
-        call = _Call(key if isinstance(key, str) else "", action_name(payload), handler, self._access_log)
-        try:
-            result = self._run(call, payload)
-        except Exception as error:
-            call.fail(error)
-            return None
-        if inspect.isawaitable(result):
-            return self._finish(call, result)
-        call.answer(result)
-        return None
-
-    def _run(self, call: _Call, payload: Any) -> Any:
-        # Before anything else, so that who may not call does not learn what there is.
-        if self._acl is not None and not self._acl.allows(call.handler.certificate, call.name or ""):
-            raise Refusal("ERR_API_AUTH")
-        action, args = self._actions.find(payload)
-        result = action.function(Space(call.service, action.name, call.handler), *args)
-        if not self._awaits and inspect.iscoroutine(result):
-            result.close()
-            raise TypeError("a coroutine function needs grenache_py.aio")
-        return result
-
-    @staticmethod
-    async def _finish(call: _Call, result: Awaitable[Any]) -> None:
-        try:
-            answer = await result
-        except Exception as error:
-            call.fail(error)
-        except BaseException:
-            # Its time was over, of which the caller has been told, or the service stopped.
-            call.log("ERR_TIMEOUT" if call.handler.replied else "ERR_CLOSED")
-            raise
-        else:
-            call.answer(answer)
-
-
-class _Call:
-    """One call, from its request to its answer."""
-
-    __slots__ = ("_access_log", "_started", "handler", "name", "service")
-
-    def __init__(self, service: str, name: str | None, handler: Handler, access_log: AccessLog):
-        self.service = service
-        self.name = name
-        self.handler = handler
-        self._access_log = access_log
-        self._started = time.monotonic()
-
-    def answer(self, result: Any) -> None:
-        """The action has returned ``result``."""
-        outcome = "ERR_TIMEOUT" if self.handler.replied else "ok"
-        try:
-            self.handler.reply(None, result)
-        except ArgumentError as error:  # it has no JSON form
-            self.fail(error)
-        else:
-            self.log(outcome)
-
-    def fail(self, error: Exception) -> None:
-        """The action has raised ``error``."""
-        if isinstance(error, Refusal):
-            self.handler.reply(error.message, error.result)
-            self.log(error.code)
-            return
-        log.error("the action %r raised %s", self.name, type(error).__name__, exc_info=error)
-        self.handler.reply(f"ERR_API_ACTION: {describe(error)}")
-        self.log("ERR_API_ACTION")
-
-    def log(self, outcome: str) -> None:
-        """Write it to the access log."""
-        if not self._access_log.wanted:
-            return
-        certificate = self.handler.certificate
-        self._access_log.write(
-            access_line(
-                time.time(),
-                self.service,
-                self.name,
-                None if certificate is None else certificate.fingerprint,
-                self.handler.peer[0],
-                outcome,
-                time.monotonic() - self._started,
-            )
-        )

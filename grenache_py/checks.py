@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, TypeGuard
 
 from . import limits
@@ -143,20 +143,37 @@ def check_policy(policy: str) -> str:
     return policy
 
 
+def check_streams(
+    streams: Callable[[str], bool] | None, disable_buffered: bool
+) -> Callable[[str], bool] | None:
+    """Which actions are streams, ``None`` for none of them."""
+    if streams is not None and disable_buffered:
+        raise ArgumentError("streams", "has no meaning with disable_buffered: all are streams then")
+    if streams is not None and not callable(streams):
+        raise ArgumentError("streams", f"must be a function of a text, not {type(streams).__name__}")
+    return streams
+
+
 EVENTS = ("request", "request-error", "stream", "websocket")
 
 
-def check_event(event: str, taken: Container[str], streams: bool = False, websockets: bool = False) -> str:
-    """An event of a service that has no listener yet; ``streams``: its server has ``disable_buffered``;
-    ``websockets``: it takes them on the same port.
+def check_event(
+    event: str,
+    taken: Container[str],
+    streams: bool = False,
+    websockets: bool = False,
+    requests: bool = True,
+) -> str:
+    """An event of a service that has no listener yet, and which of them it has: ``streams`` and ``requests``
+    are buffered or not, ``websockets`` are taken on the same port.
     """
     if event not in EVENTS:
         raise ArgumentError("event", f"must be one of {', '.join(EVENTS)}, not {event!r}")
     if event == "stream" and not streams:
-        raise ArgumentError("event", "stream needs a server with disable_buffered")
-    if event == "websocket" and (streams or not websockets):
+        raise ArgumentError("event", "stream needs a server with disable_buffered or streams")
+    if event == "websocket" and not (websockets and requests):
         raise ArgumentError("event", "websocket needs grenache_py.aio over HTTP, without disable_buffered")
-    if event == "request" and streams:
+    if event == "request" and not requests:
         raise ArgumentError("event", "a server with disable_buffered has stream in place of request")
     if event in taken:
         raise ArgumentError("event", f"{event} already has a listener")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from ssl import SSLContext
 from typing import Any
 
 from . import limits
-from .checks import check_count, check_destination, check_event, check_seconds
+from .checks import check_count, check_destination, check_event, check_seconds, check_streams
 from .client import Client
 from .deadlines import ends_at, left_s
 from .errors import ConnectError
@@ -139,7 +139,9 @@ class PeerRPCServer(Serving[Service]):
     SHA-256 fingerprints; others are answered ``ERR_FORBIDDEN`` with status 403.
 
     With ``disable_buffered`` requests are not read, but handed over as streams as soon as their head has come
-    (event ``stream``); ``timeout`` and ``max_body`` have no meaning then.
+    (event ``stream``); ``timeout`` and ``max_body`` have no meaning then. With ``streams``, a function, so
+    are those alone whose header ``_a`` it says yes to, such as ``lambda action: action.endswith("Stream")``;
+    what it says depends on nothing else. ``timeout`` is also how long such a stream may stand still.
 
     ``middleware`` are functions around every call of a listener, see ``grenache_py.middleware``.
     """
@@ -155,6 +157,7 @@ class PeerRPCServer(Serving[Service]):
         ssl: SSLContext | None = None,
         authorize: Authorize | None = None,
         disable_buffered: bool = False,
+        streams: Callable[[str], bool] | None = None,
         middleware: Iterable[Middleware[IncomingCall]] = (),
     ):
         check_context(ssl)
@@ -166,10 +169,15 @@ class PeerRPCServer(Serving[Service]):
             concurrency=check_count(concurrency, "concurrency"),
             ssl=ssl,
             authorize=authorized,
+            streams=check_streams(streams, disable_buffered),
         )
         if disable_buffered:
             make = partial(StreamServer, concurrency=concurrency, ssl=ssl, authorize=authorized)
-        check = partial(check_event, streams=disable_buffered)
+        check = partial(
+            check_event,
+            streams=disable_buffered or streams is not None,
+            requests=not disable_buffered,
+        )
         check_count(threads, "threads")
         functions = check_middleware(middleware, coroutines=False)
         super().__init__(link, partial(Service, link, make, threads, concurrency, functions, check))

@@ -72,10 +72,10 @@ class Service(Listening):
     caller is answered with the error's class and message. ``request-error`` calls ``listener(error)`` with a
     ``BadRequestError`` for a body that is no request (which was already answered).
 
-    With ``disable_buffered``, in place of ``request``: ``stream`` calls ``listener(rid, key, stream,
-    handler)`` likewise. It reads and writes the ``Stream``, or answers by ``handler.reply``;
-    ``handler.action``, ``args`` and ``headers`` say what it is about. The stream ends when it returns, and is
-    cut when it raises after it has written.
+    With ``disable_buffered``, in place of ``request``, or with ``streams``, beside it: ``stream`` calls
+    ``listener(rid, key, stream, handler)`` likewise. It reads and writes the ``Stream``, or answers by
+    ``handler.reply``; ``handler.action``, ``args`` and ``headers`` say what it is about. The stream ends when
+    it returns, and is cut when it raises after it has written.
 
     Connections are served on a background loop, which all services of the process share.
     """

@@ -138,7 +138,7 @@ def decode_reply(reply: HttpReply, rid: str, destination: str, gzipped: bool = F
     except ValueError as error:
         raise ReplyEncodingError(destination, str(error)) from None
     if not 200 <= reply.status < 300:
-        raise _status_error(reply.status, body, destination)
+        raise status_error(reply.status, body, destination)
     try:
         frame = decode_json(body)
     except ValueError as error:
@@ -186,7 +186,8 @@ def plain_body(reply: HttpReply, gzipped: bool = False) -> bytes:
     return body
 
 
-def _status_error(status: int, body: bytes, destination: str) -> StatusError:
+def status_error(status: int, body: bytes, destination: str) -> StatusError:
+    """What a reply of another status than 2xx means, by the beginning of its body."""
     text = body[: 4 * limits.ERROR_TEXT_MAX].decode("utf-8", "replace")[: limits.ERROR_TEXT_MAX]
     error = StatusError(destination, status, text)
     # Our own server puts its reason into a frame.

@@ -7,9 +7,10 @@ from typing import Any
 
 from . import limits
 from .access_log import AccessLog
-from .actions import Actions, Dispatcher, check_names, check_request, sec_port_of
+from .actions import Actions, check_names, check_request, check_stream, is_stream, sec_port_of
 from .checks import check_count, check_listen_port, check_seconds
 from .discovery import MapResult
+from .dispatch import Dispatcher
 from .errors import ArgumentError
 from .link import Link
 from .middleware import IncomingCall, Middleware, check_middleware
@@ -17,6 +18,7 @@ from .peer import PeerRPCClient, PeerRPCServer
 from .sec import PREFIX, Sec
 from .service import Service
 from .tls import FilePath
+from .transports.sync_stream import Stream
 
 
 class Worker:
@@ -107,10 +109,13 @@ class Worker:
             middleware=self._middleware,
             threads=self._threads,
             ssl=None if sec is None else sec.ssl,
+            streams=is_stream,
         )
         service = server.transport("server")
         acl = None if sec is None else sec.acl
-        service.on("request", Dispatcher(self._actions, acl, self._access_log, awaits=False).handle)
+        dispatcher = Dispatcher(self._actions, acl, self._access_log, awaits=False)
+        service.on("request", dispatcher.handle)
+        service.on("stream", dispatcher.handle_stream)
         self._services[prefix] = service
         self._servers.append(server)
         service.listen(port, host)
@@ -184,6 +189,23 @@ class ActionClient:
         """As ``map``, but gives each result when it comes."""
         client, payload = self._check(name, action, args)
         return client.map_stream(name, payload, limit=limit, timeout=timeout)
+
+    def stream(
+        self,
+        name: str,
+        action: str,
+        args: Sequence[Any] = (),
+        *,
+        timeout: float = limits.ACTION_TIMEOUT_S,
+    ) -> Stream:
+        """Open a stream to an action of one of the workers that announce ``name``.
+
+        As ``PeerRPCClient.stream``; the name of such an action ends in ``Stream``. When a worker of ours
+        refuses, a read or write raises ``StatusError`` with a code such as ``ERR_API_AUTH``; one of Node
+        writes its refusal where the answer would be.
+        """
+        client, _ = self._check(name, check_stream(action), args)
+        return client.stream(name, timeout=timeout, headers={"_a": action, "_ar": list(args)})
 
     def _check(self, name: str, action: str, args: Sequence[Any]) -> tuple[PeerRPCClient, dict[str, Any]]:
         payload = check_request(name, action, args)

@@ -68,10 +68,10 @@ class Service(Listening):
     ``listener(error)``, a plain function, with a ``BadRequestError`` for a body that is no request (which was
     already answered).
 
-    With ``disable_buffered``, in place of ``request``: ``stream`` calls ``listener(rid, key, stream,
-    handler)``, a coroutine function. It reads and writes the ``Stream``, or answers by ``handler.reply``;
-    ``handler.action``, ``args`` and ``headers`` say what it is about. The stream ends when it returns, and is
-    cut when it raises after it has written.
+    With ``disable_buffered``, in place of ``request``, or with ``streams``, beside it: ``stream`` calls
+    ``listener(rid, key, stream, handler)``, a coroutine function. It reads and writes the ``Stream``, or
+    answers by ``handler.reply``; ``handler.action``, ``args`` and ``headers`` say what it is about. The
+    stream ends when it returns, and is cut when it raises after it has written.
 
     Over HTTP, with a listener for ``websocket``, who asks on the same port for a WebSocket gets one, and
     ``listener(channel, visitor)`` what comes on it, see ``transports.ws``.

@@ -9,13 +9,15 @@ from typing import Any
 
 from .. import limits
 from ..access_log import AccessLog
-from ..actions import Actions, Dispatcher, check_names, check_request, sec_port_of
+from ..actions import Actions, check_names, check_request, check_stream, is_stream, sec_port_of
 from ..checks import check_count, check_listen_port, check_seconds
 from ..discovery import MapResult
+from ..dispatch import Dispatcher
 from ..errors import ArgumentError
 from ..middleware import IncomingCall, Middleware, check_middleware
 from ..sec import PREFIX, Sec
 from ..tls import FilePath
+from ..transports.streams import Stream
 from .link import Link
 from .peer import PeerRPCClient, PeerRPCServer
 from .service import Service
@@ -106,10 +108,13 @@ class Worker:
             concurrency=self._concurrency,
             middleware=self._middleware,
             ssl=None if sec is None else sec.ssl,
+            streams=is_stream,
         )
         service = server.transport("server")
         acl = None if sec is None else sec.acl
-        service.on("request", Dispatcher(self._actions, acl, self._access_log, awaits=True).handle)
+        dispatcher = Dispatcher(self._actions, acl, self._access_log, awaits=True)
+        service.on("request", dispatcher.handle)
+        service.on("stream", dispatcher.handle_stream)
         self._services[prefix] = service
         self._servers.append(server)
         await service.listen(port, host)
@@ -185,6 +190,23 @@ class ActionClient:
         """As ``map``, but gives each result when it comes."""
         client, payload = self._check(name, action, args)
         return client.map_stream(name, payload, limit=limit, timeout=timeout)
+
+    async def stream(
+        self,
+        name: str,
+        action: str,
+        args: Sequence[Any] = (),
+        *,
+        timeout: float = limits.ACTION_TIMEOUT_S,
+    ) -> Stream:
+        """Open a stream to an action of one of the workers that announce ``name``.
+
+        As ``PeerRPCClient.stream``; the name of such an action ends in ``Stream``. When a worker of ours
+        refuses, a read or write raises ``StatusError`` with a code such as ``ERR_API_AUTH``; one of Node
+        writes its refusal where the answer would be.
+        """
+        client, _ = self._check(name, check_stream(action), args)
+        return await client.stream(name, timeout=timeout, headers={"_a": action, "_ar": list(args)})
 
     def _check(self, name: str, action: str, args: Sequence[Any]) -> tuple[PeerRPCClient, dict[str, Any]]:
         payload = check_request(name, action, args)

@@ -15,7 +15,7 @@ from ssl import SSLContext
 from typing import Any
 
 from .connections import Connections
-from .http1_connection import Connection, Handler, Shared, Upgrade
+from .http1_connection import Connection, Divert, Handler, Shared, Upgrade
 from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
 from .ports import bind
@@ -33,7 +33,7 @@ class HttpServer:
 
     A request for another protocol (RFC 9110 section 7.8) is shown to ``upgrade``: the protocol that it
     returns gets the connection, beginning with the head of that very request, and is no longer ours to count
-    or to close.
+    or to close. So it is with ``divert``, which is shown the headers of every request before its body.
     """
 
     def __init__(
@@ -47,11 +47,13 @@ class HttpServer:
         on_handler_error: tuple[int, bytes] = (500, b""),
         max_connections: int = 10_000,
         upgrade: Upgrade | None = None,
+        divert: Divert | None = None,
     ) -> None:
         self.connections: Connections[Connection] = Connections(max_connections)
         self._shared = Shared(
             handle=handle,
             upgrade=upgrade,
+            divert=divert,
             max_body=max_body,
             keep_alive_s=keep_alive_s,
             request_timeout_s=request_timeout_s,

@@ -37,6 +37,9 @@ LINGER_S = 2.0
 Handler = Callable[["Exchange"], None]
 # Given a request for another protocol, what goes on with its connection; None: it is an ordinary request.
 Upgrade = Callable[["Exchange"], "asyncio.BaseProtocol | None"]
+# Given the headers of a request whose body is still to come, what goes on with its connection from the first
+# byte of that request; None: it is an ordinary one.
+Divert = Callable[[list[tuple[bytes, bytes]]], "asyncio.BaseProtocol | None"]
 
 
 class Exchange:
@@ -138,6 +141,7 @@ class Shared:
 
     handle: Handler
     upgrade: Upgrade | None
+    divert: Divert | None
     max_body: int
     keep_alive_s: float
     request_timeout_s: float
@@ -164,6 +168,7 @@ class Connection(asyncio.Protocol):
         "_corked",
         "_corked_bytes",
         "_dispatching",
+        "_diverted",
         "_eof",
         "_expects",
         "_head_bytes",
@@ -174,6 +179,7 @@ class Connection(asyncio.Protocol):
         "_lingering",
         "_modern",
         "_parser",
+        "_raw",
         "_reading",
         "_receiving",
         "_refused",
@@ -227,6 +233,9 @@ class Connection(asyncio.Protocol):
         self._expects: bytes | None = None
         self._head_done = False
         self._modern = True  # HTTP/1.1
+        # The message as it came, until its head has; None when another one was before it in what came.
+        self._raw: bytes | None = None
+        self._diverted: asyncio.BaseProtocol | None = None
 
     # What asyncio calls.
 
@@ -273,19 +282,27 @@ class Connection(asyncio.Protocol):
                 self._in_flight.append(exchange)
                 self._hand_over(exchange)
                 return
+        if self.shared.divert is not None:
+            if idle:
+                self._raw = data
+            elif self._raw is not None:
+                self._raw += data
         self._corked = []
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             # Not HTTP is what follows, also where the request gets an ordinary answer.
             self._stopped = True
-            if self._hand_on(data[upgrade.args[0] :]):
+            if self._diverted is None and self._hand_on(data[upgrade.args[0] :]):
                 return
             if self._waiting:
                 self._waiting[-1]._keep_alive = False
         except httptools.HttpParserError:
             if not self._stopped:
                 self._refuse(400, b"", last=True)
+        if self._diverted is not None:
+            self._leave_to(self._diverted, cast(bytes, self._raw))
+            return
         if self._receiving and open_before and not self._stopped:
             # What is neither body nor bounded by the callbacks: unfinished headers, chunk sizes, trailers.
             self._bytes += len(data)
@@ -352,6 +369,8 @@ class Connection(asyncio.Protocol):
                 self._continue_due = True
             else:
                 self._refuse(417, b"", last=True)
+        if self.shared.divert is not None and not self._stopped:
+            self._divert(self.shared.divert)
 
     def on_body(self, data: bytes) -> None:
         if self._stopped:
@@ -448,13 +467,25 @@ class Connection(asyncio.Protocol):
         protocol = None if asked._refusal is not None or asked.body else upgrade(asked)
         if protocol is None:
             return False
+        self._leave_to(protocol, request_head(asked.method, asked.target, asked._headers) + rest)
+        return True
+
+    def _divert(self, divert: Divert) -> None:
+        protocol = divert(self._headers)
+        if protocol is None:
+            self._raw = None
+        elif self._raw is None or self._waiting or self._in_flight:
+            self._refuse(400, b"", last=True)  # its connection is for it alone, and has replies to carry yet
+        else:
+            self._stopped = True
+            self._diverted = protocol
+
+    def _leave_to(self, protocol: asyncio.BaseProtocol, data: bytes) -> None:
         self._waiting.clear()
         self.closed = True
         self._parser = None
         self.shared.connections.left(self)
-        head = request_head(asked.method, asked.target, asked._headers)
-        move(self._transport, protocol, head + rest)
-        return True
+        move(self._transport, protocol, data)
 
     def _hand_over(self, exchange: Exchange) -> None:
         try:

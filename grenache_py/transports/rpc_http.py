@@ -14,10 +14,12 @@ from ..wire import Request, decode_request, encode_bad_request_reply
 from .http1 import HttpServer
 from .http1_connection import Exchange as HttpExchange
 from .rpc_server import Exchange, Receiver, RpcServer
+from .stream_exchange import StreamExchange, Streams
 
 if TYPE_CHECKING:
     from .ws_server import OnChannel, WsServer
 
+IsStream = Callable[[str], bool]
 _TOO_LARGE = BadRequestError("ERR_REQUEST_PAYLOAD_SIZE", 413, "the body is too large")
 
 
@@ -29,13 +31,20 @@ def http_rpc_server(
     concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
     ssl: SSLContext | None = None,
     authorize: Callable[[Certificate], object] | None = None,
+    streams: IsStream | None = None,
 ) -> RpcServer:
     """An ``RpcServer`` whose requests and replies are the bodies of HTTP messages. Who asks for a WebSocket
     gets one, where ``receiver`` has somebody for it.
+
+    Requests whose header ``_a`` ``streams`` says yes to are handed over as streams, see ``Streams``. For one
+    and the same header it always says the same.
     """
+    open_streams = None
+    if streams is not None:
+        open_streams = Streams(receiver, concurrency=concurrency, authorize=authorize, timeout_s=timeout_s)
 
     def exchanges(receive: Callable[[Exchange], None]) -> _HttpExchanges:
-        return _HttpExchanges(receive, receiver.websockets, max_body, authorize)
+        return _HttpExchanges(receive, receiver.websockets, max_body, authorize, streams, open_streams)
 
     def decode(exchange: Exchange) -> Request:
         return decode_request(exchange.headers, exchange.body, max_body)
@@ -60,6 +69,8 @@ class _HttpExchanges:
         websockets: Callable[[], OnChannel | None],
         max_body: int,
         authorize: Callable[[Certificate], object] | None,
+        is_stream: IsStream | None,
+        streams: Streams | None,
     ):
         self._http = HttpServer(
             receive,
@@ -67,7 +78,10 @@ class _HttpExchanges:
             on_too_large=(413, encode_bad_request_reply(_TOO_LARGE)),
             on_handler_error=(500, b'[null, "ERR_SERVER", null]'),
             upgrade=self._upgrade,
+            divert=None if streams is None else self._divert,
         )
+        self._is_stream = is_stream
+        self._streams = streams
         self._listener = websockets
         self._max_body = max_body
         self._authorize = authorize
@@ -78,12 +92,23 @@ class _HttpExchanges:
         return self._http.port
 
     async def listen(self, port: int, host: str | None, ssl: SSLContext | None) -> None:
+        if self._streams is not None:
+            self._streams.begin()
         await self._http.listen(port, host, ssl)
 
     async def close(self, drain_s: float) -> None:
-        await self._http.close(drain_s)
+        streams = () if self._streams is None else (self._streams.close(drain_s),)
+        await asyncio.gather(self._http.close(drain_s), *streams)
         if self._websockets is not None:
             await self._websockets.close()
+
+    def _divert(self, headers: list[tuple[bytes, bytes]]) -> asyncio.BaseProtocol | None:
+        if self._is_stream is None or self._streams is None:
+            return None
+        for name, value in headers:
+            if name.lower() == b"_a" and self._is_stream(value.decode("latin-1")):
+                return StreamExchange(self._streams)
+        return None
 
     def _upgrade(self, exchange: HttpExchange) -> asyncio.BaseProtocol | None:
         listener = self._listener()

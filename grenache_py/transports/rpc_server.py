@@ -72,7 +72,7 @@ class Receiver(NamedTuple):
     """Where a server takes what comes; all of it is called on the loop and must not block."""
 
     request: Callable[[Request, Handler], None]
-    #: of a server of streams, in place of ``request``
+    #: a request that is to be a stream
     stream: Callable[[Request, Stream, Handler], None]
     #: for what is no request, which was already answered
     bad_request: Callable[[BadRequestError], None]
@@ -182,10 +182,10 @@ class Handler:
         self._send(200, encode_reply(self._rid, text, result, self._gzipped))
         self.ended(text)
 
-    def refuse(self, status: int, code: str) -> None:
-        """Answer with an HTTP status and an error code, as the service itself does."""
-        self._send(status, encode_reply(self._rid, code, None, self._gzipped))
-        self.ended(code)
+    def refuse(self, status: int, error: str, result: Any = None) -> None:
+        """Answer with an HTTP status and an error, as the service itself does. Raises as ``reply``."""
+        self._send(status, encode_reply(self._rid, error, result, self._gzipped))
+        self.ended(error)
 
     def fail(self, error: BaseException) -> None:
         """Answer a request whose handler raised: with what a ``Refusal`` says, or with the exception's class

@@ -22,9 +22,9 @@ from ..errors import (
     ConnectTimeout,
     GrenacheError,
     RequestTimeout,
-    StatusError,
     reason,
 )
+from ..wire import status_error
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 # Bytes that wait to be read here, and to be taken by the transport, before the other side is held up.
@@ -151,6 +151,11 @@ class StreamProtocol(asyncio.Protocol):
         return self._ended_out
 
     @property
+    def error(self) -> GrenacheError | None:
+        """What ended the stream before its time."""
+        return self._error
+
+    @property
     def complete(self) -> bool:
         """Whether both bodies have come to their ends."""
         return self._ended_in and self._ended_out
@@ -235,6 +240,11 @@ class Stream:
     def headers(self) -> Mapping[str, str]:
         """The HTTP headers that came with what is read, names in lower case; empty before they have come."""
         return self._headers()
+
+    @property
+    def error(self) -> GrenacheError | None:
+        """What has ended it before its time: what a read or write raises then; ``None`` while it is open."""
+        return self._protocol.error
 
     async def read(self, size: int = -1) -> bytes:
         """At most ``size`` bytes (-1: all there is to come), as soon as there are any; empty at the end."""
@@ -326,8 +336,7 @@ class _ClientProtocol(StreamProtocol):
         self.reply.close()
 
     def _refused(self, body: bytearray) -> None:
-        text = bytes(body).decode("utf-8", "replace")[: limits.ERROR_TEXT_MAX]
-        self.abort(StatusError(self.place, self.reply.status, text))
+        self.abort(status_error(self.reply.status, bytes(body), self.place))
 
 
 class StreamClient:

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 from ssl import SSLContext
 from typing import Any, TypeVar
 
-from ..errors import ClosedError
+from ..errors import ClosedError, GrenacheError
 from . import streams
 from .loop import LoopUser
 
@@ -36,6 +36,11 @@ class Stream:
     def headers(self) -> Mapping[str, str]:
         """The HTTP headers that came with what is read, names in lower case; empty before they have come."""
         return self._stream.headers
+
+    @property
+    def error(self) -> GrenacheError | None:
+        """What has ended it before its time: what a read or write raises then; ``None`` while it is open."""
+        return self._stream.error
 
     def read(self, size: int = -1) -> bytes:
         """At most ``size`` bytes (-1: all there is to come), as soon as there are any; empty at the end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,13 +120,16 @@ def test_actions(started, grape, tmp_path):
     assert serving.next_line().startswith("serving rest:util:net on port ")
     assert "'asked by': 'anybody'" in output(started(*actions, "call", "getIpInfo", '"8.8.8.8"'))[0]
     assert output(started(*actions, "call", "add", 1, 2, 3)) == ["6"]
+    streaming = [*map(str, actions), "stream", "upperStream"]
+    said = subprocess.run(streaming, input=b"so much" * 100_000, capture_output=True, timeout=30, check=True)
+    assert said.stdout == b"SO MUCH" * 100_000
     secured = [*actions, "--sec", tmp_path, "call"]
     assert "'asked by': 'client'" in output(started(*secured, "getIpInfo", '"8.8.8.8"'))[0]
     refused = started(*secured, "add", 1)
     assert refused.wait(30) == 1
     assert refused.lines == ["the worker's own error: ERR_API_AUTH"]
     assert serving.stop() == 0
-    assert len(log.read_text().splitlines()) == 4
+    assert len(log.read_text().splitlines()) == 5
 
 
 def test_aio_actions(started, grape):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 
 import pytest
 
 from grenache_py import Actions
+from grenache_py.errors import Refusal
 from grenache_py.sec import load_client_context, load_sec
 from tests.harness import need_node
 from tests.unit.tls_files import make_ca
@@ -57,6 +60,52 @@ def test_node_clients_call_our_worker_and_its_twin(flavour, node_grapes, node_sc
             process.send_json({"call": "request", "args": [name, payload, {"timeout": 5000}]})
             said = process.next_json()
             assert [said["err"], said["res"]] == answer
+
+
+def test_node_clients_stream_through_our_worker_and_its_twin(flavour, node_grapes, node_script, sec):
+    actions = Actions()
+
+    async def bounce(space, stream):
+        async for piece in stream:
+            await stream.write(piece)
+
+    def count(space, stream, unit: int = 1):
+        raise Refusal(f"ERR_COUNT: {unit}")
+
+    @actions.export
+    def getIpInfo(space, ip):  # noqa: N802
+        return ip
+
+    if flavour.name == "sync":
+        actions.stream("bounceStream")(lambda space, stream: shutil.copyfileobj(stream, stream))
+    else:
+        actions.stream("bounceStream")(bounce)
+    actions.stream("countStream")(count)
+    acl = json.loads((sec / "acl.json").read_text())
+    (sec / "acl.json").write_text(json.dumps({name: ["bounceStream", "countStream"] for name in acl}))
+    link = flavour.link(node_grapes[1].url)
+    flavour.make("Worker", link, NAME, actions, sec=load_sec(sec)).start()
+    secure = {"key": "client-key.pem", "cert": "client-crt.pem", "ca": "ca-crt.pem"}
+    secure = {what: str(sec / name) for what, name in secure.items()}
+    sent = hashlib.sha256(b"grenache" * 125_000).hexdigest()
+    for name, conf in ((NAME, {}), (f"sec:{NAME}", {"secure": secure})):
+        process, _ = node_script("stream_client.js", {"grape": node_grapes[0].url, **conf})
+        for headers, size, answer in (
+            ({"_a": "bounceStream", "_ar": {}}, 1_000_000, sent),
+            ({"_a": "countStream", "_ar": {"unit": 7}}, 10, "ERR_COUNT: 7"),
+            ({"_a": "countStream", "_ar": [8]}, 0, "ERR_COUNT: 8"),
+        ):
+            process.send_json({"key": name, "size": size, "headers": headers})
+            said = process.next_json()
+            if size == 1_000_000:
+                assert (said["size"], said["sha256"]) == (size, answer)
+            else:
+                assert json.loads(said["text"])[1:] == [answer, None]
+        # Requests go to the same port.
+        process, _ = node_script("rpc_client.js", {"grape": node_grapes[0].url, **conf})
+        process.send_json({"call": "request", "args": [name, call("getIpInfo", "::"), {"timeout": 5000}]})
+        said = process.next_json()
+        assert [said["err"], said["res"]] == ([None, "::"] if name == NAME else ["ERR_API_AUTH", None])
 
 
 def test_our_client_sends_what_node_workers_expect(flavour, node_grapes, node_script, sec):

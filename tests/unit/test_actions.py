@@ -10,7 +10,8 @@ import logging
 import pytest
 
 from grenache_py.access_log import AccessLog, access_line
-from grenache_py.actions import Actions, Dispatcher, check_names, check_request, sec_port_of
+from grenache_py.actions import Actions, check_names, check_request, sec_port_of
+from grenache_py.dispatch import Dispatcher
 from grenache_py.errors import ArgumentError, Refusal
 
 
