@@ -27,6 +27,7 @@ NODE_SCRIPTS = HERE / "interop" / "js"
 NODE_MODULES = HERE / "interop" / "node_modules"
 
 START_TIMEOUT_S = 30.0
+OUTPUT_ENDS_S = 5.0
 
 
 class Process:
@@ -45,6 +46,7 @@ class Process:
             bufsize=1,
             env={**os.environ, **(env or {})},
             cwd=cwd,
+            start_new_session=True,  # a group of its own, so that what it left behind can be ended
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -124,13 +126,19 @@ class Process:
 
     def _finish(self) -> None:
         self._popen.wait()
-        self._reader.join()
+        self._reader.join(OUTPUT_ENDS_S)
+        orphaned = self._reader.is_alive()
+        if orphaned:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._reader.join(OUTPUT_ENDS_S)
         for stream in (self._popen.stdin, self._popen.stdout):
             if stream is not None:
                 try:
                     stream.close()
                 except BrokenPipeError:
                     pass  # unsent input of a process that is gone
+        if orphaned:
+            raise AssertionError(f"it left a child that held its output: {self._describe()}")
 
     def _describe(self) -> str:
         said = "\n".join(self.lines[-20:]) or "(nothing)"
