@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import limits
 from .errors import ArgumentError
 
 log = logging.getLogger(__name__)
@@ -169,3 +170,21 @@ class Resuming:
         session = ssl_object.session
         if session is not None and session.has_ticket:
             self._session = session
+
+
+class Sessions:
+    """The sessions of a client, by destination; of the ``limits.DESTINATION_POOLS`` that were used last."""
+
+    def __init__(self, context: ssl.SSLContext | None):
+        self._context = context
+        self._resuming: dict[str, Resuming] = {}  # those used last at the end
+
+    def to(self, destination: str) -> Resuming | None:
+        """What to connect with; ``None`` without TLS."""
+        if self._context is None:
+            return None
+        resuming = self._resuming.pop(destination, None) or Resuming(self._context)
+        self._resuming[destination] = resuming
+        if len(self._resuming) > limits.DESTINATION_POOLS:
+            del self._resuming[next(iter(self._resuming))]
+        return resuming

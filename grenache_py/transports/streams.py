@@ -24,6 +24,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
+from ..tls import Resuming, Sessions
 from ..wire import status_error
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
@@ -295,8 +296,9 @@ class Stream:
 
 
 class _ClientProtocol(StreamProtocol):
-    def __init__(self, place: str, idle_s: float):
+    def __init__(self, place: str, idle_s: float, session: Resuming | None):
         super().__init__(place, idle_s)
+        self._session = session
         self.reply = ReplyParser(None)
         self._refusal: bytearray | None = None
 
@@ -310,8 +312,11 @@ class _ClientProtocol(StreamProtocol):
         except OversizedReplyError as error:
             self.abort(ConnectionLost(self.place, f"connection given up: {error}"))
             return
-        if headless and self.reply.head_done and not 200 <= self.reply.status < 300:
-            self._refusal = bytearray()
+        if headless and self.reply.head_done:
+            if self._session is not None and self.transport is not None:
+                self._session.remember(self.transport.get_extra_info("ssl_object"))
+            if not 200 <= self.reply.status < 300:
+                self._refusal = bytearray()
         pieces, self.reply.body = self.reply.body, []
         if self._refusal is not None:
             self._refusal += b"".join(pieces)
@@ -343,7 +348,7 @@ class StreamClient:
     """Opens streams, and closes those that are still open with itself."""
 
     def __init__(self, ssl: SSLContext | None = None):
-        self._ssl = ssl
+        self._sessions = Sessions(ssl)
         self._open: set[_ClientProtocol] = set()
         self._closed = False
 
@@ -356,11 +361,14 @@ class StreamClient:
         """
         self._check_open("before")
         loop = asyncio.get_running_loop()
-        protocol = _ClientProtocol(destination, idle_s)
+        session = self._sessions.to(destination)
+        protocol = _ClientProtocol(destination, idle_s, session)
         host, _, port = destination.rpartition(":")
         try:
             await asyncio.wait_for(
-                loop.create_connection(lambda: protocol, host.strip("[]"), int(port), ssl=self._ssl),
+                loop.create_connection(
+                    lambda: protocol, host.strip("[]"), int(port), ssl=cast("SSLContext | None", session)
+                ),
                 min(limits.CONNECT_TIMEOUT_S, timeout_s),
             )
         except asyncio.TimeoutError as error:

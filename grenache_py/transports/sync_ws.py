@@ -30,7 +30,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
-from ..tls import Resuming
+from ..tls import Resuming, Sessions
 from ..wire import rids
 from .steps import Steps, finish
 from .sync_socket import TimedSocket, connected
@@ -86,7 +86,7 @@ class WsTransport:
         # All that are open or being opened; and those of them that nobody uses, the last used one last.
         self._open: set[_Connection] = set()
         self._idle: dict[str, list[_Connection]] = {}
-        self._sessions: dict[str, Resuming] = {}
+        self._sessions = Sessions(self._ssl)
 
     def call(
         self,
@@ -241,11 +241,7 @@ class WsTransport:
                     del self._idle[each.destination]
             self._open.difference_update(leaving)
             self._open.add(conn)
-            if self._ssl is None:
-                return leaving, None
-            if len(self._sessions) >= limits.DESTINATION_POOLS:
-                self._sessions.clear()
-            return leaving, self._sessions.setdefault(conn.destination, Resuming(self._ssl))
+            return leaving, self._sessions.to(conn.destination)
 
     def _failure(self, error: Exception, destination: str, timeout_s: float) -> GrenacheError:
         if self._closed:

@@ -28,7 +28,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
-from ..tls import Resuming
+from ..tls import Resuming, Sessions
 from ..wire import rids
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import (
@@ -189,11 +189,10 @@ class WsClient:
         max_reply_bytes: int = limits.BODY_BYTES_MAX,
         ping_s: float = limits.WS_PING_S,
     ):
-        self._ssl = ssl
+        self._sessions = Sessions(ssl)
         self._deadlines = deadlines
         self._max_reply_bytes = max_reply_bytes
         self._ping_s = ping_s
-        self._resuming: dict[str, Resuming] = {}  # those used last at the end
         self._lines: dict[str, list[_Line]] = {}
         self._connecting: dict[str, asyncio.Task[_Line]] = {}
         self._ticking: asyncio.TimerHandle | None = None  # while there are calls
@@ -295,7 +294,7 @@ class WsClient:
     async def _connect(self, destination: str) -> _Line:
         if sum(map(len, self._lines.values())) + len(self._connecting) > limits.CONNECTIONS_MAX:
             self._drop_oldest(destination)
-        resuming = self._sessions(destination)
+        resuming = self._sessions.to(destination)
         channel = await connect(
             destination,
             max_message=self._max_reply_bytes,
@@ -319,16 +318,6 @@ class WsClient:
         if self._tidying is None:
             self._tidying = channel.loop.call_later(limits.WS_IDLE_CONNECTION_S / 2, self._tidy)
         return line
-
-    def _sessions(self, destination: str) -> Resuming | None:
-        """The context, with the TLS session of an earlier connection to the destination."""
-        if self._ssl is None:
-            return None
-        resuming = self._resuming.pop(destination, None) or Resuming(self._ssl)
-        self._resuming[destination] = resuming
-        if len(self._resuming) > limits.DESTINATION_POOLS:
-            del self._resuming[next(iter(self._resuming))]
-        return resuming
 
     def _forget(self, destination: str, line: _Line) -> None:
         lines = self._lines.get(destination, [])

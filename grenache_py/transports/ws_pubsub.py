@@ -16,7 +16,7 @@ from ssl import SSLContext
 
 from .. import limits
 from ..errors import ArgumentError, ConnectError, GrenacheError, ListenError, LookupEmptyError
-from ..tls import Certificate
+from ..tls import Certificate, Resuming
 from .ws import Channel, all_gone
 from .ws_client import connect
 from .ws_frames import BINARY, NORMAL, TEXT, encode_frame
@@ -246,13 +246,15 @@ class _Following:
     async def _stay(self, destination: str, tried: asyncio.Event) -> None:
         """Be connected to a publisher, again and again while it is announced."""
         failures = 0
+        context = self._subscriber.ssl
+        session = None if context is None else Resuming(context)
         try:
             while not tried.is_set() or destination in self._listed:
                 try:
                     channel = await connect(
                         destination,
                         max_message=limits.BODY_BYTES_MAX,
-                        ssl=self._subscriber.ssl,
+                        ssl=session,
                         on_open=lambda channel: self._opened(destination, channel),
                     )
                 except ConnectError as error:
@@ -261,6 +263,8 @@ class _Following:
                 else:
                     tried.set()
                     failures = 0
+                    if session is not None:
+                        session.remember(channel.transport.get_extra_info("ssl_object"))
                     await asyncio.wait([channel.gone])
                 tried.set()
                 mean_s = min(limits.SUB_RECONNECT_S * 2 ** min(failures, 10), limits.SUB_LOOKUP_S)

@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from grenache_py import errors, limits
-from grenache_py.tls import Certificate, client_context, server_context
+from grenache_py.tls import Certificate, Sessions, client_context, server_context
 from tests.unit.tls_files import make_ca
 
 NOBODY = "http://127.0.0.1:1"
@@ -207,6 +207,32 @@ def test_connections_and_sessions_are_used_again(flavour, pem, monkeypatch, vers
     stats = context.session_stats()
     assert stats["hits"] >= 2
     assert stats["hits"] == stats["accept_good"] - 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def test_streams_use_sessions_again(flavour, pem, version):
+    async def answer(rid, key, stream, handler):
+        handler.reply(None, "ok")
+
+    context = serving(pem)
+    context.minimum_version = context.maximum_version = version
+    place = f"127.0.0.1:{flavour.streaming(answer, ssl=context).port}"
+    client = flavour.client(flavour.link(NOBODY), ssl=calling(pem))
+    for _ in range(3):
+        stream = client.stream_to(place, "k")
+        assert stream.read().endswith(b'null,"ok"]')
+        stream.close()
+    stats = context.session_stats()
+    assert (stats["accept_good"], stats["hits"]) == (3, 2)
+
+
+def test_sessions_are_kept_for_so_many_destinations(pem, monkeypatch):
+    monkeypatch.setattr(limits, "DESTINATION_POOLS", 2)
+    sessions = Sessions(calling(pem))
+    made = [sessions.to(f"127.0.0.1:{port}") for port in (1, 2, 1, 3, 1, 2)]
+    assert made[0] is made[2] is made[4]  # used of late
+    assert made[1] is not made[5]
+    assert Sessions(None).to("127.0.0.1:1") is None
 
 
 def test_the_time_limit_holds_over_tls(flavour, pem):

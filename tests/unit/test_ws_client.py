@@ -14,7 +14,6 @@ import time
 import pytest
 
 from grenache_py import errors, limits
-from grenache_py.transports.ws_client import WsClient
 from tests.harness import eventually
 from tests.unit.test_peer import dead, echo, grape_with
 from tests.unit.tls_files import make_ca
@@ -627,11 +626,3 @@ def test_tls_sessions_are_used_again(ws_flavour, tls, version):
         service.listen(port, "127.0.0.1")
     stats = context.session_stats()
     assert (stats["accept_good"], stats["hits"]) == (4, 3)
-
-
-def test_tls_sessions_are_kept_for_so_many_destinations(tls, monkeypatch):
-    monkeypatch.setattr(limits, "DESTINATION_POOLS", 2)
-    client = WsClient(ssl=client_context(tls))
-    made = [client._sessions(f"127.0.0.1:{port}") for port in (1, 2, 1, 3, 1, 2)]
-    assert made[0] is made[2] is made[4]  # used of late
-    assert made[1] is not made[5]

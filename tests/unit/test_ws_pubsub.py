@@ -331,6 +331,25 @@ def test_tls(ws_flavour, pem):
         assert stranger.sub("news") == 0
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def test_who_comes_back_uses_its_session_again(ws_flavour, pem, version):
+    context = tls.server_context(pem.server_cert, pem.server_key, pem.ca_file)
+    context.minimum_version = context.maximum_version = version
+    service = ws_flavour.publisher(ssl=context)
+    port = service.port
+    with grape_with(service) as grape:
+        calling = tls.client_context(pem.ca_file, pem.client_cert, pem.client_key)
+        subscriber = ws_flavour.subscriber(ws_flavour.link(grape.url), ssl=calling, interval=0.1)
+        heard = Heard(subscriber)
+        assert subscriber.sub("news") == 1
+        for connections in (2, 3):
+            service.stop()
+            service.listen(port, "127.0.0.1")
+            eventually(lambda count=connections: len(heard.connected) == count)
+    stats = context.session_stats()
+    assert (stats["accept_good"], stats["hits"]) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("call", "field"),
     [
