@@ -83,6 +83,11 @@ class Actions:
         """The names of what was exported."""
         return [*self._exported, *self._streams]
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether streams are among them."""
+        return bool(self._streams)
+
     @overload
     def export(self, function: Function) -> Function: ...
 

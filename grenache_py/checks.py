@@ -133,6 +133,16 @@ def check_transport(name: str) -> str:
     return name
 
 
+TRANSPORTS = ("http", "ws")
+
+
+def check_http_or_ws(transport: str) -> str:
+    """How requests travel."""
+    if transport not in TRANSPORTS:
+        raise ArgumentError("transport", f"must be one of {', '.join(TRANSPORTS)}, not {transport!r}")
+    return transport
+
+
 POLICIES = ("random", "least-loaded", "fastest")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any
 
 from . import limits
 from .access_log import AccessLog
 from .actions import Actions, check_names, check_request, check_stream, is_stream, sec_port_of
-from .checks import check_count, check_listen_port, check_seconds
+from .checks import check_count, check_http_or_ws, check_listen_port, check_seconds
 from .discovery import MapResult
 from .dispatch import Dispatcher
 from .errors import ArgumentError
@@ -16,9 +17,12 @@ from .link import Link
 from .middleware import IncomingCall, Middleware, check_middleware
 from .peer import PeerRPCClient, PeerRPCServer
 from .sec import PREFIX, Sec
-from .service import Service
+from .service import Service, Serving
 from .tls import FilePath
 from .transports.sync_stream import Stream
+
+if TYPE_CHECKING:
+    from . import ws
 
 
 class Worker:
@@ -27,7 +31,7 @@ class Worker:
     Use it as a context manager or call ``start`` and ``stop``; stopping its Link does so too. Actions run in
     threads, ``threads`` of them for each port. ``timeout``: seconds until an action without an answer is
     answered ``ERR_TIMEOUT``; ``interval``: mean seconds between announcements; ``access_log``: a file for a
-    line about each call (``grenache_py.access_log``).
+    line about each call (``grenache_py.access_log``); ``transport``: ``http``, or ``ws`` for WebSocket.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Worker:
         timeout: float = limits.WORKER_TIMEOUT_S,
         interval: float = limits.WORKER_ANNOUNCE_S,
         access_log: FilePath | None = None,
+        transport: str = "http",
         concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         middleware: Iterable[Middleware[IncomingCall]] = (),
         threads: int = limits.HANDLER_THREADS,
@@ -49,6 +54,7 @@ class Worker:
         self._actions = actions
         self._sec = sec
         self._timeout_s = check_seconds(timeout)
+        self._transport = check_http_or_ws(transport)
         self._interval_s = check_seconds(interval, "interval")
         self._threads = check_count(threads, "threads")
         self._concurrency = check_count(concurrency, "concurrency")
@@ -56,7 +62,7 @@ class Worker:
         self._access_log = AccessLog(access_log)
         # By the prefix of their names.
         self._services: dict[str, Service] = {}
-        self._servers: list[PeerRPCServer] = []
+        self._servers: list[Serving[Service]] = []
         link.attach(self)
 
     def __enter__(self) -> Worker:
@@ -84,10 +90,13 @@ class Worker:
         """Listen on ``port`` (0: any free one) of ``host`` (``None``: all) and announce all names.
 
         The twin listens on ``sec_port``, by default 2000 above ``port``, or any free one. Raises
-        ``ListenError``; an announcement that fails is tried again.
+        ``ListenError``, ``ArgumentError`` for streams over WebSocket; an announcement that fails is tried
+        again.
         """
         if self._services:
             raise RuntimeError("the worker is started already")
+        if self._transport == "ws" and self._actions.has_streams:
+            raise ArgumentError("transport", "must be http for actions that are streams")
         sec_port = sec_port_of(check_listen_port(port), sec_port)
         try:
             self._listen("", port, host, None)
@@ -102,23 +111,30 @@ class Worker:
         return self
 
     def _listen(self, prefix: str, port: int, host: str | None, sec: Sec | None) -> None:
-        server = PeerRPCServer(
-            self._link,
-            timeout=self._timeout_s,
-            concurrency=self._concurrency,
-            middleware=self._middleware,
-            threads=self._threads,
-            ssl=None if sec is None else sec.ssl,
-            streams=is_stream,
-        )
+        server = self._server(None if sec is None else sec.ssl)
         service = server.transport("server")
         acl = None if sec is None else sec.acl
         dispatcher = Dispatcher(self._actions, acl, self._access_log, awaits=False)
         service.on("request", dispatcher.handle)
-        service.on("stream", dispatcher.handle_stream)
+        if self._transport == "http":
+            service.on("stream", dispatcher.handle_stream)
         self._services[prefix] = service
         self._servers.append(server)
         service.listen(port, host)
+
+    def _server(self, ssl: SSLContext | None) -> Serving[Service]:
+        options: dict[str, Any] = {
+            "timeout": self._timeout_s,
+            "concurrency": self._concurrency,
+            "middleware": self._middleware,
+            "threads": self._threads,
+            "ssl": ssl,
+        }
+        if self._transport == "http":
+            return PeerRPCServer(self._link, streams=is_stream, **options)
+        from . import ws  # only who wants it needs picows
+
+        return ws.PeerRPCServer(self._link, **options)
 
     def stop(self, *, drain: float = limits.DRAIN_S) -> None:
         """Withdraw the announcements and accept no more; calls in hand have ``drain`` seconds to end."""
@@ -135,13 +151,19 @@ class Worker:
 
 class ActionClient:
     """Calls actions of workers. ``client`` calls all names but those that begin with ``sec:``, which ``sec``
-    calls: a client with a TLS context and a certificate.
+    calls: a client with a TLS context and a certificate. Either calls by HTTP or, from ``grenache_py.ws``,
+    by WebSocket, as the workers serve.
 
         client = ActionClient(PeerRPCClient(link), sec=PeerRPCClient(link, ssl=context))
         client.request("rest:util:net", "getIpInfo", ["8.8.8.8"])
     """
 
-    def __init__(self, client: PeerRPCClient, *, sec: PeerRPCClient | None = None):
+    def __init__(
+        self,
+        client: PeerRPCClient | ws.PeerRPCClient,
+        *,
+        sec: PeerRPCClient | ws.PeerRPCClient | None = None,
+    ):
         self._client = client
         self._sec = sec
 
@@ -207,7 +229,9 @@ class ActionClient:
         client, _ = self._check(name, check_stream(action), args)
         return client.stream(name, timeout=timeout, headers={"_a": action, "_ar": list(args)})
 
-    def _check(self, name: str, action: str, args: Sequence[Any]) -> tuple[PeerRPCClient, dict[str, Any]]:
+    def _check(
+        self, name: str, action: str, args: Sequence[Any]
+    ) -> tuple[PeerRPCClient | ws.PeerRPCClient, dict[str, Any]]:
         payload = check_request(name, action, args)
         if not name.startswith(PREFIX):
             return self._client, payload

@@ -39,6 +39,12 @@ class Sync:
     def server(self, link: Any, **options: Any) -> Any:
         return self.make("PeerRPCServer", link, **options)
 
+    def worker(self, link: Any, names: Any, actions: Any, **options: Any) -> Any:
+        return self.make("Worker", link, names, actions, **options)
+
+    def action_client(self, client: Any, **options: Any) -> Any:
+        return self.make("ActionClient", client, **options)
+
     def service(self, handler: Callable[..., Any], link: Any = None, **options: Any) -> Any:
         """A service that listens on loopback."""
         if link is None:

@@ -30,12 +30,21 @@ class _OverWs:
     module: Any
     make: Callable[..., Any]
 
-    def link(self, grape: str = NOBODY, **options: Any) -> Any:
+    def _make_at_home(self, cls_name: str, *args: Any, **options: Any) -> Any:
         over_ws, self.module = self.module, self.home
         try:
-            return self.make("Link", grape, **options)
+            return self.make(cls_name, *args, **options)
         finally:
             self.module = over_ws
+
+    def link(self, grape: str = NOBODY, **options: Any) -> Any:
+        return self._make_at_home("Link", grape, **options)
+
+    def worker(self, link: Any, names: Any, actions: Any, **options: Any) -> Any:
+        return self._make_at_home("Worker", link, names, actions, transport="ws", **options)
+
+    def action_client(self, client: Any, **options: Any) -> Any:
+        return self._make_at_home("ActionClient", client, **options)
 
     def client(self, link: Any = None, **options: Any) -> Any:
         return self.make("PeerRPCClient", link or self.link(), **options)

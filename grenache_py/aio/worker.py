@@ -5,12 +5,13 @@ bfx-facs-grc.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any
 
 from .. import limits
 from ..access_log import AccessLog
 from ..actions import Actions, check_names, check_request, check_stream, is_stream, sec_port_of
-from ..checks import check_count, check_listen_port, check_seconds
+from ..checks import check_count, check_http_or_ws, check_listen_port, check_seconds
 from ..discovery import MapResult
 from ..dispatch import Dispatcher
 from ..errors import ArgumentError
@@ -20,7 +21,10 @@ from ..tls import FilePath
 from ..transports.streams import Stream
 from .link import Link
 from .peer import PeerRPCClient, PeerRPCServer
-from .service import Service
+from .service import Service, Serving
+
+if TYPE_CHECKING:
+    from . import ws
 
 
 class Worker:
@@ -29,7 +33,8 @@ class Worker:
     Use it as an async context manager or call ``start`` and ``stop``; stopping its Link does so too. Actions
     are coroutine functions, or plain ones that must not block. ``timeout``: seconds until an action without
     an answer is answered ``ERR_TIMEOUT``; ``interval``: mean seconds between announcements; ``access_log``: a
-    file for a line about each call (``grenache_py.access_log``).
+    file for a line about each call (``grenache_py.access_log``); ``transport``: ``http``, or ``ws`` for
+    WebSocket.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Worker:
         timeout: float = limits.WORKER_TIMEOUT_S,
         interval: float = limits.WORKER_ANNOUNCE_S,
         access_log: FilePath | None = None,
+        transport: str = "http",
         concurrency: int = limits.REQUESTS_IN_FLIGHT_MAX,
         middleware: Iterable[Middleware[IncomingCall]] = (),
     ):
@@ -50,13 +56,14 @@ class Worker:
         self._actions = actions
         self._sec = sec
         self._timeout_s = check_seconds(timeout)
+        self._transport = check_http_or_ws(transport)
         self._interval_s = check_seconds(interval, "interval")
         self._concurrency = check_count(concurrency, "concurrency")
         self._middleware = check_middleware(middleware, coroutines=True)
         self._access_log = AccessLog(access_log)
         # By the prefix of their names.
         self._services: dict[str, Service] = {}
-        self._servers: list[PeerRPCServer] = []
+        self._servers: list[Serving[Service]] = []
         link.attach(self)
 
     async def __aenter__(self) -> Worker:
@@ -84,10 +91,13 @@ class Worker:
         """Listen on ``port`` (0: any free one) of ``host`` (``None``: all) and announce all names.
 
         The twin listens on ``sec_port``, by default 2000 above ``port``, or any free one. Raises
-        ``ListenError``; an announcement that fails is tried again.
+        ``ListenError``, ``ArgumentError`` for streams over WebSocket; an announcement that fails is tried
+        again.
         """
         if self._services:
             raise RuntimeError("the worker is started already")
+        if self._transport == "ws" and self._actions.has_streams:
+            raise ArgumentError("transport", "must be http for actions that are streams")
         sec_port = sec_port_of(check_listen_port(port), sec_port)
         try:
             await self._listen("", port, host, None)
@@ -102,22 +112,29 @@ class Worker:
         return self
 
     async def _listen(self, prefix: str, port: int, host: str | None, sec: Sec | None) -> None:
-        server = PeerRPCServer(
-            self._link,
-            timeout=self._timeout_s,
-            concurrency=self._concurrency,
-            middleware=self._middleware,
-            ssl=None if sec is None else sec.ssl,
-            streams=is_stream,
-        )
+        server = self._server(None if sec is None else sec.ssl)
         service = server.transport("server")
         acl = None if sec is None else sec.acl
         dispatcher = Dispatcher(self._actions, acl, self._access_log, awaits=True)
         service.on("request", dispatcher.handle)
-        service.on("stream", dispatcher.handle_stream)
+        if self._transport == "http":
+            service.on("stream", dispatcher.handle_stream)
         self._services[prefix] = service
         self._servers.append(server)
         await service.listen(port, host)
+
+    def _server(self, ssl: SSLContext | None) -> Serving[Service]:
+        options: dict[str, Any] = {
+            "timeout": self._timeout_s,
+            "concurrency": self._concurrency,
+            "middleware": self._middleware,
+            "ssl": ssl,
+        }
+        if self._transport == "http":
+            return PeerRPCServer(self._link, streams=is_stream, **options)
+        from . import ws  # only who wants it needs picows
+
+        return ws.PeerRPCServer(self._link, **options)
 
     async def stop(self, *, drain: float = limits.DRAIN_S) -> None:
         """Withdraw the announcements and accept no more; calls in hand have ``drain`` seconds to end."""
@@ -134,13 +151,19 @@ class Worker:
 
 class ActionClient:
     """Calls actions of workers. ``client`` calls all names but those that begin with ``sec:``, which ``sec``
-    calls: a client with a TLS context and a certificate.
+    calls: a client with a TLS context and a certificate. Either calls by HTTP or, from
+    ``grenache_py.aio.ws``, by WebSocket, as the workers serve.
 
         client = ActionClient(PeerRPCClient(link), sec=PeerRPCClient(link, ssl=context))
         await client.request("rest:util:net", "getIpInfo", ["8.8.8.8"])
     """
 
-    def __init__(self, client: PeerRPCClient, *, sec: PeerRPCClient | None = None):
+    def __init__(
+        self,
+        client: PeerRPCClient | ws.PeerRPCClient,
+        *,
+        sec: PeerRPCClient | ws.PeerRPCClient | None = None,
+    ):
         self._client = client
         self._sec = sec
 
@@ -208,7 +231,9 @@ class ActionClient:
         client, _ = self._check(name, check_stream(action), args)
         return await client.stream(name, timeout=timeout, headers={"_a": action, "_ar": list(args)})
 
-    def _check(self, name: str, action: str, args: Sequence[Any]) -> tuple[PeerRPCClient, dict[str, Any]]:
+    def _check(
+        self, name: str, action: str, args: Sequence[Any]
+    ) -> tuple[PeerRPCClient | ws.PeerRPCClient, dict[str, Any]]:
         payload = check_request(name, action, args)
         if not name.startswith(PREFIX):
             return self._client, payload

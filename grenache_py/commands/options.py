@@ -17,13 +17,13 @@ from .. import limits
 from ..aio import Link, PeerRPCClient, PeerRPCServer
 from ..aio.client import Client
 from ..aio.service import Service, Serving
+from ..checks import TRANSPORTS
 from ..codec import decode_json
 from ..tls import client_context, server_context
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_GRAPE = "http://127.0.0.1:30001"
-TRANSPORTS = ("http", "ws")
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 

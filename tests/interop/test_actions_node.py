@@ -119,3 +119,29 @@ def test_our_client_sends_what_node_workers_expect(flavour, node_grapes, node_sc
     for name in (NAME, f"sec:{NAME}"):
         said = client.request(name, "getIpInfo", ["8.8.8.8", None])
         assert (said["key"], said["payload"]) == (name, call("getIpInfo", "8.8.8.8", None))
+
+
+def test_node_clients_call_our_worker_over_websocket(ws_flavour, node_grapes, node_script, sec):
+    actions = Actions()
+
+    @actions.export
+    def getIpInfo(space, ip):  # noqa: N802
+        return [ip, space.svp]
+
+    link = ws_flavour.link(node_grapes[1].url)
+    ws_flavour.worker(link, NAME, actions, sec=load_sec(sec)).start()
+    secure = {"key": "client-key.pem", "cert": "client-crt.pem", "ca": "ca-crt.pem"}
+    secure = {what: str(sec / name) for what, name in secure.items()}
+    for name, conf, refused in (
+        (NAME, {}, "ERR_API_ACTION_NOTFOUND"),
+        (f"sec:{NAME}", {"secure": secure}, "ERR_API_AUTH"),
+    ):
+        process, _ = node_script(
+            "ws.js", {"role": "client", "grape": node_grapes[0].url, "name": name, **conf}
+        )
+        for payload, answer in (
+            (call("getIpInfo", "8.8.8.8"), {"err": None, "res": ["8.8.8.8", name.split(":")]}),
+            (call("crash"), {"err": refused, "res": None}),
+        ):
+            process.send_json({"args": [name, payload, {"timeout": 5000}]})
+            assert process.next_json() == answer

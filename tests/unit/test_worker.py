@@ -1,4 +1,6 @@
-"""Workers of actions and their clients, in both flavours: names, the ``sec:`` twin, rights, ends."""
+"""Workers of actions and their clients, in both flavours and over both transports: names, the ``sec:`` twin,
+rights, ends.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,10 @@ from grenache_py import Actions, Grape, errors, limits
 from grenache_py.acl import AclFile
 from grenache_py.sec import Sec, load_client_context, load_sec
 from grenache_py.tls import Certificate, client_context, server_context
+from tests.flavours import Aio, Sync
 from tests.harness import eventually
 from tests.unit.tls_files import make_ca
+from tests.ws_flavours import AioWs, SyncWs
 
 NAME = "rest:util:net"
 
@@ -57,16 +61,22 @@ def actions():
     return made
 
 
+@pytest.fixture(params=[Sync, Aio, SyncWs, AioWs], ids=["sync", "aio", "sync ws", "aio ws"])
+def either(request):
+    made = request.param()
+    yield made
+    made.close()
+
+
 def action_client(flavour, link, **options):
-    inner = flavour.client(link)
-    return flavour.make("ActionClient", inner, **options)
+    return flavour.action_client(flavour.client(link), **options)
 
 
-def test_actions_are_called_by_name(flavour, grape, actions):
-    link = flavour.link(grape)
-    worker = flavour.make("Worker", link, [NAME, "other"], actions)
+def test_actions_are_called_by_name(either, grape, actions):
+    link = either.link(grape)
+    worker = either.worker(link, [NAME, "other"], actions)
     worker.start(0, "127.0.0.1")
-    client = action_client(flavour, link)
+    client = action_client(either, link)
     assert client.request(NAME, "getIpInfo", ["8.8.8.8"]) == ["8.8.8.8", NAME, None]
     assert client.request("other", "getIpInfo", ["::1"], type=list) == ["::1", "other", None]
     assert [result.payload for result in client.map(NAME, "ping")] == ["pong"]
@@ -84,14 +94,14 @@ def test_actions_are_called_by_name(flavour, grape, actions):
         worker.start()
 
 
-def test_the_sec_twin_heeds_the_acl(flavour, grape, actions, sec, tmp_path):
+def test_the_sec_twin_heeds_the_acl(either, grape, actions, sec, tmp_path):
     log = tmp_path / "access.log"
-    link = flavour.link(grape)
-    worker = flavour.make("Worker", link, NAME, actions, sec=load_sec(sec), access_log=log)
+    link = either.link(grape)
+    worker = either.worker(link, NAME, actions, sec=load_sec(sec), access_log=log)
     worker.start(0, "127.0.0.1")
     assert worker.sec_port != worker.port
-    secured = flavour.client(link, ssl=load_client_context(sec))
-    client = action_client(flavour, link, sec=secured)
+    secured = either.client(link, ssl=load_client_context(sec))
+    client = action_client(either, link, sec=secured)
 
     def is_logged(lines):
         # A line is written after its reply, and one of another thread may overtake it.
@@ -128,14 +138,14 @@ def test_the_sec_twin_heeds_the_acl(flavour, grape, actions, sec, tmp_path):
         client.request(f"sec:{NAME}", "getIpInfo", ["1.1.1.1"])
 
 
-def test_nobody_without_a_certificate_reaches_the_twin(flavour, grape, actions, sec, pem):
+def test_nobody_without_a_certificate_reaches_the_twin(either, grape, actions, sec, pem):
     # Even where the TLS context would let them connect.
     (sec / "acl.json").write_text('{"*": "*"}')
     lenient = server_context(pem.server_cert, pem.server_key, pem.ca_file, require_cert=False)
-    link = flavour.link(grape)
-    worker = flavour.make("Worker", link, NAME, actions, sec=Sec(lenient, AclFile(sec / "acl.json")))
+    link = either.link(grape)
+    worker = either.worker(link, NAME, actions, sec=Sec(lenient, AclFile(sec / "acl.json")))
     worker.start(0, "127.0.0.1")
-    stranger = action_client(flavour, link, sec=flavour.client(link, ssl=client_context(pem.ca_file)))
+    stranger = action_client(either, link, sec=either.client(link, ssl=client_context(pem.ca_file)))
     with pytest.raises(errors.RemoteError, match="ERR_API_AUTH"):
         stranger.request(f"sec:{NAME}", "ping")
 
@@ -149,15 +159,15 @@ def test_a_twin_needs_certificates(sec, pem):
 
 def test_the_twin_listens_above_its_worker(flavour, grape, actions, sec, monkeypatch):
     link = flavour.link(grape)
-    first = flavour.make("Worker", link, NAME, actions, sec=load_sec(sec))
+    first = flavour.worker(link, NAME, actions, sec=load_sec(sec))
     first.start(0, "127.0.0.1")
     # The place of the twin of this one is taken: nothing is left listening.
     monkeypatch.setattr(limits, "SEC_PORT_OFFSET", first.sec_port - first.port)
     port = first.port
     first.stop()
-    taken = flavour.make("Worker", link, "other", actions)
+    taken = flavour.worker(link, "other", actions)
     taken.start(port + limits.SEC_PORT_OFFSET, "127.0.0.1")
-    second = flavour.make("Worker", link, NAME, actions, sec=load_sec(sec))
+    second = flavour.worker(link, NAME, actions, sec=load_sec(sec))
     with pytest.raises(errors.ListenError):
         second.start(port, "127.0.0.1")
     taken.stop()
@@ -165,10 +175,10 @@ def test_the_twin_listens_above_its_worker(flavour, grape, actions, sec, monkeyp
     assert (second.port, second.sec_port) == (port, port + limits.SEC_PORT_OFFSET)
 
 
-def test_a_worker_that_stops_is_withdrawn_and_answers_what_it_has(flavour, grape, sec):
+def test_a_worker_that_stops_is_withdrawn_and_answers_what_it_has(either, grape, sec):
     begun, go_on = threading.Event(), threading.Event()
     actions = Actions()
-    if flavour.name == "sync":
+    if not isinstance(either, Aio):
 
         @actions.export
         def slow(space):
@@ -184,10 +194,10 @@ def test_a_worker_that_stops_is_withdrawn_and_answers_what_it_has(flavour, grape
             assert await asyncio.to_thread(go_on.wait, 10)
             return "done"
 
-    link = flavour.link(grape)
-    worker = flavour.make("Worker", link, NAME, actions, sec=load_sec(sec))
+    link = either.link(grape)
+    worker = either.worker(link, NAME, actions, sec=load_sec(sec))
     worker.start(0, "127.0.0.1")
-    client = action_client(flavour, flavour.link(grape))
+    client = action_client(either, either.link(grape))
     answers = []
     caller = threading.Thread(target=lambda: answers.append(client.request(NAME, "slow")))
     caller.start()
@@ -222,8 +232,8 @@ def test_workers_announce_every_45_seconds(flavour, grape, actions, monkeypatch)
         return start(name, port, interval=interval)
 
     monkeypatch.setattr(inner, "start_announcing", record)
-    flavour.make("Worker", link, NAME, actions).start(0, "127.0.0.1")
-    flavour.make("Worker", link, NAME, actions, interval=3).start(0, "127.0.0.1")
+    flavour.worker(link, NAME, actions).start(0, "127.0.0.1")
+    flavour.worker(link, NAME, actions, interval=3).start(0, "127.0.0.1")
     assert started == [(NAME, 45.0), (NAME, 3.0)]
 
 
@@ -233,13 +243,24 @@ def test_workers_announce_every_45_seconds(flavour, grape, actions, monkeypatch)
         ({"timeout": 0}, "timeout"),
         ({"interval": -1}, "interval"),
         ({"access_log": "/no/such/x"}, "access_log"),
+        ({"transport": "tcp"}, "transport"),
     ],
 )
 def test_options_that_cannot_be(flavour, grape, actions, options, field):
     with pytest.raises(errors.ArgumentError, match=field):
-        flavour.make("Worker", flavour.link(grape), NAME, actions, **options)
+        flavour.worker(flavour.link(grape), NAME, actions, **options)
 
 
 def test_a_worker_whose_certificate_names_no_address(sec):
     assert load_client_context(sec).check_hostname
     assert not load_client_context(sec, check_hostname=False).check_hostname
+
+
+def test_streams_are_not_for_websocket(ws_flavour, grape, actions):
+    worker = ws_flavour.worker(ws_flavour.link(grape), NAME, actions)
+    actions.stream("echoStream")(lambda space, stream: None)
+    with pytest.raises(errors.ArgumentError, match="transport: must be http"):
+        worker.start(0, "127.0.0.1")
+    client = action_client(ws_flavour, ws_flavour.link(grape))
+    with pytest.raises(errors.ArgumentError, match="stream: exists only over HTTP"):
+        client.stream(NAME, "echoStream")
