@@ -16,6 +16,8 @@ def check_name(name: str, field: str = "name") -> str:
     """A service name: text, not empty (an empty one breaks Node Grapes), at most ``limits.NAME_BYTES_MAX``
     bytes.
     """
+    if type(name) is str and name.isascii() and 0 < len(name) <= limits.NAME_BYTES_MAX:
+        return name  # as nearly always
     if not isinstance(name, str) or not name:
         raise ArgumentError(field, f"must be a text that is not empty, not {name!r}")
     try:
@@ -110,6 +112,18 @@ def check_seconds(seconds: float, field: str = "timeout") -> float:
     if not math.isfinite(seconds) or seconds <= 0:
         raise ArgumentError(field, f"must be greater than 0 and finite, not {seconds!r}")
     return float(seconds)
+
+
+def check_busy_poll(microseconds: float) -> float:
+    """How long to poll: microseconds from 0 (not at all)."""
+    if (
+        not isinstance(microseconds, (int, float))
+        or isinstance(microseconds, bool)
+        or not 0 <= microseconds <= limits.BUSY_POLL_US_MAX
+    ):
+        rule = f"must be a number of microseconds from 0 to {limits.BUSY_POLL_US_MAX}"
+        raise ArgumentError("busy_poll_us", f"{rule}, not {microseconds!r}")
+    return microseconds
 
 
 def check_count(count: int, field: str) -> int:

@@ -145,6 +145,13 @@ MESSAGE_HEADERS_MAX = 100
 MESSAGE_HEADERS_BYTES = 16 * 1024
 """Ours: headers of one request, and their names and values together; as many as our HTTP servers take."""
 
+BUSY_POLL_US = 50
+"""How long, at most, an asyncio client or service looks for an answer again and again before it sleeps; about
+what it costs to sleep and to be woken, and Linux' advice for ``net.core.busy_poll``."""
+
+BUSY_POLL_US_MAX = 1000
+"""Beyond this a user means something else."""
+
 PUB_QUEUE_BYTES = 4 * 1024 * 1024
 """Unsent bytes of one subscriber; who is slower is disconnected, and may come back."""
 

@@ -8,7 +8,7 @@ from ssl import SSLContext
 from typing import Any
 
 from .. import limits
-from ..checks import check_count, check_seconds
+from ..checks import check_busy_poll, check_count, check_seconds
 from ..errors import ArgumentError
 from ..middleware import IncomingCall, Middleware, OutgoingCall, check_middleware
 from ..tls import Authorize, check_authorize, check_context
@@ -39,6 +39,10 @@ class PeerRPCClient(Client):
     As ``grenache_py.aio.PeerRPCClient``, but without ``compress`` and streams; ``headers`` and deadlines
     reach services of ours only. All calls to one destination share a connection; one that is lost fails the
     calls under way on it at once.
+
+    For at most ``busy_poll_us`` microseconds (0: never) after a call has left, with no other under way on its
+    connection, the loop looks for the reply without sleeping, as ``net.core.busy_poll`` of Linux; where
+    replies take longer, or others want the processor, it soon leaves that.
     """
 
     def __init__(
@@ -49,8 +53,12 @@ class PeerRPCClient(Client):
         choice: str = "random",
         deadlines: bool = False,
         middleware: Iterable[Middleware[OutgoingCall]] = (),
+        busy_poll_us: float = limits.BUSY_POLL_US,
     ):
-        super().__init__(link, WsClient(ssl=check_context(ssl), deadlines=deadlines), choice, middleware)
+        transport = WsClient(
+            ssl=check_context(ssl), deadlines=deadlines, busy_poll_us=check_busy_poll(busy_poll_us)
+        )
+        super().__init__(link, transport, choice, middleware)
 
     async def stream(self, *arguments: Any, **options: Any) -> Any:
         """Streams exist only over HTTP: raises ``ArgumentError``."""
@@ -64,7 +72,8 @@ class PeerRPCServer(Serving[Service]):
 
     As ``grenache_py.aio.PeerRPCServer``; who is not let in by ``authorize`` is closed with code 1008.
     ``verify_client(visitor)``, a plain function, may look at more: a ``Visitor`` has ``peer``, ``target``,
-    ``headers`` and ``certificate``, and is let in when it returns true.
+    ``headers`` and ``certificate``, and is let in when it returns true. ``busy_poll_us`` is as with
+    the client, after a reply has left.
     """
 
     def __init__(
@@ -78,6 +87,7 @@ class PeerRPCServer(Serving[Service]):
         authorize: Authorize | None = None,
         verify_client: VerifyClient | None = None,
         middleware: Iterable[Middleware[IncomingCall]] = (),
+        busy_poll_us: float = limits.BUSY_POLL_US,
     ):
         make = partial(
             ws_rpc_server,
@@ -87,5 +97,6 @@ class PeerRPCServer(Serving[Service]):
             ssl=check_context(ssl),
             authorize=check_authorize(authorize, ssl),
             verify_client=verify_client,
+            busy_poll_us=check_busy_poll(busy_poll_us),
         )
         super().__init__(link, partial(Service, link, make, check_middleware(middleware, coroutines=True)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from ssl import SSLContext
 from typing import cast
 
@@ -14,7 +15,7 @@ from ..wire import Request, decode_message, encode_bad_request_reply, encode_rep
 from .rpc_server import Exchange, Receiver, RpcServer
 from .ws import Channel
 from .ws_frames import HEADERS_OFFER, NOT_OF_HANDSHAKES, decode_headers
-from .ws_server import VerifyClient, Visitor, WsServer
+from .ws_server import OnChannel, VerifyClient, Visitor, WsServer
 
 
 def ws_rpc_server(
@@ -26,13 +27,22 @@ def ws_rpc_server(
     ssl: SSLContext | None = None,
     authorize: Callable[[Certificate], object] | None = None,
     verify_client: VerifyClient | None = None,
+    busy_poll_us: float = 0,
 ) -> RpcServer:
     """An ``RpcServer`` whose requests and replies are WebSocket messages; ``authorize`` and
     ``verify_client`` decide over connections, see ``WsServer``.
     """
 
     def exchanges(receive: Callable[[Exchange], None]) -> _MessageServer:
-        return _MessageServer(receive, max_message=max_body, authorize=authorize, verify_client=verify_client)
+        ws = partial(
+            WsServer,
+            max_message=max_body,
+            authorize=authorize,
+            verify_client=verify_client,
+            headers={HEADERS_OFFER: "1"},
+            busy_poll_us=busy_poll_us,
+        )
+        return _MessageServer(receive, ws)
 
     def decode(exchange: Exchange) -> Request:
         request = decode_message(exchange.body)
@@ -118,19 +128,10 @@ class _MessageServer:
     def __init__(
         self,
         receive: Callable[[Exchange], None],
-        *,
-        max_message: int,
-        authorize: Callable[[Certificate], object] | None,
-        verify_client: VerifyClient | None,
+        ws: Callable[[OnChannel], WsServer],
     ):
         self._receive = receive
-        self._ws = WsServer(
-            self._greet,
-            max_message=max_message,
-            authorize=authorize,
-            verify_client=verify_client,
-            headers={HEADERS_OFFER: "1"},
-        )
+        self._ws = ws(self._greet)
         self._callers: set[_Caller] = set()
         self._idle = asyncio.Event()
         self.draining = False

@@ -16,6 +16,7 @@ from typing import Any, cast
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from .. import limits
+from .busy_poll import BusyPoll
 from .ws_frames import (
     BINARY,
     CLOSE,
@@ -37,7 +38,9 @@ log = logging.getLogger(__name__)
 picows_log = logging.getLogger(__name__ + ".picows")
 picows_log.setLevel(logging.CRITICAL)
 
-_MSG_TYPES = {TEXT: WSMsgType.TEXT, BINARY: WSMsgType.BINARY}
+# picows' own names are of an enumeration in Python, slow to compare with numbers.
+_TEXT = WSMsgType.TEXT
+_MSG_TYPES = {TEXT: _TEXT, BINARY: WSMsgType.BINARY}
 # Up to here masking and joining in Python costs less than a call of the system for each frame; beyond it the
 # other side waits for its work longer than a call takes.
 _GATHERED_BYTES = 2048
@@ -56,6 +59,7 @@ class Channel(WSListener):
         loop: asyncio.AbstractEventLoop,
         max_message: int,
         on_open: Callable[[Channel], None] | None = None,
+        poll: BusyPoll | None = None,
     ):
         super().__init__()
         self.on_message: Callable[[int, bytes], None] = _ignore
@@ -63,6 +67,7 @@ class Channel(WSListener):
         self.on_flow: Callable[[], None] = _ignore  # ``full`` has changed
         self.loop = loop
         self._on_open = on_open
+        self._poll = poll
         self._messages = Messages(max_message)
         self._transport: WSTransport
         self._client = False
@@ -87,15 +92,19 @@ class Channel(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if self.ended:
             return
+        if self._poll is not None:
+            self._poll.came()
         self.more = not frame.last_in_buffer
-        opcode: Any = frame.msg_type  # an IntEnum, whatever its stub says
+        opcode: Any = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
         elif opcode == CLOSE:
             self.close(NORMAL, consented=True)
         elif opcode != PONG:
             try:
-                message = self._messages.feed(int(opcode), frame.fin, frame.get_payload_as_bytes())
+                message = self._messages.feed(
+                    TEXT if opcode is _TEXT else int(opcode), frame.fin, frame.get_payload_as_bytes()
+                )
             except FrameError as error:
                 self.close(error.code, error.message)
                 return
@@ -169,13 +178,16 @@ class Channel(WSListener):
     def send(self, content: bytes, opcode: int = TEXT, *, alone: bool = False) -> None:
         """Send a message; what is sent in one turn of the loop leaves in few pieces. Text must be UTF-8.
 
-        ``alone`` says that nothing else is about to be sent, so that this need not wait for the end of the
-        turn.
+        ``alone`` says that nothing else is about to be sent before the other side answers, so that this need
+        not wait for the end of the turn.
         """
         if (alone and not self._waiting) or (self._client and len(content) > _GATHERED_BYTES):
-            self._flush()
+            if self._waiting:
+                self._flush()
             if not self.ended:
                 self._transport.send(_MSG_TYPES[opcode], content)
+                if alone and self._poll is not None:
+                    self._poll.expect()
             return
         self.send_frame(encode_frame(opcode, content, next(_masks) if self._client else None))
 

@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..tls import Resuming, Sessions
 from ..wire import rids
+from .busy_poll import BusyPoll, busy_poll
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import (
     HEADERS_OFFER,
@@ -54,6 +55,7 @@ async def connect(
     ping_s: float = limits.WS_PING_S,
     headers: Mapping[str, str] | None = None,
     on_open: Callable[[Channel], None] | None = None,
+    poll: BusyPoll | None = None,
 ) -> Channel:
     """A connection to ``ws://destination/ws``, or ``wss`` with ``ssl``; ``headers`` go with its handshake.
     ``on_open`` sees it before any message can. Raises ``ConnectError``, ``ConnectTimeout``.
@@ -67,7 +69,7 @@ async def connect(
         return made[0]
 
     connecting = ws_connect(
-        partial(Channel, loop, max_message, on_open),
+        partial(Channel, loop, max_message, on_open, poll),
         url,
         ssl_context=cast("tls.SSLContext | None", ssl),
         socket_factory=reach,
@@ -188,11 +190,14 @@ class WsClient:
         deadlines: bool = False,
         max_reply_bytes: int = limits.BODY_BYTES_MAX,
         ping_s: float = limits.WS_PING_S,
+        busy_poll_us: float = 0,
     ):
         self._sessions = Sessions(ssl)
         self._deadlines = deadlines
         self._max_reply_bytes = max_reply_bytes
         self._ping_s = ping_s
+        self._busy_poll_us = busy_poll_us
+        self._poll: BusyPoll | None = None  # made with the first connection
         self._lines: dict[str, list[_Line]] = {}
         self._connecting: dict[str, asyncio.Task[_Line]] = {}
         self._ticking: asyncio.TimerHandle | None = None  # while there are calls
@@ -295,12 +300,15 @@ class WsClient:
         if sum(map(len, self._lines.values())) + len(self._connecting) > limits.CONNECTIONS_MAX:
             self._drop_oldest(destination)
         resuming = self._sessions.to(destination)
+        if self._poll is None:
+            self._poll = busy_poll(asyncio.get_running_loop(), self._busy_poll_us)
         channel = await connect(
             destination,
             max_message=self._max_reply_bytes,
             ssl=resuming,
             ping_s=self._ping_s,
             headers={HEADERS_OFFER: "1"},
+            poll=self._poll,
         )
         if resuming is not None:
             resuming.remember(channel.transport.get_extra_info("ssl_object"))

@@ -15,6 +15,8 @@ CLASSES = [name for name in grenache_py.ws.__all__ if name not in ("Handler", "V
 # The number of threads, which asyncio has no use for, and that of handlers, which need no counting there.
 ONLY_SYNC = {("PeerRPCServer", "__init__", "threads"), ("Service", "__init__", "threads")}
 ONLY_SYNC |= {("Service", "__init__", "concurrency")}
+# A loop that polls; threads only sleep.
+ONLY_AIO = {("PeerRPCClient", "__init__", "busy_poll_us"), ("PeerRPCServer", "__init__", "busy_poll_us")}
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 
 
@@ -28,7 +30,7 @@ def parameters(cls_name: str, name: str, member: object) -> list[tuple[str, str,
     return [
         (parameter.name, parameter.kind.name, parameter.default)
         for parameter in inspect.signature(member).parameters.values()  # type: ignore[arg-type]
-        if (cls_name, name, parameter.name) not in ONLY_SYNC
+        if (cls_name, name, parameter.name) not in ONLY_SYNC | ONLY_AIO
     ]
 
 

@@ -1,0 +1,160 @@
+"""A loop that stays awake while it expects a message: on a clock that only the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from grenache_py import limits
+from grenache_py.aio import ws
+from grenache_py.errors import ArgumentError
+from grenache_py.transports import busy_poll as module
+from grenache_py.transports.busy_poll import BusyPoll, busy_poll
+
+WINDOW_S = 50e-6
+TURN_S = 1e-6
+
+
+class Loop:
+    """What a loop does with ``call_soon``, and what the clock says; ``others_s`` is how long those run to
+    whom the processor is given.
+    """
+
+    def __init__(self):
+        self.now = 1000.0
+        self.others_s = 0.0
+        self.ready = []
+        self.poll = BusyPoll(self.ready.append, WINDOW_S, clock=lambda: self.now, give_way=self._give_way)
+
+    def _give_way(self):
+        self.now += self.others_s
+
+    def turn(self):
+        """One turn; returns whether there was anything to do, so that the loop did not sleep."""
+        ready, self.ready[:] = list(self.ready), []
+        for function in ready:
+            function()
+        self.now += TURN_S
+        return bool(ready)
+
+    def stays_awake_s(self):
+        started = self.now
+        while self.turn():
+            pass
+        return self.now - started
+
+    def polls(self):
+        """Whether it stays awake for a message, which comes at once then."""
+        self.poll.expect()
+        self.poll.came()
+        return self.turn()
+
+
+def test_it_stays_awake_until_the_message_has_come():
+    loop = Loop()
+    loop.poll.expect()
+    for _ in range(10):
+        assert loop.turn()
+    loop.poll.came()
+    assert loop.turn()
+    assert not loop.turn()
+
+
+def test_it_does_not_stay_awake_for_longer_than_it_was_told():
+    loop = Loop()
+    loop.poll.expect()
+    assert WINDOW_S <= loop.stays_awake_s() <= WINDOW_S + 3 * TURN_S
+
+
+def test_a_message_that_comes_while_the_next_one_is_expected_does_not_end_it():
+    loop = Loop()
+    for _ in range(100):
+        loop.poll.expect()
+        assert len(loop.ready) == 1  # one turn is under way, however many are expected
+        assert loop.turn()
+        loop.poll.came()
+    assert loop.polls()
+
+
+def awake_share(loop, seconds, every_s):
+    """Which part of some seconds it does not sleep, when what it expects never comes in time."""
+    awake_s, ends = 0.0, loop.now + seconds
+    while loop.now < ends:
+        loop.poll.expect()
+        awake_s += loop.stays_awake_s()
+        loop.poll.came()
+        loop.now += every_s
+    return awake_s / seconds
+
+
+@pytest.mark.parametrize("every_s", [0.0001, 0.001, 0.01, 1.0])
+def test_where_nothing_comes_in_time_it_hardly_stays_awake(every_s):
+    assert awake_share(Loop(), 60, every_s) < 0.02
+
+
+def test_where_others_want_the_processor_it_leaves_it_to_them():
+    loop, waited_s = Loop(), 0.0
+    loop.others_s = 0.003
+    ends = loop.now + 60
+    while loop.now < ends:
+        loop.poll.expect()
+        waited_s += loop.stays_awake_s()
+        loop.poll.came()
+        loop.now += 0.0001
+    assert waited_s / 60 < 0.02
+
+
+def test_it_begins_again_after_a_rest_and_rests_shortly_after_a_long_calm():
+    loop = Loop()
+
+    def disturb():
+        """Others come until it rests."""
+        loop.others_s = 0.02
+        loop.poll.expect()
+        loop.turn()
+        loop.others_s = 0.0
+        loop.poll.came()
+        assert not loop.polls()
+
+    def rest_s():
+        started = loop.now
+        while not loop.polls():
+            loop.now += 0.001
+        return loop.now - started
+
+    disturb()
+    assert rest_s() == pytest.approx(0.02, abs=0.002)
+    disturb()
+    assert rest_s() == pytest.approx(0.04, abs=0.002)
+    for _ in range(10):
+        disturb()
+        longest_s = rest_s()
+    assert longest_s == pytest.approx(2.0, abs=0.01)
+    loop.now += 30
+    disturb()
+    assert rest_s() == pytest.approx(0.02, abs=0.002)
+
+
+def test_what_cannot_win_does_not_poll(monkeypatch):
+    loop = asyncio.new_event_loop()
+    try:
+        monkeypatch.setattr(module, "_processors", lambda: 2)
+        if hasattr(os, "sched_yield"):
+            assert busy_poll(loop, limits.BUSY_POLL_US) is not None
+        assert busy_poll(loop, 0) is None
+        monkeypatch.setattr(module, "_processors", lambda: 1)
+        assert busy_poll(loop, limits.BUSY_POLL_US) is None
+        monkeypatch.setattr(module, "_processors", lambda: 2)
+        monkeypatch.delattr(os, "sched_yield", raising=False)
+        assert busy_poll(loop, limits.BUSY_POLL_US) is None
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("wrong", [-1, limits.BUSY_POLL_US_MAX + 1, float("nan"), True, "50", None])
+def test_microseconds_that_are_none(wrong):
+    for made in (ws.PeerRPCClient, ws.PeerRPCServer):
+        with pytest.raises(ArgumentError, match="busy_poll_us: must be a number of microseconds"):
+            made(None, busy_poll_us=wrong)
