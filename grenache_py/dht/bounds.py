@@ -17,6 +17,16 @@ TICK_S: Final = 0.25  # how coarse every limit in time is
 IN_FLIGHT_PER_ADDRESS: Final = 64
 QUEUED_MAX: Final = 20_000
 PENDING_MAX: Final = 50_000  # well below the 65,535 transaction ids of two bytes
+# A query is sent again once, after as long as its node may take (RFC 6298), but no sooner than a busy node
+# needs to come round to it; and after this where nothing is known of the node.
+RESEND_MIN_S: Final = 0.1
+RESEND_UNKNOWN_S: Final = 0.25
+RESEND_TICK_S: Final = 0.05  # how coarse that is
+# Of all queries, so many may be sent again, and at once: enough for 5 % of datagrams lost each way. Where
+# more are missing, nodes are dead or have too much to do, and more datagrams make it worse.
+RESEND_SHARE: Final = 0.2
+RESEND_BURST: Final = 50.0
+ROUND_TRIPS_MAX: Final = 2000  # addresses
 
 # Datagrams.
 NAME_BYTES_MAX: Final = 1024  # a name must fit a datagram with room to spare

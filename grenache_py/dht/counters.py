@@ -20,6 +20,8 @@ class Counters:
     #: own queries that were answered with an error, and that were not answered
     refused: int = 0
     unanswered: int = 0
+    #: own queries that were sent a second time
+    resent: int = 0
     #: walks (look-ups, announces, puts and gets that asked around) that ended, and the time they took in all
     walks: int = 0
     walk_seconds: float = 0.0

@@ -114,7 +114,7 @@ class DhtNode:
             self.routing, self.tokens, self.peers, self.items, self._proven, random, self._announced
         )
         self._send = send
-        self._transactions = Transactions(send, clock, random)
+        self._transactions = Transactions(send, clock, call_later, random, self.counters)
         self._walks = Walks(
             self.routing,
             self._transactions,
@@ -417,7 +417,7 @@ class DhtNode:
         """``stranger_bytes``: how long the query was, when its sender has not proved its address."""
         node_id = node_id_of(message.get(b"a"))
         if node_id == self.node_id:
-            self._on_echo(message, address)
+            self._on_echo(message, address, now)
             return
         # BEP 43: a read-only node cannot be asked anything.
         read_only = message.get(b"ro") == 1
@@ -438,17 +438,17 @@ class DhtNode:
         if node_id is not None and not read_only and self.routing.heard(node_id, address):
             self._upkeep.verify(address)
 
-    def _on_echo(self, message: dict[bytes, Any], address: Address) -> None:
+    def _on_echo(self, message: dict[bytes, Any], address: Address, now: float) -> None:
         """A query with our own id: our own, when we are one of our bootstrap addresses; or a mirror's."""
         if address in self.bootstrap.addresses:
-            taken = self._transactions.take(message.get(b"t"), address)
+            taken = self._transactions.take(message.get(b"t"), address, now)
             if taken is not None:
                 self.bootstrap.own.add(address)
                 done, context = taken
                 done(context, None, (0, "this is our own address"))
 
     def _on_reply(self, message: dict[bytes, Any], address: Address, now: float) -> None:
-        taken = self._transactions.take(message.get(b"t"), address)
+        taken = self._transactions.take(message.get(b"t"), address, now)
         if taken is None:
             return
         done, context = taken
@@ -464,7 +464,7 @@ class DhtNode:
             self._on_own_address(told, address)
 
     def _on_error(self, message: dict[bytes, Any], address: Address, now: float) -> None:
-        taken = self._transactions.take(message.get(b"t"), address)
+        taken = self._transactions.take(message.get(b"t"), address, now)
         if taken is None:
             return
         self.counters.refused += 1

@@ -131,7 +131,10 @@ class Storing:
         for address, token in holders:
             version = versions.get(address)
             more = {b"token": token} if version is None else {b"token": token, b"cas": version}
-            self._transactions.query(address, b"put", {**args, **more}, store.told, None)
+            # A version that comes twice is refused the second time.
+            self._transactions.query(
+                address, b"put", {**args, **more}, store.told, None, resend=not item.mutable
+            )
 
     def hurry(self, now: float) -> None:
         """End the wait for the silent where somebody has stored it."""

@@ -88,7 +88,9 @@ class Upkeep:
         elif len(self._verifying) < VERIFYING_MAX and not self._crowded(address[0]):
             self._verifying[address] = waiting
             args = {b"id": self._routing.own_id}
-            self._transactions.query(address, b"ping", args, self._pinged, address)
+            # Who is not a contact may not even have asked: its address can be made up.
+            known = address in self._routing.by_address
+            self._transactions.query(address, b"ping", args, self._pinged, address, resend=known)
 
     def _crowded(self, host: str) -> bool:
         """Whether as many are being pinged at a public IP address as may be."""

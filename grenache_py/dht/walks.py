@@ -128,7 +128,14 @@ class Walks:
         if candidate.suspect and self._transactions.expects(candidate.address):
             return  # one question at a time is enough to learn that it is back
         candidate.asked_at = self._clock()
-        self._transactions.query(candidate.address, walk.method, walk.args, self._answered, (walk, candidate))
+        self._transactions.query(
+            candidate.address,
+            walk.method,
+            walk.args,
+            self._answered,
+            (walk, candidate),
+            not candidate.suspect,
+        )
 
     def _answered(self, context: Any, reply: Reply | None, error: tuple[int, str] | None) -> None:
         walk, candidate = context

@@ -20,6 +20,7 @@ _COUNTED = {
     ),
     "refused": ("grape_dht_queries_refused_total", "Own queries that were answered with an error."),
     "unanswered": ("grape_dht_queries_unanswered_total", "Own queries that were not answered in time."),
+    "resent": ("grape_dht_queries_resent_total", "Own queries that were sent a second time."),
     "walks": ("grape_dht_walks_total", "Walks through the DHT that ended."),
     "walk_seconds": ("grape_dht_walk_seconds_total", "Time that walks took, all together."),
 }
