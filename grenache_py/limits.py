@@ -78,6 +78,9 @@ REQUESTS_IN_FLIGHT_MAX = 1024
 are answered ``ERR_BUSY`` at once.
 """
 
+CONNECTIONS_TOLD = 100
+"""Connections beyond those that a server has room for: they are told so before they are closed."""
+
 STREAM_IDLE_S = 60.0
 """How long a stream waits for its other side to say or take something."""
 

@@ -16,6 +16,7 @@ import click
 from .. import limits
 from ..aio import Handler
 from ..codec import decode_json, encode_json
+from ..transports import descriptors
 from .child import Ended, TooLong, TooMuch, run_command
 from .options import Network, network_options
 from .terminal import Stop, as_json, json_option, log_to_stderr, milliseconds, printable, run, tell
@@ -113,6 +114,7 @@ def serve(
 
     async def work() -> None:
         log_to_stderr()
+        descriptors.raise_limit()
         stop = Stop()
         async with network.link() as link:
             server = network.server(

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import cast
 
+from ..transports import descriptors
 from .krpc import Address
 
 # A burst of replies must not be lost in the kernel; it grants what it is configured for.
@@ -25,7 +26,7 @@ class UdpSocket(asyncio.DatagramProtocol):
     async def open(self, host: str, port: int) -> None:
         """Bind to an IPv4 address and a port (0: any free one). Raises OSError when it is taken."""
         loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock = descriptors.listens(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)

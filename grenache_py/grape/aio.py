@@ -20,7 +20,6 @@ from ..dht.identity import id_fits, make_id
 from ..dht.node import DhtNode
 from ..dht.settings import DhtSettings
 from ..dht.udp import UdpSocket, parse_address, resolve
-from ..transports import descriptors
 from ..transports.http1 import HttpServer
 from . import state as state_file
 from .api import PAYLOAD_BYTES_MAX, Api, address_text
@@ -216,7 +215,7 @@ class Grape:
                 Api(node, dht_port, loop.time, lambda: len(server.connections)).handle,
                 max_body=self._max_payload_size,
                 request_timeout_s=_REQUEST_TIMEOUT_S,
-                max_connections=min(_CONNECTIONS_MAX, descriptors.limit() // 2),
+                max_connections=_CONNECTIONS_MAX,
                 on_too_large=(413, b"ERR_GRAPE_PAYLOAD_SIZE"),
                 on_handler_error=(500, b"ERR_GRAPE_GENERIC"),
             )

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
+from .. import limits
+from . import descriptors
+
 # Of the oldest connections, so many are looked at for one that can make room: a flood must not cost more.
 _LOOKED_AT_FOR_ROOM = 100
 
@@ -30,7 +33,7 @@ class Connections(Generic[ConnectionT]):
 
     def __init__(self, most: int):
         self._most = most
-        self._present: dict[ConnectionT, None] = {}
+        self._present: dict[ConnectionT, asyncio.BaseTransport] = {}
         self._all_gone: asyncio.Event | None = None
         #: no new ones are taken
         self.closed = False
@@ -42,16 +45,18 @@ class Connections(Generic[ConnectionT]):
         """Those of now; they may go meanwhile."""
         return iter(list(self._present))
 
-    def admit(self, connection: ConnectionT) -> bool:
-        """Count a new one; returns whether there is room for it. If need be the oldest that is not busy makes
-        room, so that who keeps connections open for nothing does not shut out the others.
+    def admit(self, connection: ConnectionT, transport: asyncio.BaseTransport) -> bool:
+        """Count a new one; returns whether there is room for it, also among the files that this process may
+        have open. If need be the oldest that is not busy makes room, so that who keeps connections open for
+        nothing does not shut out the others.
 
         One that is not admitted counts too, until it has gone.
         """
-        self._present[connection] = None
+        self._present[connection] = transport
+        descriptors.take(transport)
         if self.closed:
             return False
-        if len(self._present) <= self._most:
+        if len(self._present) <= self._most and descriptors.room(transport) >= 0:
             return True
         for other in islice(self._present, _LOOKED_AT_FOR_ROOM):
             if not other.busy and other is not connection:
@@ -59,9 +64,19 @@ class Connections(Generic[ConnectionT]):
                 return True
         return False
 
+    def crowded(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether there is not even room for telling one that was not admitted."""
+        return (
+            self.closed
+            or len(self._present) > self._most + limits.CONNECTIONS_TOLD
+            or descriptors.room(transport) < -descriptors.to_tell()
+        )
+
     def left(self, connection: ConnectionT) -> None:
         """It has gone."""
-        self._present.pop(connection, None)
+        transport = self._present.pop(connection, None)
+        if transport is not None:
+            descriptors.give_back(transport)
         if self._all_gone is not None and not self._present:
             self._all_gone.set()
 

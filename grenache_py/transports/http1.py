@@ -18,7 +18,7 @@ from .connections import Connections
 from .http1_connection import Connection, Divert, Handler, Shared, Upgrade
 from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
-from .ports import bind
+from .ports import bind, serve
 
 
 class HttpServer:
@@ -28,8 +28,9 @@ class HttpServer:
     ``on_handler_error``. A body of more than ``max_body`` bytes is answered with ``on_too_large`` as soon as
     that many have arrived. ``keep_alive_s`` is how long an idle connection stays open; ``request_timeout_s``
     how long a request may take to arrive, and a reply to be taken off our hands. When there are
-    ``max_connections``, a new one takes the place of the oldest that has no request in hand, so that who
-    keeps connections open for nothing does not shut out the others; without such a one it is closed.
+    ``max_connections``, or few files are left that this process may open, a new one takes the place of the
+    oldest that has no request in hand, so that who keeps connections open for nothing does not shut out the
+    others; without such a one it is answered with ``on_busy``, unasked, and closed.
 
     A request for another protocol (RFC 9110 section 7.8) is shown to ``upgrade``: the protocol that it
     returns gets the connection, beginning with the head of that very request, and is no longer ours to count
@@ -45,6 +46,7 @@ class HttpServer:
         request_timeout_s: float = 60.0,
         on_too_large: tuple[int, bytes] = (413, b""),
         on_handler_error: tuple[int, bytes] = (500, b""),
+        on_busy: tuple[int, bytes] = (503, b""),
         max_connections: int = 10_000,
         upgrade: Upgrade | None = None,
         divert: Divert | None = None,
@@ -59,6 +61,7 @@ class HttpServer:
             request_timeout_s=request_timeout_s,
             on_too_large=on_too_large,
             on_handler_error=on_handler_error,
+            on_busy=on_busy,
             heads=ReplyHeads(int(keep_alive_s)),
             known_heads=KnownHeads(),
             connections=self.connections,
@@ -84,14 +87,8 @@ class HttpServer:
             raise RuntimeError("the server listens already")
         loop = asyncio.get_running_loop()
         sock = await bind(loop, port, host)
-        try:
-            options: dict[str, Any] = {"ssl_handshake_timeout": self._shared.request_timeout_s} if ssl else {}
-            self._server = await loop.create_server(
-                lambda: Connection(self._shared), sock=sock, backlog=1024, ssl=ssl, **options
-            )
-        except BaseException:
-            sock.close()
-            raise
+        options: dict[str, Any] = {"ssl_handshake_timeout": self._shared.request_timeout_s} if ssl else {}
+        self._server = await serve(sock, lambda: Connection(self._shared), ssl=ssl, **options)
         self._port = sock.getsockname()[1]
         self.connections.open()
         self._tick()

@@ -147,6 +147,7 @@ class Shared:
     request_timeout_s: float
     on_too_large: tuple[int, bytes]
     on_handler_error: tuple[int, bytes]
+    on_busy: tuple[int, bytes]
     heads: ReplyHeads
     known_heads: KnownHeads
     connections: Connections[Connection]
@@ -249,8 +250,13 @@ class Connection(asyncio.Protocol):
                 name[1],
             )
         self.ssl_object = transport.get_extra_info("ssl_object")
-        if not self.shared.connections.admit(self):
+        connections = self.shared.connections
+        if connections.admit(self, transport):
+            return
+        if connections.crowded(transport):
             self._transport.abort()
+        else:
+            self._turn_away(*self.shared.on_busy)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -425,6 +431,13 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange(b"", not last and self._keeps_alive())
         exchange._refusal = (status, body)
         self._waiting.append(exchange)
+
+    def _turn_away(self, status: int, body: bytes) -> None:
+        """Answer who has not asked yet, and will not be listened to."""
+        head = self.shared.heads.head(status, False)
+        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+        self._receiving = True
+        self._close()
 
     def _mark_last(self) -> None:
         pending = self._waiting or self._in_flight

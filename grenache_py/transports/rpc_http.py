@@ -77,6 +77,7 @@ class _HttpExchanges:
             max_body=max_body,
             on_too_large=(413, encode_bad_request_reply(_TOO_LARGE)),
             on_handler_error=(500, b'[null, "ERR_SERVER", null]'),
+            on_busy=(503, b'[null, "ERR_BUSY", null]'),
             upgrade=self._upgrade,
             divert=None if streams is None else self._divert,
         )

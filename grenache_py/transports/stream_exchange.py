@@ -19,6 +19,7 @@ from .. import limits
 from ..errors import BadRequestError, RequestTimeout
 from ..tls import Certificate, certificate_of, is_authorized
 from ..wire import decode_deadline, decode_stream_head, encode_bad_request_reply
+from .connections import Connections
 from .http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, LINGER_S
 from .http1_head import ReplyHeads, join_headers
 from .rpc_server import Handler, Receiver
@@ -52,6 +53,11 @@ class StreamExchange(StreamProtocol):
         self._moved = 0.0
 
     @property
+    def busy(self) -> bool:
+        """Whether it has begun, as ``Connections`` asks."""
+        return self.handed_over
+
+    @property
     def closed(self) -> bool:
         """Whether the caller is gone."""
         return self.gone.is_set()
@@ -74,7 +80,11 @@ class StreamExchange(StreamProtocol):
             self.place = f"{self.peer[0]}:{self.peer[1]}"
         # For the head to come.
         self._timer = self._loop.call_later(limits.STREAM_IDLE_S, self.abort)
-        if not self._streams.admit(self):
+        if self._streams.connections.admit(self, transport):
+            return
+        if self._streams.connections.crowded(transport):
+            self.abort()
+        else:
             self.reply(503, b'[null, "ERR_BUSY", null]')
 
     def data_received(self, data: bytes) -> None:
@@ -107,7 +117,7 @@ class StreamExchange(StreamProtocol):
         super().connection_lost(error)
         self._forget_times()
         self._parser = None
-        self._streams.left(self)
+        self._streams.connections.left(self)
 
     # What the parser calls.
 
@@ -253,9 +263,7 @@ class Streams:
         self._receiver = receiver
         self._authorize = authorize
         self._timeout_s = timeout_s
-        self._present: set[StreamExchange] = set()
-        self._most = min(concurrency, limits.STREAMS_MAX)
-        self._all_gone = asyncio.Event()
+        self.connections: Connections[StreamExchange] = Connections(min(concurrency, limits.STREAMS_MAX))
         self.heads = ReplyHeads(0)
         self.loop: asyncio.AbstractEventLoop
         self.thread_id = 0
@@ -264,33 +272,14 @@ class Streams:
         """To be called on the loop, before the first connection."""
         self.loop = asyncio.get_running_loop()
         self.thread_id = threading.get_ident()
-
-    def admit(self, exchange: StreamExchange) -> bool:
-        """Count a new connection; returns whether there is room for it."""
-        self._present.add(exchange)
-        return len(self._present) <= self._most
-
-    def left(self, exchange: StreamExchange) -> None:
-        """A connection has gone."""
-        self._present.discard(exchange)
-        if not self._present:
-            self._all_gone.set()
+        self.connections.open()
 
     async def close(self, drain_s: float) -> None:
         """Streams have ``drain_s`` seconds to come to their end, then they are cut."""
-        self._all_gone = asyncio.Event()
-        for exchange in list(self._present):
+        for exchange in self.connections:
             if not exchange.handed_over:
                 exchange.abort()
-        if self._present:
-            try:
-                await asyncio.wait_for(self._all_gone.wait(), drain_s)
-            except asyncio.TimeoutError:
-                pass
-        for exchange in list(self._present):
-            exchange.abort()
-        if self._present:
-            await self._all_gone.wait()
+        await self.connections.end(drain_s)
 
     def receive(self, exchange: StreamExchange) -> None:
         """Hand a request over, now that its head has come."""

@@ -10,7 +10,7 @@ from ssl import SSLContext
 from .. import limits
 from ..errors import GrenacheError, ListenError
 from ..tls import Certificate
-from .ports import bind
+from .ports import bind, serve
 from .rpc_server import Handler, Receiver
 from .stream_exchange import StreamExchange, Streams
 from .streams import Stream
@@ -52,9 +52,7 @@ class StreamServer:
             sock = await bind(self.loop, port, host)
         except OSError as error:
             raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
-        self._server = await self.loop.create_server(
-            lambda: StreamExchange(self._streams), sock=sock, backlog=1024, ssl=self._ssl
-        )
+        self._server = await serve(sock, lambda: StreamExchange(self._streams), ssl=self._ssl)
         self._port = sock.getsockname()[1]
 
     async def close(self, drain_s: float) -> None:

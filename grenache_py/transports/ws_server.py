@@ -26,6 +26,7 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 
 from .. import limits
 from ..tls import Certificate, certificate_of, is_authorized
+from . import descriptors
 from .busy_poll import BusyPoll, busy_poll
 from .ports import bind
 from .ws import Channel, all_gone, picows_log, picows_options
@@ -185,11 +186,12 @@ class WsServer:
     def _opened(self, request: WSUpgradeRequest, headers: dict[str, str]) -> Callable[[Channel], None]:
         def opened(channel: Channel) -> None:
             self.channels.add(channel)
-            channel.gone.add_done_callback(lambda _: self.channels.discard(channel))
+            descriptors.take(channel.transport)
+            channel.gone.add_done_callback(lambda _: self._left(channel))
             visitor = Visitor(channel.transport, request.path.decode("latin-1"), MappingProxyType(headers))
             if self._server is None and not self._adopts:
                 channel.close(GOING_AWAY, "stopped")
-            elif len(self.channels) > limits.WS_CONNECTIONS_MAX:
+            elif len(self.channels) > limits.WS_CONNECTIONS_MAX or descriptors.room(channel.transport) < 0:
                 channel.close(TRY_AGAIN_LATER, "too many connections")
             elif not self._welcome(visitor):
                 channel.close(POLICY_VIOLATION, "not welcome")
@@ -197,6 +199,10 @@ class WsServer:
                 self._on_channel(channel, visitor)
 
         return opened
+
+    def _left(self, channel: Channel) -> None:
+        self.channels.discard(channel)
+        descriptors.give_back(channel.transport)
 
     def _welcome(self, visitor: Visitor) -> bool:
         if self._authorize is not None and not is_authorized(self._authorize, visitor.certificate):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+import grenache_py.ws
 from grenache_py import Grape, Link, PeerRPCClient, PeerRPCServer
 from grenache_py.errors import LookupEmptyError
 from tests.scripted import ScriptedServer, reply
 from tests.unit.test_peer import echo, grape_with
+from tests.ws_flavours import HANDSHAKE
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork"),
@@ -115,3 +120,87 @@ def test_a_lookup_under_way_in_the_parent_is_not_waited_for_in_the_child():
         finally:
             go_on.set()
             thread.join()
+
+
+@contextmanager
+def idle_child() -> Iterator[None]:
+    """A child of this process that does nothing."""
+    ready, told = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(told, b"x")
+            signal.alarm(60)
+            signal.pause()
+        finally:
+            os._exit(0)
+    try:
+        assert os.read(ready, 1) == b"x"
+        yield
+    finally:
+        os.close(ready)
+        os.close(told)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def is_free(port: int, kind: int = socket.SOCK_STREAM) -> bool:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def services(flavour):
+    """Of each kind of server one, listening."""
+    link = flavour.link("http://127.0.0.1:1")
+    http = flavour.service(echo, link)
+    stream = flavour.streaming(bounce, link)
+    if flavour.name == "aio":
+        return [http, stream]
+    websocket = grenache_py.ws.PeerRPCServer(link).transport()
+    websocket.on("request", echo)
+    return [http, stream, websocket.listen(0, "127.0.0.1")]
+
+
+async def bounce(rid, key, stream, handler):
+    async for piece in stream:
+        await stream.write(piece)
+
+
+def test_a_child_does_not_keep_the_ports_of_its_parent(flavour):
+    serving = services(flavour)
+    ports = [service.port for service in serving]
+    with idle_child():
+        assert not any(map(is_free, ports))
+        for service in serving:
+            service.stop()
+        assert [port for port in ports if not is_free(port)] == []
+
+
+def test_a_child_does_not_keep_the_connections_of_its_parent(flavour):
+    waits = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+    for service, head in zip(services(flavour), (waits, waits, HANDSHAKE.encode()), strict=False):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as caller:
+            caller.sendall(head)
+            assert caller.recv(1000).startswith(b"HTTP/1.1 10")  # it is in their hands
+            with idle_child():
+                service.stop(drain=0)
+                try:
+                    while caller.recv(1000):
+                        pass
+                except ConnectionError:
+                    pass  # ended, too
+
+
+def test_a_child_does_not_keep_the_ports_of_a_grape():
+    grape = Grape(host="127.0.0.1")
+    grape.start()
+    ports = [(grape.api_port, socket.SOCK_STREAM), (grape.dht_port, socket.SOCK_DGRAM)]
+    with idle_child():
+        grape.stop()
+        assert [port for port in ports if not is_free(*port)] == []

@@ -423,13 +423,16 @@ async def test_connections_are_bounded_and_idle_ones_make_room() -> None:
         assert await idle_reader.read() == b""
         new_writer.write(POST)
         await until(lambda: len(waiting) == 2)
-        # Both have a request in hand now: who comes is closed.
-        late_reader, _ = await connect(server)
+        # Both have a request in hand now: who comes is told so, also after it has asked.
+        late_reader, late_writer = await connect(server)
+        late_writer.write(POST * 1000)
+        assert (await read_reply(late_reader))[0] == 503
         assert await late_reader.read() == b""
+        late_writer.close()
         for each, each_reader in zip(waiting, (reader, new_reader), strict=True):
             each.reply(200, b"done")
             assert (await read_reply(each_reader))[0] == 200
-        assert len(server.connections) == 2
+        await until(lambda: len(server.connections) == 2)
 
 
 async def test_a_crowd_of_silent_connections_shuts_nobody_out() -> None:
