@@ -22,6 +22,7 @@ from ..messages import (
     decode,
     encode,
     may_be_signed,
+    parse,
     parse_request,
     read_match_answer,
     read_offer,
@@ -30,8 +31,8 @@ from ..messages import (
 from ..model import Order
 from ..negotiation import Answer, Negotiator
 from .gate import Gate
-from .proofs import Proof, agree
-from .seals import Sealed
+from .proofs import Proof, check_fit
+from .seals import Sealed, SignedAnswer
 from .session import Session
 
 Question = Announce | Confirm | Beat | Tell
@@ -213,16 +214,18 @@ class Channel:
         self._keep_proof(effects, proof)
         return confirmation.order, effects
 
-    def _match_answered(self, effect: Confirm, request: Sealed, answer: object, signed: bool) -> list[Effect]:
+    def _match_answered(
+        self, effect: Confirm, request: Sealed, answer: object, signed: SignedAnswer | None
+    ) -> list[Effect]:
         """A signed commitment counts when it proves the trade, so that there is none that can't be proven."""
-        if not signed:
+        if signed is None:
             return self._negotiator.match_answered(effect.match_id, answer)
         assert isinstance(answer, dict)
-        proof = Proof(request.message, answer)
-        if answer.get("status") == "committed":
-            agree(proof)
-        effects = self._negotiator.match_answered(effect.match_id, answer)
-        self._keep_proof(effects, proof)
+        said, asked = parse(answer, MatchAnswer), effect.payload
+        if said.status == "committed":
+            check_fit(self.gate.market, asked.sender, effect.key, asked.payload, signed, said)
+        effects = self._negotiator.match_answered(effect.match_id, said)
+        self._keep_proof(effects, Proof(request.message, answer))
         return effects
 
     def _keep_proof(self, effects: list[Effect], proof: Proof) -> None:

@@ -18,7 +18,7 @@ from ..model import check_name
 from .identity import Signer, Verify, verify
 from .keyring import Allowed, Keyring
 from .proofs import Proof, Proven, check
-from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, check_time, digest_of, seal
+from .seals import Opened, Sealed, SignedAnswer, SignedEnvelope, canonical, check_time, digest_of, seal, sign
 from .session import Session
 
 SIGNING_FIELDS = ("sig", "key")
@@ -100,16 +100,17 @@ class Gate:
             return Opened(payload, "", None)
         assert isinstance(payload, dict)
         request = parse(payload, SignedEnvelope)
-        if session is not None:
-            self.check_in_session(session, request.sender, request.key)
         name = check_name(request.sender, "from")
+        if session is not None:
+            self.check_in_session(session, name, request.key)
         if request.market != self.market:
             raise ProtocolError(f"market must be {self.market}: the message is for another one")
         if request.to is not None and request.to != self.key:
             raise ProtocolError("to is the key of another peer: the message is not for this one")
         now_ms = self.clock.time_ms()
         check_time(request.time, now_ms)
-        self.keyring.check(name, request.key, now)
+        if session is None:
+            self.keyring.check(name, request.key, now)
         self.keyring.nonces_of(request.key).check(request.nonce, request.time)
         data = canonical(payload)
         self._check_signature(request.key, data, request.sig)
@@ -129,12 +130,12 @@ class Gate:
         said = plain(content)
         if not isinstance(said, dict) or "from" not in said:
             return said
-        return seal({**said, "request": request.digest}, self._signer).message
+        return sign({**said, "request": request.digest}, self._signer)[0]
 
     def check_answer(
         self, request: Sealed, answer: object, key: str | None = None, session: Session | None = None
-    ) -> bool:
-        """Whether ``answer`` to our ``request`` is signed, or needs not be.
+    ) -> SignedAnswer | None:
+        """How ``answer`` to our ``request`` is signed; None: not at all, and it needs not be.
 
         Args:
             request: As :meth:`seal` returned it.
@@ -146,7 +147,7 @@ class Gate:
             OrderBookError: It must not be believed; the text says why.
         """
         if answer is None:
-            return False
+            return None
         now = self.clock.monotonic()
         if not self._is_signed(answer, session):
             if key is not None:
@@ -156,7 +157,7 @@ class Gate:
                 self.check_in_session(session, name)
             elif isinstance(name, str):
                 self.keyring.check_unsigned(name, now)
-            return False
+            return None
         assert isinstance(answer, dict)
         signed = parse(answer, SignedAnswer)
         name = check_name(signed.sender, "from")
@@ -166,10 +167,11 @@ class Gate:
             raise ProtocolError(f"key must be {key}, who was asked, and is {signed.key}")
         if session is not None:
             self.check_in_session(session, name, signed.key)
-        self.keyring.check(name, signed.key, now)
+        else:
+            self.keyring.check(name, signed.key, now)
         self._check_signature(signed.key, canonical(answer), signed.sig)
         self.keyring.heard(name, signed.key, now)
-        return True
+        return signed
 
     def check_unsigned(self, sender: str) -> None:
         """Raises OrderBookError when who does not sign may not speak as ``sender``."""

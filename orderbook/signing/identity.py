@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from nacl.bindings import crypto_sign_open
+from nacl.bindings import crypto_sign, crypto_sign_open
 from nacl.exceptions import CryptoError
-from nacl.signing import SigningKey
 
 from grenache_py import keyfile
 from grenache_py.errors import KeyFileError
@@ -42,8 +41,9 @@ class Identity:
 
     def __init__(self, private: Ed25519PrivateKey):
         self._private = private
-        self._signing = SigningKey(private.private_bytes_raw())
-        self.key = private.public_key().public_bytes_raw().hex()
+        public = private.public_key().public_bytes_raw()
+        self._secret = private.private_bytes_raw() + public  # as libsodium keeps them
+        self.key = public.hex()
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:
@@ -67,7 +67,7 @@ class Identity:
         return keyfile.to_pem(self._private)
 
     def sign(self, data: bytes) -> str:
-        return self._signing.sign(data).signature.hex()
+        return crypto_sign(data, self._secret)[:SIGNATURE_BYTES].hex()
 
 
 def verify(key: str, data: bytes, signature: str) -> bool:

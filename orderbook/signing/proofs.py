@@ -62,8 +62,32 @@ def agree(proof: Proof) -> Proven:
         raise ProofError(str(error)) from error
     if request.type != CrossPeerMatch.__name__:
         raise ProofError(f"request is a {request.type}, not a {CrossPeerMatch.__name__}")
-    if request.to != signed.key:
-        raise ProofError(f"request is addressed to key {request.to}, and {signed.key} has answered")
+    check_fit(request.market, request.sender, request.to, match, signed, answer)
+    return Proven(
+        Party(signed.sender, signed.key), Party(request.sender, request.key), match.side, answer.trades
+    )
+
+
+def check_fit(
+    market: str,
+    taker: str,
+    to: str | None,
+    match: CrossPeerMatch,
+    signed: SignedAnswer,
+    answer: MatchAnswer,
+) -> None:
+    """Raises ProofError where the answer, which is ``signed``, is not the execution of ``match``.
+
+    Args:
+        market: Of the request.
+        taker: Who has made it.
+        to: The key to which it is addressed.
+        match: What it asks for.
+        signed: How the answer is signed.
+        answer: What it says.
+    """
+    if to != signed.key:
+        raise ProofError(f"request is addressed to key {to}, and {signed.key} has answered")
     if answer.status != "committed":
         raise ProofError(f"answer is {answer.status}: there was no trade")
     if match.side is None or match.order_id is None:
@@ -74,17 +98,14 @@ def agree(proof: Proof) -> Proven:
     for trade in answer.trades:
         same = (
             trade.match_id == match.match_id
-            and trade.market == request.market
+            and trade.market == market
             and trade.maker_peer == signed.sender
-            and trade.taker_peer == request.sender
+            and trade.taker_peer == taker
             and trade.side == match.side
             and trade.taker_order_id == match.order_id
         )
         if not same:
             raise ProofError("answer's trades are of another match, market, side, order or peers")
-    return Proven(
-        Party(signed.sender, signed.key), Party(request.sender, request.key), match.side, answer.trades
-    )
 
 
 def check(proof: Proof, verify: Verify = verify) -> Proven:

@@ -106,19 +106,25 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def seal(message: Mapping[str, Any], signer: Signer) -> Sealed:
-    """``message`` signed by ``signer``."""
+def sign(message: Mapping[str, Any], signer: Signer) -> tuple[dict[str, Any], bytes]:
+    """``message`` signed by ``signer``, and what the signature signs."""
     keyed = {**message, "key": signer.key}
     data = canonical(keyed)
-    sig = signer.sign(data)
-    whole = b'%b,"sig":"%b"}' % (data[:-1], sig.encode())
-    return Sealed({**keyed, "sig": sig}, digest_of(data), whole)
+    keyed["sig"] = signer.sign(data)
+    return keyed, data
+
+
+def seal(message: Mapping[str, Any], signer: Signer) -> Sealed:
+    """``message`` signed by ``signer``, to be sent."""
+    signed, data = sign(message, signer)
+    whole = b'%b,"sig":"%b"}' % (data[:-1], signed["sig"].encode())
+    return Sealed(signed, digest_of(data), whole)
 
 
 def check_time(time_ms: int, now_ms: int) -> None:
     """Raises ProtocolError for a message that is too old, or from the future."""
     ahead_s = (time_ms - now_ms) / 1000
-    if abs(ahead_s) > limits.SIGNED_WINDOW_S:
+    if not -limits.SIGNED_WINDOW_S <= ahead_s <= limits.SIGNED_WINDOW_S:
         where = "ahead of" if ahead_s > 0 else "behind"
         raise ProtocolError(
             f"time is {abs(ahead_s):.0f} s {where} this peer's clock, and at most "

@@ -23,10 +23,9 @@ from ..errors import ProtocolError
 from .seals import check_time
 
 MAC_BYTES = 16
+_COUNT = Struct(">Q")
 _HEAD = Struct(">QQ")
-_TIME = Struct(">Q")
-_TEXT = MAC_BYTES + _TIME.size
-_COUNT_BYTES = _HEAD.size - _TIME.size
+_TEXT = MAC_BYTES + _COUNT.size
 
 
 class SessionKeys(NamedTuple):
@@ -66,7 +65,7 @@ class Session:
         self._sent += 1
         mac = self._sending.copy()
         mac.update(said)
-        return mac.digest() + said[_COUNT_BYTES:]
+        return mac.digest() + said[_COUNT.size :]
 
     def unwrap(self, frame: bytes) -> bytes:
         """The text in the next ``frame`` of the other side.
@@ -76,25 +75,18 @@ class Session:
         """
         if self._over:
             raise ProtocolError("session is over")
-        try:
-            text = self._check(frame)
-        except ProtocolError:
-            self._over = True
-            raise
-        self._received += 1
-        return text
-
-    def _check(self, frame: bytes) -> bytes:
-        if len(frame) < _TEXT:
-            raise ProtocolError(f"frame must have at least {_TEXT} bytes")
+        self._over = True  # unless all is well
         mac = self._receiving.copy()
-        mac.update(_HEAD.pack(self._received, _TIME.unpack_from(frame, MAC_BYTES)[0]))
-        mac.update(frame[_TEXT:])
+        mac.update(_COUNT.pack(self._received) + frame[MAC_BYTES:])
         if not compare_digest(mac.digest(), frame[:MAC_BYTES]):
             raise ProtocolError("mac is not that of the frame: it was forged, altered, repeated or moved")
-        check_time(_TIME.unpack_from(frame, MAC_BYTES)[0], self._clock.time_ms())
+        if len(frame) < _TEXT:
+            raise ProtocolError(f"frame must have at least {_TEXT} bytes")
+        check_time(_COUNT.unpack_from(frame, MAC_BYTES)[0], self._clock.time_ms())
         if self._used() > 2.0:
             raise ProtocolError("session is too old: open another one")
+        self._received += 1
+        self._over = False
         return frame[_TEXT:]
 
     @property
@@ -104,5 +96,7 @@ class Session:
 
     def _used(self) -> float:
         """How much of what a session is for has gone."""
-        age_s = self._clock.monotonic() - self._opened
-        return max(age_s / limits.SESSION_S, max(self._sent, self._received) / limits.SESSION_FRAMES)
+        frames = self._sent if self._sent > self._received else self._received
+        age = (self._clock.monotonic() - self._opened) / limits.SESSION_S
+        filled = frames / limits.SESSION_FRAMES
+        return age if age > filled else filled

@@ -177,13 +177,15 @@ def believe_any_key(patch: pytest.MonkeyPatch) -> None:
     check_answer = gate.Gate.check_answer
     patch.setattr(gate.Keyring, "check", lambda *_: None)
     patch.setattr(
-        gate.Gate, "check_answer", lambda self, request, answer, key=None: check_answer(self, request, answer)
+        gate.Gate,
+        "check_answer",
+        lambda self, request, answer, key=None, session=None: check_answer(self, request, answer),
     )
 
 
 def take_commitments_without_proof(patch: pytest.MonkeyPatch) -> None:
     """The taker does not look whether what the maker has signed is the trade."""
-    patch.setattr(channel, "agree", lambda proof: None)
+    patch.setattr(channel, "check_fit", lambda *_: None)
 
 
 def stamp_each_fill(patch: pytest.MonkeyPatch) -> None:

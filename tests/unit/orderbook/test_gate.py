@@ -361,7 +361,7 @@ def test_an_unsigned_answer_is_not_believed_unless_the_gate_is_open(alice: Gate,
         alice.check_answer(alice.seal(envelope()), answer)
     learner = gate("carol", unsigned=True)
     request = learner.seal(envelope("carol"))
-    assert learner.check_answer(request, answer) is False
+    assert learner.check_answer(request, answer) is None
     with pytest.raises(ProtocolError, match="must be signed"):
         learner.check_answer(request, answer, key=KEYS["bob"].key)
 
@@ -378,7 +378,7 @@ def test_null_needs_no_signature_and_nor_does_what_nobody_acts_on(alice: Gate, b
     for content in (None, {"released": True}):
         request, answer = exchange(alice, bob, content)
         assert answer == content
-    assert alice.check_answer(request, None) is False
+    assert alice.check_answer(request, None) is None
 
 
 # -- bounds ----------------------------------------------------------------------------------------------
