@@ -63,6 +63,7 @@ def agree(proof: Proof) -> Proven:
     if request.type != CrossPeerMatch.__name__:
         raise ProofError(f"request is a {request.type}, not a {CrossPeerMatch.__name__}")
     check_fit(request.market, request.sender, request.to, match, signed, answer)
+    assert match.side is not None
     return Proven(
         Party(signed.sender, signed.key), Party(request.sender, request.key), match.side, answer.trades
     )
