@@ -38,9 +38,16 @@ async def run_command(argv: Sequence[str], given: bytes, timeout_s: float, outpu
     cancelled, the process is gone then, and those that it has started (unless they left its process group).
     """
     loop = asyncio.get_running_loop()
-    transport, talk = await loop.subprocess_exec(
-        lambda: _Talk(loop, output_bytes_max), *argv, start_new_session=True
+    # Never cancelled: asyncio (Python 3.11) then waits for ever for the process that it has started.
+    starting = asyncio.ensure_future(
+        loop.subprocess_exec(lambda: _Talk(loop, output_bytes_max), *argv, start_new_session=True)
     )
+    try:
+        transport, talk = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_unwanted)
+        await asyncio.wait({starting}, timeout=limits.EXEC_GONE_S)
+        raise
     try:
         pipe = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
         if not pipe.is_closing():  # else it has ended without a look
@@ -93,6 +100,13 @@ class _Talk(asyncio.SubprocessProtocol):
     def _check(self) -> None:
         if self.all_said and not self.ended.done():
             self.ended.set_result(None)
+
+
+def _unwanted(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, _Talk]]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        transport, _ = starting.result()
+        _kill(transport.get_pid())
+        transport.close()
 
 
 def _kill(pid: int) -> None:

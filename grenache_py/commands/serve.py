@@ -162,6 +162,10 @@ class Outcome(NamedTuple):
     error: str | None
 
 
+_GONE = "ERR_CLOSED: the caller has gone"
+_LATE = "ERR_TIMEOUT: the caller waits no longer"
+
+
 class Worker:
     """Answers requests by running a command, at most ``concurrency`` of them at the same time."""
 
@@ -180,10 +184,21 @@ class Worker:
         self._told = told
 
     async def handle(self, rid: Any, key: str, payload: Any, handler: Handler) -> None:
-        """The handler of ``request``."""
-        async with self._running:
-            started = time.monotonic()
-            error, result = await self._answer(payload)
+        """The handler of ``request``. Who is not waited for any more has no command running."""
+        task = asyncio.current_task()
+        assert task is not None
+        handler.when_gone(task.cancel)
+        started = time.monotonic()
+        try:
+            async with self._running:
+                started = time.monotonic()
+                error, result = await self._answer(payload)
+        except asyncio.CancelledError:
+            late = handler.replied
+            if not late:
+                handler.reply(_GONE)
+            self._told(Outcome(handler.peer, time.monotonic() - started, _LATE if late else _GONE))
+            raise
         handler.reply(error, result)
         self._told(Outcome(handler.peer, time.monotonic() - started, error))
 

@@ -47,6 +47,7 @@ class Exchange:
 
     __slots__ = (
         "_conn",
+        "_gone",
         "_header_map",
         "_headers",
         "_keep_alive",
@@ -78,6 +79,7 @@ class Exchange:
         self._replied = False
         # A reply that is ready but must wait for those before it on the same connection.
         self._wire: bytes | None = None
+        self._gone: Callable[[], object] | None = None
         # The server's own answer, given in the handler's place.
         self._refusal: tuple[int, bytes] | None = None
 
@@ -101,6 +103,15 @@ class Exchange:
     @property
     def replied(self) -> bool:
         return self._replied
+
+    def when_gone(self, tell: Callable[[], object]) -> None:
+        """Call ``tell`` on the loop when the client has gone, or will say no more, before it is answered.
+        From here both look the same; clients that close their half and wait for the answer are rare.
+        """
+        if self._conn.leaves:
+            tell()
+        else:
+            self._gone = tell
 
     @property
     def secure(self) -> bool:
@@ -261,6 +272,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._stopped = True
+        self._tell_gone()
         self._waiting.clear()
         self._in_flight.clear()
         # The parser holds our methods and we hold it: a cycle for the collector unless it is broken here.
@@ -271,8 +283,20 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._eof = True
+        self._tell_gone()
         # Half-closed: the client has said all, and may still want its answers. TLS cannot do that.
         return bool(self._in_flight or self._waiting) and not self._lingering and self.ssl_object is None
+
+    def _tell_gone(self) -> None:
+        for exchange in list(self._in_flight):
+            tell, exchange._gone = exchange._gone, None
+            if tell is not None and not exchange.replied:
+                tell()
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the client has gone or will say no more."""
+        return self.closed or self._eof
 
     def data_received(self, data: bytes) -> None:
         if self._stopped:

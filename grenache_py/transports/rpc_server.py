@@ -54,6 +54,8 @@ class Exchange(Protocol):
     @property
     def certificate(self) -> Certificate | None: ...
 
+    def when_gone(self, tell: Callable[[], object]) -> None: ...
+
     def reply(self, status: int, body: bytes) -> None: ...
 
 
@@ -200,6 +202,18 @@ class Handler:
             self.reply(text, result)
         else:
             self.ended(text)
+
+    def when_gone(self, tell: Callable[[], object]) -> None:
+        """Have ``tell()`` called, on the loop of the service, when the caller goes before it is answered: for
+        work that is worth nothing then. A caller that closes its half of the connection counts as gone.
+        """
+        if threading.get_ident() == self._server.thread_id:
+            self._exchange.when_gone(tell)
+            return
+        try:
+            self._server.loop.call_soon_threadsafe(self._exchange.when_gone, tell)
+        except RuntimeError:
+            log.debug("a service had stopped before its caller was watched")
 
     def observe(self, observer: Callable[[str | None], object]) -> None:
         """Have ``observer(error)`` called when the request has been answered, ``error`` being the text of the

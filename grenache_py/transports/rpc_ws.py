@@ -76,9 +76,14 @@ class _Message:
     def certificate(self) -> Certificate | None:
         return self._caller.visitor.certificate
 
+    def when_gone(self, tell: Callable[[], object]) -> None:
+        """As ``http1_connection.Exchange.when_gone``."""
+        self._caller.when_gone(self, tell)
+
     def reply(self, status: int, body: bytes) -> None:
         """Send the reply; a message has no place for a status."""
         self.replied = True
+        self._caller.waiting.pop(self, None)
         self._caller.reply(body)
 
 
@@ -92,6 +97,8 @@ class _Caller:
             name: value for name, value in visitor.headers.items() if name not in NOT_OF_HANDSHAKES
         }
         self.unanswered = 0
+        #: whom to tell when it goes before these are answered
+        self.waiting: dict[_Message, Callable[[], object]] = {}
         self._server = server
         self._held = False
         channel.on_message = self._receive
@@ -110,6 +117,17 @@ class _Caller:
             self._balance()
         if self._server.draining:
             self._server.answered()
+
+    def when_gone(self, message: _Message, tell: Callable[[], object]) -> None:
+        if self.channel.gone.done():
+            tell()
+        else:
+            self.waiting[message] = tell
+
+    def left(self) -> None:
+        """The connection has ended."""
+        while self.waiting:
+            self.waiting.popitem()[1]()
 
     def _balance(self) -> None:
         """Read no more from who has many requests in hand here, or does not read the replies."""
@@ -172,6 +190,7 @@ class _MessageServer:
 
         def left(reason: str) -> None:
             self._callers.discard(caller)
+            caller.left()
             if self.draining:
                 self.answered()
 

@@ -51,6 +51,7 @@ class StreamExchange(StreamProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._moved = 0.0
+        self._when_gone: Callable[[], object] | None = None
 
     @property
     def busy(self) -> bool:
@@ -61,6 +62,13 @@ class StreamExchange(StreamProtocol):
     def closed(self) -> bool:
         """Whether the caller is gone."""
         return self.gone.is_set()
+
+    def when_gone(self, tell: Callable[[], object]) -> None:
+        """As ``http1_connection.Exchange.when_gone``, but only when the connection has gone."""
+        if self.closed:
+            tell()
+        else:
+            self._when_gone = tell
 
     @property
     def certificate(self) -> Certificate | None:
@@ -116,6 +124,9 @@ class StreamExchange(StreamProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
         self._forget_times()
+        if self._when_gone is not None and not self.ended_out:
+            self._when_gone()
+        self._when_gone = None
         self._parser = None
         self._streams.connections.left(self)
 

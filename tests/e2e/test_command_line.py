@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -178,6 +179,52 @@ def test_a_second_sigterm_leaves_no_command_behind(serve, started, cli, tmp_path
     os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(5) == 130
     eventually(lambda: not alive(int(file.read_text())))
+
+
+# Tells who it is, and sleeps with a child of its own, unless there is nothing to be done.
+SLEEPER = """
+import json, os, subprocess, sys
+file = json.load(sys.stdin)
+if file:
+    child = subprocess.Popen(["sleep", "60"])
+    with open(file, "w") as out: print(os.getpid(), child.pid, file=out)
+    child.wait()
+"""
+
+
+def pids_in(file) -> list[int]:
+    return [int(word) for word in file.read_text().split()] if file.exists() else []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_command_of_a_caller_that_goes_is_killed(serve, started, cli, run, tmp_path, transport):
+    options = ["--transport", transport]
+    worker = serve(*options, "--concurrency", 1, code=SLEEPER)
+    gone, waits = tmp_path / "gone", tmp_path / "waits"
+    asking = started(*cli("request", "svc", json.dumps(str(gone)), *options))
+    eventually(lambda: len(pids_in(gone)) == 2)
+    waiting = started(*cli("request", "svc", json.dumps(str(waits)), *options))
+    asking.kill()
+    eventually(lambda: not any(map(alive, pids_in(gone))))
+    assert "ERR_CLOSED: the caller has gone" in worker.next_line()
+    eventually(lambda: len(pids_in(waits)) == 2)  # the next one has its turn
+    waiting.interrupt()
+    eventually(lambda: not any(map(alive, pids_in(waits))))
+    assert run("request", "svc", "null", *options).stdout == '""\n'
+
+
+def test_the_command_of_a_caller_that_waits_no_longer_is_killed(serve, tmp_path):
+    worker = serve(code=SLEEPER)
+    file = tmp_path / "pids"
+    port = int(worker.lines[0].split(" on port ")[1].split(";")[0])
+    body = json.dumps(["1", "svc", str(file)]).encode()
+    head = f"POST / HTTP/1.1\r\nHost: a\r\ngrc-deadline-ms: 2000\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+        caller.sendall(head.encode() + body)
+        eventually(lambda: len(pids_in(file)) == 2)
+        assert b'["1","ERR_TIMEOUT",null]' in caller.recv(1000)
+        eventually(lambda: not any(map(alive, pids_in(file))))
+    assert "ERR_TIMEOUT: the caller waits no longer" in worker.next_line()
 
 
 def test_ctrl_c_ends_a_call(serve, started, cli, tmp_path):

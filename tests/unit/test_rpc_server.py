@@ -610,3 +610,42 @@ async def test_stopping_cancels_coroutine_handlers_aio():
         assert cancelled.is_set()
         with pytest.raises(errors.ConnectionLost):
             await call
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["closed", "half-closed"])
+def test_who_goes_before_the_answer_is_told_of(flavour, half):
+    held, gone = [], threading.Event()
+
+    def hold(rid, key, payload, handler):
+        handler.when_gone(gone.set)
+        held.append(handler)
+
+    service = flavour.service(hold)
+    with RawClient(service.port) as client:
+        body = b'["1","k",1]'
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        eventually(lambda: held)
+        assert not gone.is_set()
+        if half:
+            client._socket.shutdown(socket.SHUT_WR)
+            assert gone.wait(10)
+            held[0].reply(None, "still here")
+            assert client.read()[2] == b'["1",null,"still here"]'
+    assert gone.wait(10)
+    late = threading.Event()
+    held[0].when_gone(late.set)  # as it was told already
+    assert late.wait(10)
+
+
+def test_who_was_answered_is_not_told_of(flavour):
+    told = []
+
+    def answer(rid, key, payload, handler):
+        handler.when_gone(lambda: told.append(rid))
+        handler.reply(None, payload)
+
+    service = flavour.service(answer)
+    for _ in range(3):
+        post(service, '["1","k",1]')
+    service.stop()
+    assert told == []

@@ -434,3 +434,20 @@ def test_streams_over_tls(flavour, tmp_path):
         stream.read(1)
     assert caught.value.status == 403
     stream.close()
+
+
+def test_a_handler_is_told_of_a_caller_that_goes(flavour):
+    told = threading.Event()
+
+    async def listen(rid, key, stream, handler):
+        handler.when_gone(told.set)
+        await stream.read(1)
+        await stream.write(b"x")
+        await stream.read()
+
+    stream = opened(flavour, flavour.streaming(listen))
+    stream.write(b"x")
+    assert stream.read(1) == b"x"
+    assert not told.is_set()
+    stream.close()
+    assert told.wait(10)

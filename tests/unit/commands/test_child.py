@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +94,28 @@ async def test_a_cancelled_call_leaves_no_process(tmp_path):
     with pytest.raises(asyncio.CancelledError):
         await running
     await until(lambda: not alive(int(file.read_text())))
+
+
+async def test_a_call_that_is_cancelled_while_it_starts_leaves_no_process(tmp_path):
+    # At any moment of the start, so also before its process is known of.
+    for turns in range(6):
+        mark = f"left-{tmp_path.name}-{turns}"
+        running = asyncio.ensure_future(run_command(["sh", "-c", "sleep 60", mark], b"", 60, 10))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await until(lambda mark=mark: not running_as(mark))
+
+
+def running_as(mark: str) -> bool:
+    """Whether there is a process with that word on its command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if mark.encode() in path.read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 async def test_who_has_left_the_group_holds_nobody_up(tmp_path):
