@@ -12,6 +12,7 @@ import pytest
 
 from orderbook import limits
 from orderbook.entry import NewOrder
+from orderbook.maker import Standing
 from orderbook.model import Order
 from orderbook.terms import Routing
 from tests.simulation.checks import check_market
@@ -149,3 +150,29 @@ def test_a_maker_that_dies_in_the_middle_breaks_a_fill_or_kill_order_only_if_nob
     else:
         assert (order.filled, order.reason) == (6, None)
     assert taker.told[order_id].filled in (3, order.filled), "what its client was told was true then"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_fill_or_kill_order_takes_the_shortest_lease_first_so_that_it_does_not_run_out(seed: int) -> None:
+    """One maker gives a short lease, and takes its order back meanwhile; the other one answers slowly."""
+    exchange = Exchange(seed, 3)
+    exchange.world.run(2.0)
+    taker, brief, slow = exchange.peers.values()
+    sold, _ = place(brief, "sell", 100, 3), place(slow, "sell", 101, 3)
+    exchange.world.run(1.0)
+    standing = Standing()
+    standing.wasted, standing.last_wasted = limits.LEASES_WASTED - 1, brief.clock.monotonic()
+    assert brief.negotiator is not None
+    brief.negotiator._maker._standings[taker.name] = standing
+
+    def confirmed() -> None:
+        exchange.network.slow[slow.name] = limits.LEASE_LEAST_S
+        exchange.world.after(0.2, lambda: brief.cancel(sold))
+
+    taker.on_confirm = confirmed
+    order_id = taker.submit(NewOrder("buy", "101", "6", "bob", time_in_force="fok"))
+    assert order_id is not None
+    assert exchange.world.run(20.0, until=lambda: not order_at(taker, order_id).live)
+    assert (order_at(taker, order_id).filled, order_at(taker, order_id).reason) == (6, None)
+    assert exchange.settle()
+    check_market(exchange)
