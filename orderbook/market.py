@@ -12,7 +12,7 @@ from .effects import Clock, Effect, Traded
 from .engine import Book, Cancellation, Match, Outbound, Reason, Reservation, Trigger
 from .engine import Event as BookEvent
 from .errors import ProtocolError
-from .events import Cancelled, Event, Triggered, trade_event
+from .events import Amended, Cancelled, Event, Triggered, trade_event
 from .ledger import Ledger
 from .messages import TradeRecord
 from .model import Instrument, Order, Trade, check_name
@@ -190,6 +190,13 @@ class Market:
     def note(self, event: Event) -> None:
         """This has happened and must not be forgotten."""
         self._events.append(event)
+
+    def note_change(self, order: Order, price: int, quantity: int) -> None:
+        """The order has another price or quantity than it had, by itself or as its owner wished."""
+        moved = order.price != price and not order.terms.market
+        if moved or order.quantity != quantity:
+            self.ledger.amended(order, price, quantity)
+            self.note(Amended(order.id, order.price, order.quantity))
 
     def take_events(self) -> list[Event]:
         """What has been noted since this was last called, to be journaled before its effects are seen."""

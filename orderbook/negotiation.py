@@ -13,20 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from . import limits
+from .desk import Desk
 from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
 from .engine import Code, Reason
-from .entry import Amendment, NewOrder, NewPair, change_of, order_of, pair_of
-from .errors import (
-    BusyError,
-    DuplicateOrderError,
-    InvalidFieldError,
-    OrderBookError,
-    OrderClosedError,
-    OrderRefusedError,
-    UnderWayError,
-    UnknownDoubtError,
-)
-from .events import Accepted, Amended, Resolved, accepted_event
+from .entry import Amendment, NewOrder, NewPair
+from .errors import InvalidFieldError, OrderBookError, UnknownDoubtError
+from .events import Resolved
 from .maker import Maker, Reply
 from .market import Market
 from .messages import Envelope, Goodbye, Heartbeat, parse, parse_request, request
@@ -59,6 +51,7 @@ class Negotiator:
         self.market = market
         self._maker = Maker(market)
         self._taker = Taker(market)
+        self._desk = Desk(market, self._taker)
         self._unanswered = self._taker.confirmations.unanswered
         self._heartbeats = 0
         self.market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
@@ -96,182 +89,32 @@ class Negotiator:
     # -- clients ---------------------------------------------------------------------------------------
 
     def submit(self, new: NewOrder) -> tuple[Order, list[Effect]]:
-        """Take a client's order: steps 1 and 2 of the protocol.
-
-        Returns:
-            The order and what to do. It is on its way through the network until an effect ``Settled`` names
-            it, perhaps one of these. The same ``client_order_id`` again gives the order it named first.
-
-        Raises:
-            InvalidFieldError: A field breaks a rule.
-            DuplicateOrderError: The owner used this ``client_order_id`` for a different order.
-            BusyError: The book is full.
-        """
-        market, book = self.market, self.market.book
-        effects = market.expire_orders()
-        order = order_of(new, market.instrument, market.new_id(), market.clock.time_ms())
-        known = self._known(order)
-        if known is not None:
-            return known, self._again(known, effects)
-        self._check_room(1)
-        accepted = accepted_event(order)
-        self._keep_apart(order)
-        check_code(book.submit(order))
-        self._note_accepted(order, accepted)
-        effects += market.happened(book.events)
-        return order, self._go_out(order, effects)
+        """See :meth:`Desk.submit`. The order is on its way through the network until an effect ``Settled``
+        names it, perhaps one of these."""
+        order, effects = self._desk.submit(new)
+        return order, self._on_its_way(order, effects)
 
     def submit_pair(self, new: NewPair) -> tuple[tuple[Order, Order], list[Effect]]:
-        """Take two orders of which one cancels the other: see :meth:`~orderbook.engine.Book.submit_pair`.
-
-        Returns:
-            The one that can rest and the stop order, and what to do. ``Settled`` names the first one. The
-            same ``client_order_id`` of either again gives the pair that it named first.
-
-        Raises:
-            As :meth:`submit`.
-        """
-        market, book = self.market, self.market.book
-        effects = market.expire_orders()
-        ids = market.new_id(), market.new_id()
-        resting, stop = pair_of(new, market.instrument, ids, market.clock.time_ms())
-        known = self._known_pair(resting, stop)
-        if known is not None:
-            return known, self._again(known[0], effects)
-        self._check_room(2)
-        accepted = [accepted_event(order) for order in (stop, resting)]
-        self._keep_apart(resting)
-        check_code(book.submit_pair(resting, stop))
-        for order, event in zip((stop, resting), accepted, strict=True):
-            self._note_accepted(order, event)
-        effects += market.happened(book.events)
-        return (resting, stop), self._go_out(resting, effects)
-
-    def _known(self, order: Order) -> Order | None:
-        """The order that its owner has given the same name before. Raises DuplicateOrderError when it was a
-        different one."""
-        if order.client_order_id is None:
-            return None
-        known = self.market.ledger.order_of_client(order.owner, order.client_order_id)
-        if known is None:
-            return None
-        paired = (known.partner is None) is (order.partner is None)
-        if not paired or not self.market.ledger.same(known, order):
-            raise different(known)
-        return known
-
-    def _known_pair(self, resting: Order, stop: Order) -> tuple[Order, Order] | None:
-        """The pair of which the owner has given one or both orders the same name before. Raises
-        DuplicateOrderError when it was a different one."""
-        named = self._known(resting), self._known(stop)
-        first = named[0] or named[1]
-        if first is None:
-            return None
-        if not self.market.ledger.knows(str(first.partner)):
-            raise different(first)  # it has closed long ago, and is forgotten
-        other = self.market.ledger.order(str(first.partner))
-        pair = (first, other) if named[0] else (other, first)
-        for known, order, name in zip(pair, (resting, stop), named, strict=True):
-            alike = known.client_order_id == order.client_order_id and self.market.ledger.same(known, order)
-            if not alike or name not in (None, known):
-                raise different(first)
-        return pair
-
-    def _again(self, known: Order, effects: list[Effect]) -> list[Effect]:
-        if known.id not in self._taker.negotiations:
-            effects.append(Settled(known.id))
-        return self._end_step(effects)
-
-    def _check_room(self, orders: int) -> None:
-        market = self.market
-        if len(market.book.orders) + orders > limits.OPEN_ORDERS:
-            raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
-
-    def _note_accepted(self, order: Order, accepted: Accepted) -> None:
-        """The book has taken ``order``, perhaps at another price."""
-        self.market.note(accepted)
-        self.market.ledger.add_order(order)
-        self._note_change(order, accepted.price, accepted.quantity)
+        """See :meth:`Desk.submit_pair`; ``Settled`` names the first order."""
+        pair, effects = self._desk.submit_pair(new)
+        return pair, self._on_its_way(pair[0], effects)
 
     def amend(self, order_id: str, change: Amendment) -> tuple[Order, list[Effect]]:
-        """Change an order; what it crosses then it trades with, here and at other peers, as a new one would.
-
-        With the same price and no larger quantity it keeps its place in the queue, else it goes to the back.
-        What is reserved of it for others stays as it is: then its price can't change, nor its quantity be
-        less than what is reserved and filled.
-
-        Returns:
-            As :meth:`submit`.
-
-        Raises:
-            InvalidFieldError: A field breaks a rule.
-            UnknownOrderError: No such order here.
-            OrderClosedError: It is filled or cancelled already.
-            UnderWayError: It is on its way through the network: wait until that is over.
-            OrderRefusedError: A rule of the book forbids it, and the order is what it was.
-        """
-        market, book = self.market, self.market.book
-        price, quantity = change_of(change, market.instrument)
-        effects = market.expire_orders()
-        order = self._live(order_id)
-        if self.is_under_way(order_id) or order_id in self._taker.waiting:
-            raise UnderWayError(f"order {order_id} is on its way through the network: ask again in a moment")
-        before = order.price, order.quantity
-        if price is not None:
-            price = self._apart(order, price)
-        check_code(book.amend(order.id, price=price, quantity=quantity))
-        self._note_change(order, *before)
-        effects += market.happened(book.events)
-        stays = order.price == before[0] and order.quantity <= before[1]
-        return order, self._end_step([*effects, Settled(order.id)]) if stays else self._go_out(order, effects)
+        """See :meth:`Desk.amend`; ``Settled`` as for :meth:`submit`."""
+        order, effects = self._desk.amend(order_id, change)
+        return order, self._on_its_way(order, effects)
 
     def cancel(self, order_id: str) -> tuple[Order, list[Effect]]:
-        """Take an order back: what is open is cancelled now; what is reserved fills, or is cancelled when its
-        reservation ends.
+        """See :meth:`Desk.cancel`."""
+        order, effects = self._desk.cancel(order_id)
+        return order, self._end_step(effects)
 
-        Raises:
-            UnknownOrderError: No such order here.
-            OrderClosedError: It is filled or cancelled already.
-        """
-        order = self._live(order_id)
-        self.market.book.cancel(order.id)
-        effects = self.market.happened(self.market.book.events)
-        return order, self._end_step(effects + self._taker.cancelled(order))
-
-    def _live(self, order_id: str) -> Order:
-        order = self.market.ledger.order(order_id)
-        if not order.live:
-            raise OrderClosedError(f"order {order_id} is {order.status.value} already")
-        return order
-
-    def _go_out(self, order: Order, effects: list[Effect]) -> list[Effect]:
-        """``order`` has come in, or has moved, and goes its way; ``Settled`` says when that is over."""
-        effects += self._taker.announce(order)
+    def _on_its_way(self, order: Order, effects: list[Effect]) -> list[Effect]:
+        """``Settled`` says when the way of ``order`` is over; if it has none, at once."""
         effects = self._end_step(effects)
         if order.id not in self._taker.negotiations and Settled(order.id) not in effects:
             effects.append(Settled(order.id))
         return effects
-
-    def _note_change(self, order: Order, price: int, quantity: int) -> None:
-        """The order has another price or quantity than it had, by itself or as its owner wished."""
-        moved = order.price != price and not order.terms.market
-        if moved or order.quantity != quantity:
-            self.market.ledger.amended(order, price, quantity)
-            self.market.note(Amended(order.id, order.price, order.quantity))
-
-    def _keep_apart(self, order: Order) -> None:
-        order.price = self._apart(order, order.price)
-
-    def _apart(self, order: Order, price: int) -> int:
-        """Where ``order`` may rest: a post-only one keeps clear of what other peers have last published, as
-        the book does of its own orders. Raises OrderRefusedError."""
-        other = self.market.roster.best(order.side.opposite) if order.terms.post_only is not None else None
-        if other is None or not order.side.crosses(price, other):
-            return price
-        apart = other - 1 if order.side is Side.BUY else other + 1
-        if order.terms.post_only is PostOnly.REJECT or not 1 <= apart <= self.market.instrument.max_price:
-            check_code(Code.POST_ONLY_CROSSES)
-        return apart
 
     # -- other peers' requests -------------------------------------------------------------------------
 
@@ -482,7 +325,7 @@ class Negotiator:
         if slides and order.reserved:
             return []  # its price can't change now; the next heartbeat comes soon
         if slides and book.amend(order.id, price=apart) is Code.OK:
-            self._note_change(order, *before)
+            market.note_change(order, *before)
         else:
             book.cancel(order.id, reason=Reason.POST_ONLY)
         return market.happened(book.events)
@@ -568,15 +411,3 @@ class Negotiator:
             unexplained[confirmation.order.id] -= confirmation.quantity
         wrong = {id: quantity for id, quantity in unexplained.items() if quantity}
         assert not wrong, f"reserved lots without a reason (or with two): {wrong}"
-
-
-def different(known: Order) -> DuplicateOrderError:
-    return DuplicateOrderError(
-        f"client_order_id {known.client_order_id} of {known.owner} names a different order: use a new one"
-    )
-
-
-def check_code(code: Code) -> None:
-    """Raises OrderRefusedError for every code but ``OK``."""
-    if code is not Code.OK:
-        raise OrderRefusedError(code.value, code.rule)

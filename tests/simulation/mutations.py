@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from orderbook import book, confirmations, maker, market, negotiation, outbox, recovery, taker, under_way
+from orderbook import (
+    book,
+    confirmations,
+    desk,
+    maker,
+    market,
+    negotiation,
+    outbox,
+    recovery,
+    taker,
+    under_way,
+)
 from orderbook.effects import Effect
 from orderbook.engine import Trigger, ladder
 from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Triggered
@@ -299,7 +310,7 @@ def announce_whole_icebergs(patch: pytest.MonkeyPatch) -> None:
 
 def amend_orders_under_way(patch: pytest.MonkeyPatch) -> None:
     """An order that is held for its way can be changed."""
-    patch.setattr(negotiation.Negotiator, "is_under_way", lambda self, order_id: False)
+    patch.setattr(desk.Desk, "_is_under_way", lambda self, order: False)
 
 
 def pass_over_our_own_book(patch: pytest.MonkeyPatch) -> None:

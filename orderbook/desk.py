@@ -1,0 +1,195 @@
+"""What clients ask of a market: orders, pairs, changes, and to take them back. No IO."""
+
+from __future__ import annotations
+
+from . import limits
+from .effects import Effect
+from .engine import Code
+from .entry import Amendment, NewOrder, NewPair, change_of, order_of, pair_of
+from .errors import BusyError, DuplicateOrderError, OrderClosedError, OrderRefusedError, UnderWayError
+from .events import Accepted, accepted_event
+from .market import Market
+from .model import Order, Side
+from .taker import Taker
+from .terms import PostOnly
+
+
+class Desk:
+    """Takes clients' orders into the book, and sends them on their way through the network."""
+
+    def __init__(self, market: Market, taker: Taker):
+        self._market = market
+        self._taker = taker
+
+    def submit(self, new: NewOrder) -> tuple[Order, list[Effect]]:
+        """Take a client's order: steps 1 and 2 of the protocol.
+
+        Returns:
+            The order and what to do. The same ``client_order_id`` again gives the order it named first.
+
+        Raises:
+            InvalidFieldError: A field breaks a rule.
+            DuplicateOrderError: The owner used this ``client_order_id`` for a different order.
+            BusyError: The book is full.
+        """
+        market, book = self._market, self._market.book
+        effects = market.expire_orders()
+        order = order_of(new, market.instrument, market.new_id(), market.clock.time_ms())
+        known = self._known(order)
+        if known is not None:
+            return known, effects
+        self._check_room(1)
+        accepted = accepted_event(order)
+        self._keep_apart(order)
+        check_code(book.submit(order))
+        self._note_accepted(order, accepted)
+        effects += market.happened(book.events)
+        return order, effects + self._taker.announce(order)
+
+    def submit_pair(self, new: NewPair) -> tuple[tuple[Order, Order], list[Effect]]:
+        """Take two orders of which one cancels the other: see :meth:`~orderbook.engine.Book.submit_pair`.
+
+        Returns:
+            The one that can rest and the stop order, and what to do. The same ``client_order_id`` of either
+            again gives the pair that it named first.
+
+        Raises:
+            As :meth:`submit`.
+        """
+        market, book = self._market, self._market.book
+        effects = market.expire_orders()
+        ids = market.new_id(), market.new_id()
+        resting, stop = pair_of(new, market.instrument, ids, market.clock.time_ms())
+        known = self._known_pair(resting, stop)
+        if known is not None:
+            return known, effects
+        self._check_room(2)
+        accepted = [accepted_event(order) for order in (stop, resting)]
+        self._keep_apart(resting)
+        check_code(book.submit_pair(resting, stop))
+        for order, event in zip((stop, resting), accepted, strict=True):
+            self._note_accepted(order, event)
+        effects += market.happened(book.events)
+        return (resting, stop), effects + self._taker.announce(resting)
+
+    def _known(self, order: Order) -> Order | None:
+        """The order that its owner has given the same name before. Raises DuplicateOrderError when it was a
+        different one."""
+        if order.client_order_id is None:
+            return None
+        known = self._market.ledger.order_of_client(order.owner, order.client_order_id)
+        if known is None:
+            return None
+        paired = (known.partner is None) is (order.partner is None)
+        if not paired or not self._market.ledger.same(known, order):
+            raise different(known)
+        return known
+
+    def _known_pair(self, resting: Order, stop: Order) -> tuple[Order, Order] | None:
+        """The pair of which the owner has given one or both orders the same name before. Raises
+        DuplicateOrderError when it was a different one."""
+        named = self._known(resting), self._known(stop)
+        first = named[0] or named[1]
+        if first is None:
+            return None
+        if not self._market.ledger.knows(str(first.partner)):
+            raise different(first)  # it has closed long ago, and is forgotten
+        other = self._market.ledger.order(str(first.partner))
+        pair = (first, other) if named[0] else (other, first)
+        for known, order, name in zip(pair, (resting, stop), named, strict=True):
+            alike = known.client_order_id == order.client_order_id and self._market.ledger.same(known, order)
+            if not alike or name not in (None, known):
+                raise different(first)
+        return pair
+
+    def _check_room(self, orders: int) -> None:
+        market = self._market
+        if len(market.book.orders) + orders > limits.OPEN_ORDERS:
+            raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
+
+    def _note_accepted(self, order: Order, accepted: Accepted) -> None:
+        """The book has taken ``order``, perhaps at another price."""
+        self._market.note(accepted)
+        self._market.ledger.add_order(order)
+        self._market.note_change(order, accepted.price, accepted.quantity)
+
+    def amend(self, order_id: str, change: Amendment) -> tuple[Order, list[Effect]]:
+        """Change an order; what it crosses then it trades with, here and at other peers, as a new one would.
+
+        With the same price and no larger quantity it keeps its place in the queue, else it goes to the back.
+        What is reserved of it for others stays as it is: then its price can't change, nor its quantity be
+        less than what is reserved and filled.
+
+        Returns:
+            As :meth:`submit`.
+
+        Raises:
+            InvalidFieldError: A field breaks a rule.
+            UnknownOrderError: No such order here.
+            OrderClosedError: It is filled or cancelled already.
+            UnderWayError: It is on its way through the network: wait until that is over.
+            OrderRefusedError: A rule of the book forbids it, and the order is what it was.
+        """
+        market, book = self._market, self._market.book
+        price, quantity = change_of(change, market.instrument)
+        effects = market.expire_orders()
+        order = self._live(order_id)
+        if self._is_under_way(order):
+            raise UnderWayError(f"order {order_id} is on its way through the network: ask again in a moment")
+        before = order.price, order.quantity
+        if price is not None:
+            price = self._apart(order, price)
+        check_code(book.amend(order.id, price=price, quantity=quantity))
+        market.note_change(order, *before)
+        effects += market.happened(book.events)
+        stays = order.price == before[0] and order.quantity <= before[1]
+        return order, effects if stays else effects + self._taker.announce(order)
+
+    def cancel(self, order_id: str) -> tuple[Order, list[Effect]]:
+        """Take an order back: what is open is cancelled now; what is reserved fills, or is cancelled when its
+        reservation ends.
+
+        Raises:
+            UnknownOrderError: No such order here.
+            OrderClosedError: It is filled or cancelled already.
+        """
+        order = self._live(order_id)
+        self._market.book.cancel(order.id)
+        effects = self._market.happened(self._market.book.events)
+        return order, effects + self._taker.cancelled(order)
+
+    def _live(self, order_id: str) -> Order:
+        order = self._market.ledger.order(order_id)
+        if not order.live:
+            raise OrderClosedError(f"order {order_id} is {order.status.value} already")
+        return order
+
+    def _is_under_way(self, order: Order) -> bool:
+        """Whether it is held for its way, or waits for an answer about it."""
+        return order.id in self._taker.negotiations or order.id in self._taker.waiting
+
+    def _keep_apart(self, order: Order) -> None:
+        order.price = self._apart(order, order.price)
+
+    def _apart(self, order: Order, price: int) -> int:
+        """Where ``order`` may rest: a post-only one keeps clear of what other peers have last published, as
+        the book does of its own orders. Raises OrderRefusedError."""
+        other = self._market.roster.best(order.side.opposite) if order.terms.post_only is not None else None
+        if other is None or not order.side.crosses(price, other):
+            return price
+        apart = other - 1 if order.side is Side.BUY else other + 1
+        if order.terms.post_only is PostOnly.REJECT or not 1 <= apart <= self._market.instrument.max_price:
+            check_code(Code.POST_ONLY_CROSSES)
+        return apart
+
+
+def different(known: Order) -> DuplicateOrderError:
+    return DuplicateOrderError(
+        f"client_order_id {known.client_order_id} of {known.owner} names a different order: use a new one"
+    )
+
+
+def check_code(code: Code) -> None:
+    """Raises OrderRefusedError for every code but ``OK``."""
+    if code is not Code.OK:
+        raise OrderRefusedError(code.value, code.rule)
