@@ -365,7 +365,8 @@ class Taker:
         # Whether the rest of it is wanted is not known before this is.
         negotiation.late = True
         self.waiting[order.id] = self.negotiations.pop(order.id)
-        return [*self._drop_the_next(negotiation), Settled(order.id)]
+        effects = [*self._drop_the_next(negotiation), Settled(order.id)]
+        return effects + self.cancelled(order) if order.cancel_requested else effects
 
     def wait(self, order: Order, held: int) -> bool:
         """After a restart: let a fill-or-kill order with a part in-doubt wait for the answer, and hold the

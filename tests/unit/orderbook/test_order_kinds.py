@@ -161,12 +161,16 @@ def test_fill_or_kill_waits_for_an_answer_in_doubt(clock: Clock, answer: str) ->
         assert (order.status, order.filled, order.reason) == (OrderStatus.CANCELLED, 0, "unfillable")
 
 
-def test_a_cancelled_fill_or_kill_order_waits_only_for_what_is_in_doubt(clock: Clock) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_a_cancelled_fill_or_kill_order_waits_only_for_what_is_in_doubt(clock: Clock, before: bool) -> None:
     net = Network(clock, lots=3)
     order, effects = net.taker.place("buy", 105, 6, time_in_force="fok")
     confirm = only(net.offers(effects), Confirm)
+    if before:
+        net.taker.cancel(order.id)
     net.taker.match_failed(confirm.match_id)
-    net.taker.cancel(order.id)
+    if not before:
+        net.taker.cancel(order.id)
     net.taker.check()
     assert (order.reserved, order.cancelled, order.status) == (3, 3, OrderStatus.PENDING_CANCEL)
 
