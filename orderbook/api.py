@@ -5,6 +5,8 @@
                                                               -> 201 {order, trades}
     POST   /pairs            {market, side, owner, resting, stop}: of each {quantity, price, …} as above
                                                               -> 201 {resting: {order, trades}, stop: {…}}
+    PUT    /quotes           {market, owner, quotes: [{client_order_id, side, price, quantity}, …]}
+                                                              -> {orders}, null for what is not there
     GET    /orders           ?market= status= after= limit=   -> {orders, next}
     GET    /orders/{id}                                       -> {order, trades}
     PATCH  /orders/{id}      {price?, quantity?}               -> {order, trades}
@@ -37,7 +39,7 @@ from aiohttp import web
 from grenache_py.prometheus import CONTENT_TYPE
 
 from . import limits, metrics
-from .entry import Amendment, NewOrder, NewPair
+from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .errors import InvalidFieldError, OrderBookError
 from .hosted import HostedMarket
 from .market import Market
@@ -75,6 +77,7 @@ ORDER_FIELDS = ("market", "side", "quantity", "owner")
 COMMON_FIELDS = ("market", "side", "owner")
 PAIR_LEGS = ("resting", "stop")
 PAIR_FIELDS = COMMON_FIELDS + PAIR_LEGS
+QUOTES_FIELDS = ("market", "owner", "quotes")
 OPTIONAL_ORDER_FIELDS = tuple(name for name in NewOrder._fields if name not in ORDER_FIELDS)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -102,6 +105,7 @@ class Api:
                 web.patch("/orders/{id}", self._amend),
                 web.delete("/orders/{id}", self._cancel),
                 web.post("/pairs", self._submit_pair),
+                web.put("/quotes", self._quote),
                 web.get("/book/{market}", self._book),
                 web.get("/trades", self._trades),
                 web.get("/trades/{match_id}/proof", self._proof),
@@ -154,6 +158,13 @@ class Api:
         pair = await self._worker.submit_pair(fields["market"], NewPair(resting, stop))
         orders = [await self._order_and_trades(order) for order in pair]
         return await self._answer(dict(zip(PAIR_LEGS, orders, strict=True)), 201)
+
+    async def _quote(self, request: web.Request) -> web.Response:
+        body = await request.clone(client_max_size=limits.API_QUOTES_BYTES).read()
+        fields = json_object(body)
+        quotes = quotes_of(fields)
+        orders = await self._worker.mass_quote(fields["market"], fields["owner"], quotes)
+        return await self._answer({"orders": [order and self._view(order) for order in orders]})
 
     async def _order(self, request: web.Request) -> web.Response:
         market = self._worker.market_of(request.match_info["id"])
@@ -355,6 +366,22 @@ def leg_of(fields: dict[str, Any], name: str) -> NewOrder:
     return NewOrder(*(order.get(field) for field in NewOrder._fields))
 
 
+def quotes_of(fields: dict[str, Any]) -> list[NewQuote]:
+    """Raises InvalidFieldError."""
+    for name in QUOTES_FIELDS:
+        if name not in fields:
+            raise InvalidFieldError(name, "is required")
+    check_known(fields, QUOTES_FIELDS, "a mass quote")
+    quotes = fields["quotes"]
+    if not isinstance(quotes, list) or not 1 <= len(quotes) <= limits.MASS_QUOTE:
+        raise InvalidFieldError("quotes", f"must be a list of 1 to {limits.MASS_QUOTE} quotes")
+    for place, quote in enumerate(quotes):
+        if not isinstance(quote, dict):
+            raise InvalidFieldError(f"quotes[{place}]", "must be a JSON object")
+        check_known(quote, NewQuote._fields, "a quote", f"quotes[{place}].")
+    return [NewQuote(*(quote.get(name) for name in NewQuote._fields)) for quote in quotes]
+
+
 def check_order_fields(fields: dict[str, Any], of: str = "") -> None:
     """Whether a new order has the fields that it needs, and no others. Raises InvalidFieldError, which names
     them after ``of``."""
@@ -467,7 +494,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_answer(413, "too_large", f"the body must be at most {limits.API_BODY_BYTES} bytes")
     except web.HTTPNotFound:
         return error_answer(
-            404, "not_found", "no such path; see /orders, /pairs, /book/{market}, /trades, /peers, /healthz"
+            404,
+            "not_found",
+            "no such path; see /orders, /pairs, /quotes, /book/{market}, /trades, /peers, /healthz",
         )
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))

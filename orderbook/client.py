@@ -11,7 +11,7 @@ Prices and quantities are decimal strings, as everywhere outside a peer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -86,6 +86,12 @@ class PlacedPair(Struct, frozen=True):
 
     resting: Placed
     stop: Placed
+
+
+class QuotedOrders(Struct, frozen=True):
+    """The order of each quote; None where there was and is none."""
+
+    orders: list[OrderRecord | None]
 
 
 class OrderPage(Struct, frozen=True):
@@ -365,6 +371,23 @@ class Client:
             stop = {"type": "market", **stop}
         pair = {"market": market, "side": side, "owner": owner, "resting": resting, "stop": stop}
         return await self._call("POST", "/pairs", PlacedPair, body=msgspec.json.encode(pair))
+
+    async def mass_quote(
+        self, market: str, owner: str, quotes: Sequence[tuple[str, str, str, str]]
+    ) -> list[OrderRecord | None]:
+        """Set many orders of ``owner`` at once, or none; returns when all their ways are over for now.
+
+        Args:
+            quotes: ``(client_order_id, side, quantity, price)`` of each, all decimals. The quantity is what
+                shall be there from now on, whatever was filled before; ``"0"``: nothing. Orders that are not
+                named stay as they are.
+        """
+        rows = [
+            {"client_order_id": name, "side": side, "quantity": quantity, "price": price}
+            for name, side, quantity, price in quotes
+        ]
+        body = msgspec.json.encode({"market": market, "owner": owner, "quotes": rows})
+        return (await self._call("PUT", "/quotes", QuotedOrders, body=body)).orders
 
     async def amend(self, order_id: str, *, price: str | None = None, quantity: str | None = None) -> Placed:
         """Change an order; returns when its way through the network is over for now.

@@ -1,15 +1,24 @@
-"""What clients ask of a market: orders, pairs, changes, and to take them back. No IO."""
+"""What clients ask of a market: orders, pairs, changes, quotes, and to take them back. No IO."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from . import limits
 from .effects import Effect
-from .engine import Code
-from .entry import Amendment, NewOrder, NewPair, change_of, order_of, pair_of
-from .errors import BusyError, DuplicateOrderError, OrderClosedError, OrderRefusedError, UnderWayError
+from .engine import Code, Event, Match, Quote
+from .entry import Amendment, NewOrder, NewPair, NewQuote, change_of, order_of, pair_of, quote_of
+from .errors import (
+    BusyError,
+    DuplicateOrderError,
+    InvalidFieldError,
+    OrderClosedError,
+    OrderRefusedError,
+    UnderWayError,
+)
 from .events import Accepted, accepted_event
 from .market import Market
-from .model import Order, Side
+from .model import Order, Side, check_name
 from .taker import Taker
 from .terms import PostOnly
 
@@ -145,6 +154,69 @@ class Desk:
         stays = order.price == before[0] and order.quantity <= before[1]
         return order, effects if stays else effects + self._taker.announce(order)
 
+    def mass_quote(
+        self, owner: object, quotes: Sequence[NewQuote]
+    ) -> tuple[list[Order | None], list[Effect]]:
+        """Set many orders of ``owner`` at once, or none: see :meth:`~orderbook.engine.Book.mass_quote`.
+
+        Each is named by its ``client_order_id``. Where an order of that name lives it is changed; where one
+        has closed, or none was, a new one takes the name.
+
+        Returns:
+            The order of each quote (None where there was and is none), and what to do.
+
+        Raises:
+            InvalidFieldError: A field breaks a rule.
+            UnderWayError: One of them is on its way through the network: wait until that is over.
+            OrderRefusedError: A rule of the book forbids one of them, and all are what they were.
+        """
+        market, book = self._market, self._market.book
+        name, effects = check_name(owner, "owner"), market.expire_orders()
+        live = self.quoted(name, quotes)
+        wanted = [self._quote(place, *quote) for place, quote in enumerate(zip(quotes, live, strict=True))]
+        if len({quote.client_order_id for quote in wanted}) < len(wanted):
+            check_code(Code.DUPLICATE_QUOTE)
+        before = {order.id: (order.price, order.quantity) for order in live if order is not None}
+        check_code(book.mass_quote(name, wanted))
+        named = {order.id: order for event in book.events for order in orders_of(event)}
+        orders = [named.get(quote.id) or book.orders.get(quote.id) for quote in wanted]
+        moved = [order for order in orders if order is not None and self._note_quote(order, before)]
+        effects += market.happened(book.events)
+        for order in moved:
+            effects += self._taker.announce(order)
+        return orders, effects
+
+    def quoted(self, owner: object, quotes: Sequence[NewQuote]) -> list[Order | None]:
+        """The live order of each quote, or None; one that its owner has cancelled has lost its name."""
+        ledger = self._market.ledger
+        orders: list[Order | None] = []
+        for quote in quotes:
+            known = None
+            if isinstance(owner, str) and isinstance(quote.client_order_id, str):
+                known = ledger.order_of_client(owner, quote.client_order_id)
+            orders.append(known if known is not None and known.live and not known.cancel_requested else None)
+        return orders
+
+    def _quote(self, place: int, new: NewQuote, order: Order | None) -> Quote:
+        """What is wanted of ``order``, or of a new one. Raises InvalidFieldError, UnderWayError."""
+        market = self._market
+        id = market.new_id() if order is None else order.id
+        if order is not None and self._is_under_way(order):
+            raise UnderWayError(f"order {id} is on its way through the network: ask again in a moment")
+        try:
+            return quote_of(new, market.instrument, id, market.clock.time_ms())
+        except InvalidFieldError as error:
+            raise InvalidFieldError(f"quotes[{place}].{error.field}", error.rule) from None
+
+    def _note_quote(self, order: Order, before: Mapping[str, tuple[int, int]]) -> bool:
+        """A quote has placed or changed ``order``, or taken it back. Whether it is new, or has moved."""
+        if order.id not in before:
+            self._note_accepted(order, accepted_event(order))
+            return True
+        price, quantity = before[order.id]
+        self._market.note_change(order, price, quantity)
+        return order.price != price or order.quantity > quantity
+
     def cancel(self, order_id: str) -> tuple[Order, list[Effect]]:
         """Take an order back: what is open is cancelled now; what is reserved fills, or is cancelled when its
         reservation ends.
@@ -181,6 +253,11 @@ class Desk:
         if order.terms.post_only is PostOnly.REJECT or not 1 <= apart <= self._market.instrument.max_price:
             check_code(Code.POST_ONLY_CROSSES)
         return apart
+
+
+def orders_of(event: Event) -> tuple[Order, ...]:
+    """The orders that something happened to."""
+    return (event.maker, event.taker) if isinstance(event, Match) else (event.order,)
 
 
 def different(known: Order) -> DuplicateOrderError:

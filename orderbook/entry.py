@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
+from .engine import Quote
 from .errors import InvalidFieldError
 from .model import Instrument, Order, Side, check_name
 from .terms import GTC, PostOnly, SelfTrade, Terms, TimeInForce
@@ -75,6 +76,22 @@ class NewPair(NamedTuple):
     stop: NewOrder
 
 
+class NewQuote(NamedTuple):
+    """One order of a mass quote, unchecked.
+
+    Attributes:
+        client_order_id: The owner's own name for it: while an order of that name lives it is changed.
+        side: ``"buy"`` or ``"sell"``.
+        price: The limit, a decimal string; None where nothing shall be there.
+        quantity: What shall be there from now on, a decimal string; ``"0"``: nothing.
+    """
+
+    client_order_id: object
+    side: object
+    price: object
+    quantity: object
+
+
 Word = TypeVar("Word", bound=Enum)
 
 
@@ -114,6 +131,18 @@ def pair_of(new: NewPair, instrument: Instrument, ids: tuple[str, str], time_ms:
     resting, stop = orders
     resting.partner, stop.partner = stop.id, resting.id
     return resting, stop
+
+
+def quote_of(new: NewQuote, instrument: Instrument, id: str, time_ms: int) -> Quote:
+    """The quote that ``new`` describes, for the order ``id``. Raises InvalidFieldError."""
+    side = _word(new.side, "side", Side)
+    if side is None:
+        raise InvalidFieldError("side", 'must be "buy" or "sell"')
+    name = check_name(new.client_order_id, "client_order_id")
+    if new.quantity == "0":
+        price = 1 if new.price is None else instrument.price(new.price)
+        return Quote(id, side, price, 0, time_ms, name)
+    return Quote(id, side, instrument.price(new.price), instrument.quantity(new.quantity), time_ms, name)
 
 
 def _terms(new: NewOrder, instrument: Instrument, market: bool) -> Terms:

@@ -23,7 +23,7 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 
 from . import limits
 from .effects import Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
-from .entry import Amendment, NewOrder, NewPair
+from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .errors import InvalidFieldError, JournalError, OrderBookError
 from .journal.journal import Journal, MemoryJournal
 from .journal.writer import open_journal
@@ -144,6 +144,19 @@ class HostedMarket:
         order, effects = self.negotiator.amend(order_id, change)
         await self._way_of(order, effects)
         return order
+
+    async def mass_quote(self, owner: object, quotes: Sequence[NewQuote]) -> list[Order | None]:
+        """Returns when the ways of all are over for now, and that is durable. Where one of the orders is on
+        its way just now it waits until that is over."""
+        if self.journal.trouble is not None:
+            raise JournalError(f"no quotes: {self.journal.trouble}")
+        while (busy := self.negotiator.quotes_under_way(owner, quotes)) is not None:
+            await self._settles(busy)
+        orders, effects = self.negotiator.mass_quote(owner, quotes)
+        settled = [self._settles(order.id) for order in orders if order is not None]
+        self._after_step(effects)
+        await asyncio.gather(*settled)
+        return orders
 
     async def _way_of(self, order: Order, effects: Sequence[Effect]) -> None:
         settled = self._settles(order.id)

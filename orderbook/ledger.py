@@ -116,7 +116,9 @@ class Ledger:
             self._closed.popleft()
             order = self._orders.pop(id)
             if order.client_order_id is not None:
-                self._by_client_id.pop((order.owner, order.client_order_id), None)
+                named = order.owner, order.client_order_id
+                if self._by_client_id.get(named) == id:  # else it names a newer quote
+                    del self._by_client_id[named]
             self._by_order.pop(id, None)
             self._submitted.pop(id, None)
             swept += 1

@@ -148,6 +148,8 @@ PAGE_MAX = 10_000
 """Rows in one answer of ``GET /orders`` and ``GET /trades``."""
 API_BODY_BYTES = 16 * 1024
 """One order is a few hundred bytes."""
+API_QUOTES_BYTES = 256 * MASS_QUOTE
+"""A quote with a long name is some 200 bytes."""
 API_PROOF_BYTES = 2 * SIGNED_BYTES
 """A proof is two signed messages."""
 BOOK_LEVELS = 100

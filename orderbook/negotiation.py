@@ -16,7 +16,7 @@ from . import limits
 from .desk import Desk
 from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
 from .engine import Code, Reason
-from .entry import Amendment, NewOrder, NewPair
+from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .errors import InvalidFieldError, OrderBookError, UnknownDoubtError
 from .events import Resolved
 from .maker import Maker, Reply
@@ -103,6 +103,22 @@ class Negotiator:
         """See :meth:`Desk.amend`; ``Settled`` as for :meth:`submit`."""
         order, effects = self._desk.amend(order_id, change)
         return order, self._on_its_way(order, effects)
+
+    def mass_quote(
+        self, owner: object, quotes: Sequence[NewQuote]
+    ) -> tuple[list[Order | None], list[Effect]]:
+        """See :meth:`Desk.mass_quote`; ``Settled`` names each of the orders."""
+        orders, effects = self._desk.mass_quote(owner, quotes)
+        effects = self._end_step(effects)
+        for order in orders:
+            if order is not None and order.id not in self._taker.negotiations:
+                effects.append(Settled(order.id))
+        return orders, effects
+
+    def quotes_under_way(self, owner: object, quotes: Sequence[NewQuote]) -> str | None:
+        """The id of one of their orders that is on its way through the network, or None."""
+        ids = (order.id for order in self._desk.quoted(owner, quotes) if order is not None)
+        return next((id for id in ids if self.is_under_way(id)), None)
 
     def cancel(self, order_id: str) -> tuple[Order, list[Effect]]:
         """See :meth:`Desk.cancel`."""

@@ -15,7 +15,7 @@ from typing import Any
 from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 
 from . import limits
-from .entry import Amendment, NewOrder, NewPair
+from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .errors import (
     InvalidFieldError,
     OrderBookError,
@@ -220,6 +220,16 @@ class Worker:
             OrderBookError: They were refused; nothing has changed.
         """
         return await self._hosted(market).submit_pair(new)
+
+    async def mass_quote(
+        self, market: object, owner: object, quotes: Sequence[NewQuote]
+    ) -> list[Order | None]:
+        """Set many orders of ``owner`` at once, or none; returns as :meth:`submit`, when all are done.
+
+        Raises:
+            OrderBookError: One of them was refused; nothing has changed.
+        """
+        return await self._hosted(market).mass_quote(owner, quotes)
 
     async def amend(self, order_id: str, change: Amendment) -> Order:
         """Change an order; returns as :meth:`submit`.

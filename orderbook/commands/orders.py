@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from ..client import Client, OrderPage, Placed, PlacedPair
+from ..client import Client, OrderPage, OrderRecord, Placed, PlacedPair
 from ..model import OrderStatus
 from ..terms import PostOnly, SelfTrade
 from .terminal import (
@@ -183,6 +183,60 @@ def pair(
         print_json(placed)
     else:
         make_console().print(orders_table([placed.resting.order, placed.stop.order]))
+
+
+@click.command(short_help="Set many orders of one owner at once.")
+@click.option(
+    "--bid",
+    "bids",
+    nargs=3,
+    multiple=True,
+    metavar="NAME QUANTITY PRICE",
+    help="A buy order; may be repeated.",
+)
+@click.option(
+    "--ask",
+    "asks",
+    nargs=3,
+    multiple=True,
+    metavar="NAME QUANTITY PRICE",
+    help="A sell order; may be repeated.",
+)
+@market_option
+@click.option("--owner", required=True, metavar="OWNER", help="Whose they are.")
+@api_option()
+@json_option
+def quote(
+    bids: tuple[tuple[str, str, str], ...],
+    asks: tuple[tuple[str, str, str], ...],
+    market: str | None,
+    owner: str,
+    api: str,
+    as_json: bool,
+) -> None:
+    """Set many orders of one owner at once, or none of them.
+
+    NAME is your own name for an order: one of that name is changed, and takes its place in the queue again
+    unless it only gets smaller. QUANTITY is what shall be there from now on, whatever was filled before; 0
+    takes it back. Orders that are not named stay as they are.
+
+    \b
+    Example:
+      orderbook quote --owner mia --bid b1 0.5 78310.00 --ask a1 0.5 78330.00
+    """
+    sides = (("buy", bids), ("sell", asks))
+    quotes = [(name, side, quantity, price) for side, rows in sides for name, quantity, price in rows]
+    if not quotes:
+        raise click.UsageError("name a --bid or an --ask")
+
+    async def work(client: Client) -> list[OrderRecord | None]:
+        return await client.mass_quote(await only_market(client, market), owner, quotes)
+
+    orders = ask(api, work)
+    if as_json:
+        print_json({"orders": orders})
+    else:
+        make_console().print(orders_table([order for order in orders if order is not None]))
 
 
 @click.command(short_help="Change an order.")

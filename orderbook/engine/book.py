@@ -28,12 +28,16 @@ class Quote(NamedTuple):
         side: Buy or sell.
         price: In ticks.
         quantity: In lots, open and reserved together; 0 cancels.
+        time_ms: When a new order was accepted, in milliseconds since the epoch.
+        client_order_id: The owner's own name for a new order, or None.
     """
 
     id: str
     side: Side
     price: int
     quantity: int
+    time_ms: int = 0
+    client_order_id: str | None = None
 
 
 class Book(Reserving):
@@ -208,11 +212,12 @@ class Book(Reserving):
             return code
         self.sequence += 1
         entering: list[tuple[Order, int, int]] = []
-        for id, side, price, quantity in quotes:
+        for id, side, price, quantity, time_ms, name in quotes:
             order = self.orders.get(id)
             if order is None:
                 if quantity:
-                    entering.append((Order(id, owner, side, price, quantity), price, quantity))
+                    new = Order(id, owner, side, price, quantity, GTC, time_ms, name)
+                    entering.append((new, price, quantity))
                 continue
             total = self._total(order, quantity)
             if not quantity:
@@ -237,7 +242,7 @@ class Book(Reserving):
             return Code.DUPLICATE_QUOTE
         code = self._closed_code()
         new = 0
-        for id, side, price, quantity in quotes:
+        for id, side, price, quantity, _, _ in quotes:
             order = self.orders.get(id)
             if code is OK and order is not None and order.owner != owner:
                 code = Code.NOT_OWNER

@@ -98,6 +98,27 @@ def test_one_of_a_pair_trades_with_another_peer_and_cancels_the_other(peers: Pee
     assert "Error: resting.quantity must be more than zero" in result.stderr
 
 
+def test_quotes_are_set_at_once_and_trade_with_another_peer(peers: Peers) -> None:
+    def quote(*rows: str) -> Any:
+        return peers.json("quote", *rows, "--owner", "mia", "--api", peers.alice)["orders"]
+
+    bid, ask = quote("--bid", "b", "0.5", "400.00", "--ask", "a", "0.5", "401.00")
+    bought = peers.json("submit", "buy", "0.2", "401.00", "--owner", "ben", "--api", peers.bob)
+    assert bought["order"]["status"] == "filled"
+    moved, again = quote("--bid", "b", "0.5", "399.00", "--ask", "a", "0.5", "401.00")
+    assert (moved["id"], moved["price"]) == (bid["id"], "399.00")
+    assert (again["id"], again["open"], again["filled"]) == (ask["id"], "0.5", "0.2")
+
+    crossed = ("quote", "--bid", "b", "0.5", "402.00", "--ask", "a", "0.5", "401.00", "--owner", "mia")
+    result = peers.run(*crossed, "--api", peers.alice)
+    assert result.exit_code == 1
+    assert "the bids of a mass quote must be below its asks" in result.stderr
+    assert [order["status"] for order in quote("--bid", "b", "0", "1.00", "--ask", "a", "0", "1.00")] == [
+        "cancelled",
+        "cancelled",
+    ]
+
+
 def test_tables_for_people(peers: Peers) -> None:
     placed = peers.run("submit", "buy", "1.25", "50.00", "--owner", "ann", "--api", peers.bob)
     assert placed.exit_code == 0

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from random import Random
+from typing import NamedTuple
 
-from orderbook.entry import NewOrder, NewPair
+from orderbook.entry import NewOrder, NewPair, NewQuote
 
-Flow = Callable[[Random, str, int], NewOrder | NewPair]
+
+class Quotes(NamedTuple):
+    """A mass quote."""
+
+    owner: str
+    quotes: list[NewQuote]
+
+
+Flow = Callable[[Random, str, int], NewOrder | NewPair | Quotes]
 
 
 def mixed(random: Random, name: str, time_ms: int) -> NewOrder:
@@ -82,9 +91,23 @@ def paired(random: Random, name: str, time_ms: int) -> NewOrder | NewPair:
     return NewPair(resting, stop)
 
 
+def quoted(random: Random, name: str, time_ms: int) -> NewOrder | Quotes:
+    """Makers who set both of their sides again and again, around prices of their own; and those who take."""
+    new = mixed(random, name, time_ms)
+    if random.random() < 0.4:
+        return new
+    middle, quotes = random.randint(98, 102), []
+    for side, sign in (("buy", -1), ("sell", 1)):
+        for place in range(random.randint(0, 2)):
+            price = str(middle + sign * (place + random.randint(0, 1)) + (sign > 0))
+            quotes.append(NewQuote(f"{side}{place}", side, price, str(random.choice((0, 1, 3, 6)))))
+    return Quotes(f"m{random.randrange(2)}-{name}", quotes)
+
+
 FLOWS: Mapping[str, Flow] = {
     "mixed": mixed,
     "fill-or-kill": fill_or_kill,
     "post-only": posted,
     "pairs": paired,
+    "quotes": quoted,
 }

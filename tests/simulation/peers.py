@@ -18,7 +18,7 @@ import msgpack
 from orderbook import limits
 from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
 from orderbook.entry import Amendment, NewOrder, NewPair
-from orderbook.errors import OrderBookError, OrderRefusedError
+from orderbook.errors import OrderBookError, OrderRefusedError, UnderWayError
 from orderbook.events import Event, Executed, Signed, trade_of
 from orderbook.market import Market
 from orderbook.messages import encode
@@ -32,6 +32,7 @@ from orderbook.signing.gate import Gate
 from orderbook.signing.proofs import Proof
 from orderbook.terms import Routing, TimeInForce
 from tests.simulation.checks import check_offer, check_step
+from tests.simulation.flows import Quotes
 from tests.simulation.world import SimDisk, SkewedClock
 
 if TYPE_CHECKING:
@@ -305,30 +306,34 @@ class SimPeer:
 
     # -- clients ---------------------------------------------------------------------------------------
 
-    def submit(self, new: NewOrder | NewPair) -> str | None:
-        """Returns the order's id (of a pair, that of the first), or None where nobody answers or it is
+    def submit(self, new: NewOrder | NewPair | Quotes) -> str | None:
+        """Returns the order's id (of several, that of the first), or None where nobody answers or it is
         refused."""
         if self.negotiator is None:
             return None
         taken: list[Order] = []
 
         def step(negotiator: Negotiator) -> list[Effect]:
-            if isinstance(new, NewPair):
-                orders, effects = negotiator.submit_pair(new)
+            if isinstance(new, Quotes):
+                quoted, effects = negotiator.mass_quote(*new)
+                taken.extend(order for order in quoted if order is not None)
+                self.exchange.sights["mass quote"] += bool(taken)
+            elif isinstance(new, NewPair):
+                pair, effects = negotiator.submit_pair(new)
+                taken.extend(pair)
             else:
                 order, effects = negotiator.submit(new)
-                orders = (order,)
-            taken.extend(orders)
-            for order in orders:
+                taken.append(order)
+            for order in taken:
                 self.exchange.world.log(f"{self.name} takes {order} {order.terms}")
             return effects
 
         try:
             self._step(step)
-        except OrderRefusedError as error:
+        except (OrderRefusedError, UnderWayError) as error:
             self.exchange.sights[f"order refused: {error.code}"] += 1
             return None
-        return taken[0].id
+        return taken[0].id if taken else None
 
     def amend(self, order_id: str, price: int | None, quantity: int | None) -> None:
         if self.negotiator is None:

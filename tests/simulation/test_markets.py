@@ -62,6 +62,8 @@ def test_every_fault_and_every_outcome_does_happen() -> None:
         "our own book competes",
         "a stop order waits for what is reserved of its partner",
         "one of a pair has traded",
+        "mass quote",
+        "order refused: price_reserved",
         "fill-or-kill filled by several peers",
         "told: fok unfillable",
         "told: gtd expired",

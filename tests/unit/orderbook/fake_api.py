@@ -110,6 +110,7 @@ class FakePeer:
             [
                 web.post("/orders", self._submit),
                 web.post("/pairs", self._submit_pair),
+                web.put("/quotes", self._quote),
                 web.get("/orders", self._orders),
                 web.get("/orders/{id}", self._order),
                 web.patch("/orders/{id}", self._amend),
@@ -176,6 +177,14 @@ class FakePeer:
             self.orders[id] = order_record(id, owner=fields["owner"], side=fields["side"], **fields[name])
             placed[name] = {"order": self.orders[id], "trades": []}
         return web.json_response(placed, status=201)
+
+    async def _quote(self, request: web.Request) -> web.Response:
+        fields = await request.json()
+        self.submitted.append(fields)
+        orders = [order_record(quote["client_order_id"], **quote) for quote in fields["quotes"]]
+        return web.json_response(
+            {"orders": [order if order["quantity"] != "0" else None for order in orders]}
+        )
 
     async def _doubts(self, request: web.Request) -> web.Response:
         return web.json_response({"doubts": self.doubts})

@@ -123,6 +123,20 @@ def test_a_pair_says_all_of_both_orders(fakes: Peers) -> None:
     ]
 
 
+def test_a_mass_quote_says_all_of_its_orders(fakes: Peers) -> None:
+    [peer] = fakes("alice")
+    quotes = ("--bid", "b1", "0.5", "78310", "--ask", "a1", "0", "78330", "--bid", "b2", "1", "78300")
+    result = run("quote", *quotes, "--owner", "mia", "--api", peer.api)
+    assert result.exit_code == 0, result.output
+    rows = [("b1", "buy", "0.5", "78310"), ("b2", "buy", "1", "78300"), ("a1", "sell", "0", "78330")]
+    names = ("client_order_id", "side", "quantity", "price")
+    expected = [dict(zip(names, row, strict=True)) for row in rows]
+    assert peer.submitted == [{"market": "BTC-USD", "owner": "mia", "quotes": expected}]
+    assert "78310" in result.stdout
+    assert "78330" not in result.stdout, "it is not there any more"
+    assert run("quote", "--owner", "mia", "--api", peer.api).exit_code == 2
+
+
 def test_doubts_are_listed_and_settled(fakes: Peers, tmp_path: Path) -> None:
     [peer] = fakes("alice")
     assert "nothing is in doubt" in run("doubts", "list", "--api", peer.api).stdout
