@@ -12,6 +12,7 @@
     PATCH  /orders/{id}      {price?, quantity?}               -> {order, trades}
     DELETE /orders/{id}                                       -> {order}
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
+    PUT    /state/{market}   {state, by}                      -> {market, state}
     GET    /trades           ?market= after= limit=           -> {trades, next}
     GET    /trades/{match_id}/proof  ?taker=                  -> {match_id, request, answer}
     GET    /doubts           ?market=                         -> {doubts}
@@ -61,6 +62,8 @@ STATUS_OF_CODE = {
     "price_reserved": 409,
     "quantity_gone": 409,
     "post_only_crosses": 409,
+    "halted": 409,
+    "cancel_only": 409,
     "busy": 503,
     "journal": 503,
 }
@@ -107,6 +110,7 @@ class Api:
                 web.post("/pairs", self._submit_pair),
                 web.put("/quotes", self._quote),
                 web.get("/book/{market}", self._book),
+                web.put("/state/{market}", self._set_state),
                 web.get("/trades", self._trades),
                 web.get("/trades/{match_id}/proof", self._proof),
                 web.get("/doubts", self._doubts),
@@ -272,6 +276,14 @@ class Api:
             for name, side in (("bids", Side.BUY), ("asks", Side.SELL))
         }
         return await self._answer({"market": market.instrument.market, **sides})
+
+    async def _set_state(self, request: web.Request) -> web.Response:
+        fields = json_object(await request.read())
+        check_known(fields, ("state", "by"), "a state")
+        market = self._worker.market(request.match_info["market"])
+        name = market.instrument.market
+        await self._worker.set_state(name, fields.get("state"), fields.get("by"))
+        return await self._answer({"market": name, "state": market.book.state.value})
 
     async def _peers(self, request: web.Request) -> web.Response:
         rows = []
@@ -457,6 +469,7 @@ def market_view(hosted: HostedMarket) -> dict[str, Any]:
         price = market.book.best(side)
         best[name] = None if price is None else market.instrument.price_text(price)
     return {
+        "state": market.book.state.value,
         "open_orders": len(market.book.orders),
         "reservations": len(market.book.reservations),
         "under_way": negotiator.under_way,

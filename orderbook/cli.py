@@ -11,7 +11,7 @@ from .client import BookRecord, Client, ReservationRecord
 from .commands.doubts import doubts_group
 from .commands.journal import journal_group
 from .commands.keys import keygen, verify_trade
-from .commands.orders import amend, cancel, orders, pair, quote, submit
+from .commands.orders import amend, cancel, orders, pair, quote, state, submit
 from .commands.runs import demo_command, flow_command, reconcile_command, replay_command
 from .commands.terminal import (
     ROWS_MAX,
@@ -62,6 +62,7 @@ commands = (
     amend,
     cancel,
     orders,
+    state,
     flow_command,
     replay_command,
     reconcile_command,

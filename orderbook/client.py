@@ -139,6 +139,7 @@ class MarketHealth(Struct, frozen=True):
     peers: int
     best_bid: str | None
     best_ask: str | None
+    state: str = "open"
 
 
 class ReservedFill(Struct, frozen=True):
@@ -203,6 +204,13 @@ class ProofRecord(Struct, frozen=True):
     match_id: str
     request: dict[str, Any]
     answer: dict[str, Any]
+
+
+class StateRecord(Struct, frozen=True):
+    """What a market takes at one peer: ``"open"``, ``"cancel_only"`` or ``"halted"``."""
+
+    market: str
+    state: str
 
 
 class _Doubts(Struct):
@@ -497,6 +505,16 @@ class Client:
     async def reservations(self, *, market: str | None = None) -> list[ReservationRecord]:
         """What the peer has set aside for others, in order of expiry."""
         return (await self._call("GET", "/reservations", _Reservations, {"market": market})).reservations
+
+    async def set_state(self, market: str, state: str, by: str) -> StateRecord:
+        """Open, restrict or halt a market at the peer; the others trade on.
+
+        Args:
+            state: ``"open"``, ``"cancel_only"`` or ``"halted"``.
+            by: Who has decided; it is journaled.
+        """
+        body = msgspec.json.encode({"state": state, "by": by})
+        return await self._call("PUT", f"/state/{quote(market, safe='')}", StateRecord, body=body)
 
     async def health(self) -> Health:
         """The figures of all markets of the peer."""

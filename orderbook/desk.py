@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from . import limits
 from .effects import Effect
 from .engine import Code, Event, Match, Quote
-from .entry import Amendment, NewOrder, NewPair, NewQuote, change_of, order_of, pair_of, quote_of
+from .entry import Amendment, NewOrder, NewPair, NewQuote, change_of, order_of, pair_of, quote_of, state_of
 from .errors import (
     BusyError,
     DuplicateOrderError,
@@ -16,7 +16,7 @@ from .errors import (
     OrderRefusedError,
     UnderWayError,
 )
-from .events import Accepted, accepted_event
+from .events import Accepted, Switched, accepted_event
 from .market import Market
 from .model import Order, Side, check_name
 from .taker import Taker
@@ -224,11 +224,35 @@ class Desk:
         Raises:
             UnknownOrderError: No such order here.
             OrderClosedError: It is filled or cancelled already.
+            OrderRefusedError: The market is halted.
         """
         order = self._live(order_id)
-        self._market.book.cancel(order.id)
+        if self._market.book.cancel(order.id) is Code.HALTED:
+            check_code(Code.HALTED)
         effects = self._market.happened(self._market.book.events)
         return order, effects + self._taker.cancelled(order)
+
+    def set_state(self, state: object, by: object) -> list[Effect]:
+        """An operator opens, restricts or halts the market at this peer; the others trade on.
+
+        What is not open offers nothing to other peers, asks them for nothing, and matches nothing. What was
+        reserved or confirmed before is kept.
+
+        Args:
+            state: The value of a :class:`~orderbook.engine.rules.MarketState`.
+            by: Who has decided; it is journaled.
+
+        Raises:
+            InvalidFieldError: A field breaks a rule.
+        """
+        market = self._market
+        wanted, name = state_of(state), check_name(by, "by")
+        effects = market.expire_orders()
+        if wanted is not market.book.state:
+            market.note(Switched(wanted.value, name, market.clock.time_ms()))
+            market.book.set_state(wanted)
+            effects += market.happened(market.book.events)
+        return effects
 
     def _live(self, order_id: str) -> Order:
         order = self._market.ledger.order(order_id)

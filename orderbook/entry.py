@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from .engine import Quote
+from .engine import MarketState, Quote
 from .errors import InvalidFieldError
 from .model import Instrument, Order, Side, check_name
 from .terms import GTC, PostOnly, SelfTrade, Terms, TimeInForce
@@ -98,8 +98,6 @@ Word = TypeVar("Word", bound=Enum)
 def order_of(new: NewOrder, instrument: Instrument, id: str, time_ms: int) -> Order:
     """The order that ``new`` describes. Raises InvalidFieldError, naming the field and the rule."""
     side = _word(new.side, "side", Side)
-    if side is None:
-        raise InvalidFieldError("side", 'must be "buy" or "sell"')
     if new.type not in (None, "limit", "market"):
         raise InvalidFieldError("type", 'must be "limit" or "market"')
     market = new.type == "market"
@@ -136,8 +134,6 @@ def pair_of(new: NewPair, instrument: Instrument, ids: tuple[str, str], time_ms:
 def quote_of(new: NewQuote, instrument: Instrument, id: str, time_ms: int) -> Quote:
     """The quote that ``new`` describes, for the order ``id``. Raises InvalidFieldError."""
     side = _word(new.side, "side", Side)
-    if side is None:
-        raise InvalidFieldError("side", 'must be "buy" or "sell"')
     name = check_name(new.client_order_id, "client_order_id")
     if new.quantity == "0":
         price = 1 if new.price is None else instrument.price(new.price)
@@ -145,10 +141,15 @@ def quote_of(new: NewQuote, instrument: Instrument, id: str, time_ms: int) -> Qu
     return Quote(id, side, instrument.price(new.price), instrument.quantity(new.quantity), time_ms, name)
 
 
+def state_of(text: object) -> MarketState:
+    """Raises InvalidFieldError."""
+    return _word(text, "state", MarketState)
+
+
 def _terms(new: NewOrder, instrument: Instrument, market: bool) -> Terms:
     if not market and new[_FIRST_TERM:] == _NO_TERMS:
         return GTC  # as most are
-    force = _word(new.time_in_force, "time_in_force", TimeInForce)
+    force = _given(new.time_in_force, "time_in_force", TimeInForce)
     if force is None:
         force = TimeInForce.IOC if market else TimeInForce.GTC
     rests = not market and force in (TimeInForce.GTC, TimeInForce.GTD)
@@ -169,24 +170,27 @@ def _terms(new: NewOrder, instrument: Instrument, market: bool) -> Terms:
     terms = Terms(
         force,
         market,
-        post_only=_word(new.post_only, "post_only", PostOnly),
+        post_only=_given(new.post_only, "post_only", PostOnly),
         stop_price=None if new.stop_price is None else instrument.price(new.stop_price, "stop_price"),
         display=None if new.display is None else instrument.quantity(new.display, "display"),
         expires_ms=expires_ms if type(expires_ms) is int else None,
-        self_trade=_word(new.self_trade, "self_trade", SelfTrade) or SelfTrade.CANCEL_NEWEST,
+        self_trade=_given(new.self_trade, "self_trade", SelfTrade) or SelfTrade.CANCEL_NEWEST,
     )
     return GTC if terms == GTC else terms  # a plain order is told by its identity
 
 
-def _word(text: object, field: str, kind: type[Word]) -> Word | None:
-    """The member of ``kind`` whose value is ``text``; None for None. Raises InvalidFieldError."""
-    if text is None:
-        return None
+def _word(text: object, field: str, kind: type[Word]) -> Word:
+    """The member of ``kind`` whose value is ``text``. Raises InvalidFieldError."""
     for member in kind:
         if member.value == text:
             return member
     *words, last = (f'"{member.value}"' for member in kind)
     raise InvalidFieldError(field, f"must be {', '.join(words)} or {last}")
+
+
+def _given(text: object, field: str, kind: type[Word]) -> Word | None:
+    """As :func:`_word`; None for None."""
+    return None if text is None else _word(text, field, kind)
 
 
 def change_of(change: Amendment, instrument: Instrument) -> tuple[int | None, int | None]:

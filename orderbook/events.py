@@ -108,6 +108,17 @@ class Resolved(Struct, tag="resolved", frozen=True):
     time_ms: int
 
 
+class Switched(Struct, tag="switched", frozen=True):
+    """An operator has opened, restricted or halted the market at this peer.
+
+    ``state`` is the value of a :class:`~orderbook.engine.rules.MarketState`, ``by`` who has decided.
+    """
+
+    state: str
+    by: str
+    time_ms: int
+
+
 class Signed(Struct, tag="signed", frozen=True):
     """What both peers of an executed match have signed, as it travelled: see ``proofs``."""
 
@@ -116,7 +127,9 @@ class Signed(Struct, tag="signed", frozen=True):
     answer: dict[str, Any]
 
 
-Event = Accepted | Amended | Triggered | Cancelled | Executed | Intended | Refused | Resolved | Signed
+Event = (
+    Accepted | Amended | Triggered | Cancelled | Executed | Intended | Refused | Resolved | Switched | Signed
+)
 
 
 def accepted_event(order: Order) -> Accepted:

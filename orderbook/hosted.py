@@ -172,6 +172,13 @@ class HostedMarket:
         await self.durable()
         return order
 
+    async def set_state(self, state: object, by: object) -> None:
+        """Returns when it is durable."""
+        if self.journal.trouble is not None:
+            raise JournalError(f"no decisions: {self.journal.trouble}")
+        self._after_step(self.negotiator.set_state(state, by))
+        await self.durable()
+
     def _settles(self, order_id: str) -> asyncio.Future[None]:
         """Done when the order's way through the network is over for now, and that is durable."""
         settled = asyncio.get_running_loop().create_future()

@@ -9,7 +9,7 @@ from random import Random
 from sortedcontainers import SortedKeyList
 
 from .effects import Clock, Effect, Traded
-from .engine import Book, Cancellation, Match, Outbound, Reason, Reservation, Trigger
+from .engine import Book, Cancellation, MarketState, Match, Outbound, Reason, Reservation, Trigger
 from .engine import Event as BookEvent
 from .errors import ProtocolError
 from .events import Amended, Cancelled, Event, Triggered, trade_event
@@ -102,6 +102,11 @@ class Market:
         self.roster = Roster(peer)
         self.agenda = Agenda(clock, random)
         self._events: list[Event] = []
+
+    @property
+    def trades(self) -> bool:
+        """Whether the market is open: else nothing new is begun."""
+        return self.book.state is MarketState.OPEN
 
     def rematch(self, orders: Sequence[Order]) -> list[Effect]:
         """Match what resting ``orders`` were given back against the other side of our own book."""

@@ -73,6 +73,8 @@ class Negotiator:
                 resting.append((order, open))
             book.add(order)
         book.last_price = recovered.last_price
+        if recovered.state is not book.state:
+            book.set_state(recovered.state)
         market.ledger.resume(recovered.archived_trades, recovered.archived_cross_peer, recovered.trades)
         for match_id, confirmation in recovered.confirmations.items():
             self._taker.confirmations.resume(match_id, confirmation)
@@ -124,6 +126,10 @@ class Negotiator:
         """See :meth:`Desk.cancel`."""
         order, effects = self._desk.cancel(order_id)
         return order, self._end_step(effects)
+
+    def set_state(self, state: object, by: object) -> list[Effect]:
+        """See :meth:`Desk.set_state`."""
+        return self._end_step(self._desk.set_state(state, by))
 
     def _on_its_way(self, order: Order, effects: list[Effect]) -> list[Effect]:
         """``Settled`` says when the way of ``order`` is over; if it has none, at once."""
@@ -297,9 +303,10 @@ class Negotiator:
         )
 
     def _best(self, side: Side) -> tuple[str | None, int | None]:
-        """The best open price, and since when if the first order there is a post-only one."""
+        """The best price that there is to trade with, and since when if the first order there is a post-only
+        one."""
         level = self.market.book.ladder(side).best
-        if level is None:
+        if level is None or not self.market.trades:
             return None, None
         first = level.head
         posted = first is not None and first.terms.post_only is not None
@@ -321,6 +328,8 @@ class Negotiator:
             return []
         peer.refused, peer.best_bid, peer.best_ask = None, bid or None, ask or None
         effects: list[Effect] = []
+        if not self.market.trades:
+            return effects
         bests = (Side.BUY, bid, message.bid_since), (Side.SELL, ask, message.ask_since)
         for side, price, since in bests:
             if price:

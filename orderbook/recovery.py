@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from . import limits
+from .engine import MarketState
 from .errors import JournalError
 from .events import (
     Accepted,
@@ -23,6 +24,7 @@ from .events import (
     Executed,
     Intended,
     Refused,
+    Switched,
     Triggered,
     accepted_event,
     order_of,
@@ -61,6 +63,7 @@ class Recovered:
         trades: The newest, in order of execution: all since the snapshot, or enough to begin with.
         confirmations: Those without an answer, by match id.
         last_price: Of the last trade, in ticks; None before the first.
+        state: Of the market at this peer.
     """
 
     def __init__(self, peer: str, market: str):
@@ -73,6 +76,7 @@ class Recovered:
         self.confirmations: dict[str, Confirmation] = {}
         self.submitted: dict[str, tuple[int, int]] = {}
         self.last_price: int | None = None
+        self.state = MarketState.OPEN
         self._parts_cancelled: dict[str, int] = {}
 
     def apply(self, events: Iterable[Event]) -> Recovered:
@@ -99,6 +103,8 @@ class Recovered:
             self._cancel(event)
         elif isinstance(event, Intended):
             self._intend(event)
+        elif isinstance(event, Switched):
+            self.state = MarketState(event.state)
         elif isinstance(event, Refused):
             self._answered(event.match_id)
         elif isinstance(event, Executed):
@@ -183,6 +189,7 @@ class Recovered:
                 if order.id not in dropped
             ],
             "last_price": self.last_price,
+            "state": self.state.value,
             "confirmations": [
                 msgspec.to_builtins(confirmation.intent(match_id))
                 for match_id, confirmation in self.confirmations.items()
@@ -205,6 +212,7 @@ class Recovered:
         try:
             orders = msgspec.convert(plain["orders"], list[KeptOrder])
             last_price = msgspec.convert(plain.get("last_price"), int | None)
+            state = msgspec.convert(plain.get("state", "open"), MarketState)
             intents = msgspec.convert(plain["confirmations"], list[Intended])
             trades = msgspec.convert(plain["trades"], tuple[int, int])
         except (msgspec.ValidationError, AttributeError, KeyError, TypeError) as error:
@@ -218,6 +226,6 @@ class Recovered:
                 self._parts_cancelled[order.id] = kept.cancelled
             if kept.submitted is not None:
                 self.submitted[order.id] = kept.submitted
-        self.last_price = last_price
+        self.last_price, self.state = last_price, state
         self.apply(intents)
         self.archived_trades, self.archived_cross_peer = trades

@@ -59,8 +59,8 @@ class Taker:
 
     def announce(self, order: Order) -> list[Effect]:
         """Step 2: hold what is open of a resting ``order`` and ask all peers; nothing where there is nobody
-        to ask. A post-only order asks nobody: it waits to be found."""
-        peers = self._market.roster.trading()
+        to ask, or while the market is not open. A post-only order asks nobody: it waits to be found."""
+        peers = self._market.roster.trading() if self._market.trades else []
         if order.level is None or not peers or order.terms.post_only or order.id in self.negotiations:
             return []
         if len(self.negotiations) >= limits.NEGOTIATIONS:
@@ -228,7 +228,7 @@ class Taker:
     def _choose(self, negotiation: Negotiation) -> list[Effect]:
         """Step 4: confirm the best offers, release the others."""
         order, market = negotiation.order, self._market
-        wanted = 0 if order.cancel_requested else negotiation.asked
+        wanted = 0 if order.cancel_requested or not market.trades else negotiation.asked
         offers = [offer for offer in negotiation.offers if offer.destination or self._still_ours(offer)]
         if negotiation.all_or_none:
             safe = market.clock.monotonic() + limits.LEASE_LEFT_S
@@ -271,7 +271,7 @@ class Taker:
             choice = negotiation.next[-1]
             here = choice.offer.destination == OURSELVES
             gone = not self._still_ours(choice.offer) if here else choice.offer.expires < safe
-            if gone or negotiation.order.cancel_requested:
+            if gone or negotiation.order.cancel_requested or not self._market.trades:
                 negotiation.refused = True
                 return effects + self._drop_the_next(negotiation)
             negotiation.next.pop()
@@ -413,6 +413,7 @@ class Taker:
         broken = order.terms.time_in_force is TimeInForce.FOK and order.filled
         more = negotiation.filled and (negotiation.more or broken)
         ends = order.cancel_requested or (negotiation.late and negotiation.all_or_none)
+        ends = ends or not self._market.trades
         again = (negotiation.refused or more) and negotiation.held and not ends
         if again and negotiation.fruitless < limits.ROUNDS and negotiation.round < limits.ROUNDS_MAX:
             negotiation.paused = True
@@ -430,7 +431,7 @@ class Taker:
             return []
         negotiation.paused = False
         peers = self._market.roster.trading()
-        if peers and not negotiation.order.cancel_requested:
+        if peers and not negotiation.order.cancel_requested and self._market.trades:
             return self._ask(negotiation, peers)
         negotiation.contended |= negotiation.refused
         return self._settle(negotiation)

@@ -239,6 +239,10 @@ class Worker:
         """
         return await self.hosted_of(order_id).amend(order_id, change)
 
+    async def set_state(self, market: object, state: object, by: object) -> None:
+        """Open, restrict or halt a market at this peer: see :meth:`Desk.set_state`."""
+        await self._hosted(market).set_state(state, by)
+
     async def resolve(self, match_id: str, outcome: object, by: object) -> Order:
         """Settle a doubt by hand: see :meth:`Negotiator.resolve`. Returns the order that it is about."""
         hosted = self._in_doubt(match_id)

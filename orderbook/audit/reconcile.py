@@ -405,13 +405,14 @@ class _Check:
     # -- prices ------------------------------------------------------------------------------------------
 
     def _check_prices(self) -> None:
-        """Best prices of each peer and over all of them."""
+        """Best prices of each peer and over all of them, but for markets that are not open."""
         overall: dict[str, list[_Best]] = defaultdict(list)
         for snapshot in self._snapshots.values():
             by_market: dict[str, list[_Order]] = defaultdict(list)
             for order in self._orders[snapshot.peer].values():
                 by_market[order.record.market].append(order)
-            for market in sorted(by_market.keys() | snapshot.markets.keys()):
+            closed = {name for name, health in snapshot.markets.items() if health.state != "open"}
+            for market in sorted((by_market.keys() | snapshot.markets.keys()) - closed):
                 best = _Best.of(snapshot.peer, by_market[market])
                 overall[market].append(best)
                 self._check_best(snapshot, market, best)

@@ -20,6 +20,7 @@ from ..events import (
     Intended,
     Refused,
     Resolved,
+    Switched,
     Triggered,
     accepted_event,
     to_plain,
@@ -89,7 +90,7 @@ def about(order_id: str, source: Iterable[Entry]) -> Iterator[Entry]:
             if concerned:
                 matches.add(event.match_id)
         else:
-            concerned = event.match_id in matches
+            concerned = not isinstance(event, Switched) and event.match_id in matches
         if concerned:
             yield entry
 
@@ -127,8 +128,8 @@ def record(entry: Entry, instrument: Instrument) -> dict[str, Any]:
 def line(entry: Entry, instrument: Instrument) -> str:
     """``entry`` as a line under :data:`HEADING`, with every string of the file made harmless."""
     event = entry.event
-    time = time_text(event.time_ms) if isinstance(event, Accepted | Executed | Resolved) else ""
-    id = event.order_id if isinstance(event, OF_ORDERS) else event.match_id
+    time = time_text(event.time_ms) if isinstance(event, Accepted | Executed | Resolved | Switched) else ""
+    id = getattr(event, "order_id" if isinstance(event, OF_ORDERS) else "match_id", "")
     what = _what(entry, instrument)
     name = type(event).__name__.lower()
     return printable(f"{entry.number:>9}  {time:23}  {name:9}  {id:24}  {what}").rstrip()
@@ -170,6 +171,8 @@ def _what(entry: Entry, instrument: Instrument) -> str:
         return "the maker says no"
     if isinstance(event, Resolved):
         return f"{event.by} says that it is {event.outcome}: the maker has not answered"
+    if isinstance(event, Switched):
+        return f"{event.by} says that the market is {event.state}"
     return "signed by both peers"
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from ..client import Client, OrderPage, OrderRecord, Placed, PlacedPair
+from ..client import Client, OrderPage, OrderRecord, Placed, PlacedPair, StateRecord
 from ..model import OrderStatus
 from ..terms import PostOnly, SelfTrade
 from .terminal import (
@@ -237,6 +237,29 @@ def quote(
         print_json({"orders": orders})
     else:
         make_console().print(orders_table([order for order in orders if order is not None]))
+
+
+@click.command(short_help="Open, restrict or halt a market at a peer.")
+@click.argument("state", type=click.Choice(["open", "cancel_only", "halted"]))
+@click.option("--by", required=True, metavar="NAME", help="Who has decided; it is journaled.")
+@market_option
+@api_option()
+@json_option
+def state(state: str, by: str, market: str | None, api: str, as_json: bool) -> None:
+    """Open a market at a peer, restrict it to cancellations, or halt it; the other peers trade on.
+
+    What is not open takes no new orders, offers nothing to other peers, and matches nothing. What was
+    reserved for another peer before may still trade. The state outlives a restart.
+    """
+
+    async def work(client: Client) -> StateRecord:
+        return await client.set_state(await only_market(client, market), state, by)
+
+    record = ask(api, work)
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(f"{record.market} is {record.state}")
 
 
 @click.command(short_help="Change an order.")

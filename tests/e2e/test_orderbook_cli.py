@@ -119,6 +119,27 @@ def test_quotes_are_set_at_once_and_trade_with_another_peer(peers: Peers) -> Non
     ]
 
 
+def test_a_peer_whose_market_is_halted_trades_with_nobody_until_it_is_opened(peers: Peers) -> None:
+    sell = peers.json("submit", "sell", "0.5", "500.00", "--owner", "ann", "--api", peers.alice)["order"]
+    halted = peers.json("state", "halted", "--by", "ops", "--api", peers.alice)
+    assert halted["state"] == "halted"
+    refused = peers.run("submit", "sell", "0.5", "500.00", "--owner", "ann", "--api", peers.alice)
+    assert "Error: the market is halted" in refused.stderr
+    assert "the market is halted" in peers.run("cancel", sell["id"], "--api", peers.alice).stderr
+    bid = peers.json("submit", "buy", "0.2", "500.00", "--owner", "ben", "--api", peers.bob)["order"]
+    assert bid["status"] == "open"
+
+    assert "is open" in peers.run("state", "open", "--by", "ops", "--api", peers.alice).stdout
+    eventually(
+        lambda: (
+            bid["id"]
+            in [o["id"] for o in peers.json("orders", "--status", "filled", "--api", peers.bob)["orders"]]
+        ),
+        what="what crosses meets when the market is open again",
+    )
+    peers.json("cancel", sell["id"], "--api", peers.alice)
+
+
 def test_tables_for_people(peers: Peers) -> None:
     placed = peers.run("submit", "buy", "1.25", "50.00", "--owner", "ann", "--api", peers.bob)
     assert placed.exit_code == 0

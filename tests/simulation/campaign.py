@@ -38,6 +38,7 @@ FAULTS = (
     "slowness",
     "staleness",
     "liars",
+    "closings",
 )
 ROUTINGS = (
     (Routing.LOCAL_FIRST,),
@@ -75,7 +76,7 @@ class Scenario:
             peers=random.choice((2, 2, 3, 3, 4, 5, random.randint(6, 20))),
             orders=random.choice((10, 20, 40, 60)),
             policy=random.choice(list(POLICIES)),
-            faults=frozenset(fault for fault in FAULTS if random.random() < share),
+            faults=frozenset(fault for fault in FAULTS[:-1] if random.random() < share),
             listed=random.random() < 0.5,
             trades_in_memory=random.choice((1, 4, 50)),
             routings=random.choice(ROUTINGS),
@@ -85,7 +86,8 @@ class Scenario:
             drawn = replace(drawn, signs=random.random() < 0.5)
         # In this order FAILED_SEEDS draw what they drew when they failed.
         flow = random.choices((drawn.flow, "pairs", "quotes", drawn.flow), (45, 12, 12, 31))[0]
-        return replace(drawn, flow=flow)
+        closings = frozenset(FAULTS[-1:] if 0.2 < random.random() < 0.4 else ())
+        return replace(drawn, flow=flow, faults=drawn.faults | closings)
 
 
 @dataclass
@@ -173,6 +175,10 @@ def set_up(scenario: Scenario) -> Exchange:
     if "leaving" in faults:
         for name in random.sample(names, random.randint(1, len(names))):
             exchange.leave_at(random.uniform(0.2, 5.0), exchange.peers[name], random.uniform(0.1, 3.0))
+    if "closings" in faults:
+        for _ in range(random.randint(1, len(names))):
+            peer, state = exchange.peers[random.choice(names)], random.choice(("halted", "cancel_only"))
+            exchange.close_at(random.uniform(0.5, 5.0), peer, state, random.uniform(0.1, 4.0))
     if "slow disks" in faults:
         for peer in exchange.peers.values():
             peer.disk.sync_s = (0.001, random.choice((0.05, 0.5, 3.0)))

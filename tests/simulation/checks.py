@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from orderbook.effects import Announce, Confirm, Effect, Traded
+from orderbook.engine import MarketState
 from orderbook.engine.stops import Stops
 from orderbook.events import Accepted, Amended, Triggered
 from orderbook.model import Order, Side, Trade
@@ -33,7 +34,9 @@ def check_step(peer: SimPeer, effects: Sequence[Effect]) -> None:
     check_fill_or_kill(negotiator, effects)
     check_pairs(peer)
     book = negotiator.market.book
-    for stop in book.stops:
+    if book.state is not MarketState.OPEN:
+        check_closed(effects)
+    for stop in book.stops if book.state is MarketState.OPEN else ():
         assert not Stops.reached(stop, book.last_price), f"{stop} should have come alive"
     for effect in effects:
         if isinstance(effect, Announce):
@@ -72,6 +75,16 @@ def check_fill_or_kill(negotiator: Negotiator, effects: Sequence[Effect]) -> Non
         assert alone, f"{order} asks {makers} makers at once to fill or kill"
 
 
+def check_closed(effects: Sequence[Effect]) -> None:
+    """A peer whose market is not open begins nothing: what trades was reserved for others before."""
+    for effect in effects:
+        assert not isinstance(effect, Announce), f"{effect} by a peer whose market is not open"
+        local = (
+            [trade for trade in effect.trades if not trade.cross_peer] if isinstance(effect, Traded) else []
+        )
+        assert not local, f"{local} at a peer whose market is not open"
+
+
 def check_announced(peer: SimPeer, effect: Announce) -> None:
     """What others learn of an order, and that our own book competes with them where it is to."""
     market = running(peer).market
@@ -107,6 +120,7 @@ def check_trades(peer: SimPeer, effect: Traded) -> None:
 
 def check_offer(peer: SimPeer, announced: Any, offer: Any) -> None:
     """``peer`` has made this offer for the order that was announced."""
+    assert running(peer).market.book.state is MarketState.OPEN, f"{offer}, and the market is not open"
     check_priority(running(peer), announced, offer)
     check_offered(peer, offer)
 
@@ -270,6 +284,7 @@ def check_disk(peer: SimPeer) -> None:
     snapshot.load(recovered.to_plain())
     assert {id: facts(order) for id, order in snapshot.finish().orders.items()} == live
     assert recovered.last_price == market.book.last_price == snapshot.last_price
+    assert recovered.state is market.book.state is snapshot.state
     trades = peer.trades()
     assert ledger.trade_count == recovered.trade_count == len(trades)
     assert ledger.trades(ledger.dropped, 10**9) == trades[ledger.dropped :]

@@ -134,6 +134,16 @@ class Exchange:
 
         self.world.after(delay_s, leave)
 
+    def close_at(self, delay_s: float, peer: SimPeer, state: str, closed_s: float) -> None:
+        """An operator takes the market of ``peer`` to ``state``, and opens it ``closed_s`` later."""
+
+        def close() -> None:
+            if not self.healed:
+                peer.set_state(state)
+                self.world.after(closed_s, lambda: peer.set_state("open"))
+
+        self.world.after(delay_s, close)
+
     def crash_at_write(self, write: int, peer: SimPeer, down_s: float) -> None:
         """As :meth:`crash_at`, while ``peer`` waits for its ``write``-th write to become durable."""
         left = itertools.count(write, -1)
@@ -184,6 +194,7 @@ class Exchange:
         for peer in self.peers.values():
             if not peer.alive:
                 peer.start()
+            peer.set_state("open")
         return self.world.run(seconds, until=self.at_rest)
 
     def negotiators(self) -> Iterator[Negotiator]:

@@ -23,7 +23,7 @@ from orderbook import (
 )
 from orderbook.effects import Effect
 from orderbook.engine import Trigger, ladder
-from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Triggered
+from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Switched, Triggered
 from orderbook.model import Order, Side
 from orderbook.signing import channel, gate
 from tests.simulation import peers
@@ -293,6 +293,11 @@ def forget_pairs_at_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(book.Book, "link", lambda self, stop, partner: None)
 
 
+def trade_while_the_market_is_closed(patch: pytest.MonkeyPatch) -> None:
+    """What an operator has closed asks other peers all the same."""
+    patch.setattr(market.Market, "trades", True)
+
+
 def announce_whole_icebergs(patch: pytest.MonkeyPatch) -> None:
     """An iceberg on its way asks for all of it at once."""
     ask = taker.Taker._ask
@@ -357,6 +362,7 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         let_both_of_a_pair_trade,
         trigger_while_the_partner_is_reserved,
         forget_pairs_at_a_restart,
+        trade_while_the_market_is_closed,
         announce_whole_icebergs,
         amend_orders_under_way,
         pass_over_our_own_book,
@@ -368,5 +374,6 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "lose_proofs": without(Signed),
     "lose_amendments": without(Amended),
     "lose_triggers": without(Triggered),
+    "lose_states": without(Switched),
 }
 """By name."""

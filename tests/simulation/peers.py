@@ -69,6 +69,7 @@ class SimPeer:
         self.channel: Channel | None = None
         self.place = ""
         self.told: dict[str, Told] = {}
+        self.state_set = self.state_told = "open"
         self.on_confirm: Callable[[], None] = lambda: None
         self._ids = itertools.count()
         self._life = 0
@@ -117,6 +118,8 @@ class SimPeer:
         self.exchange.announce(self.place)
         recovered = self._recovered()
         self._step(lambda n: n.resume(recovered))
+        state = market.book.state.value
+        assert state in (self.state_told, self.state_set), f"{self.name} comes back {state}"
         self._look_up()
         self._wake()
 
@@ -359,6 +362,17 @@ class SimPeer:
             return  # closed, or lost in a crash before anybody was told of it
         assert self._outbox is not None
         self._outbox.promise(lambda: self._tell(order_id))
+
+    def set_state(self, state: str) -> None:
+        """An operator sets the state of the market here."""
+        if self.negotiator is None:
+            return
+        self.exchange.world.log(f"{self.name} is to be {state}")
+        self.exchange.sights[f"market {state}"] += 1
+        self.state_set = state
+        self._step(lambda n: n.set_state(state, "ops"))
+        assert self._outbox is not None
+        self._outbox.promise(lambda: setattr(self, "state_told", state))
 
     def _tell(self, order_id: str) -> None:
         assert self.negotiator is not None
