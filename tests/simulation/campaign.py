@@ -150,7 +150,8 @@ def set_up(scenario: Scenario) -> Exchange:
         trades_in_memory=scenario.trades_in_memory,
         signs=scenario.signs,
     )
-    exchange.trade_at_random(scenario.orders, flow=scenario.flow)
+    hurried = scenario.flow in ("pairs", "quotes")  # what they are to show takes many orders at once
+    exchange.trade_at_random(scenario.orders, flow=scenario.flow, seconds=0.8 if hurried else 4.0)
     names = list(exchange.peers)
     if "partition" in faults:
         for _ in range(random.randint(1, 4)):

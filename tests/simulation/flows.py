@@ -79,7 +79,7 @@ def paired(random: Random, name: str, time_ms: int) -> NewOrder | NewPair:
     if random.random() < 0.5:
         return new
     buys = new.side == "buy"
-    price, stop_price = (random.randint(97, 100), random.randint(99, 103))
+    price, stop_price = random.randint(98, 100), random.randint(99, 102)
     if not buys:
         price, stop_price = 200 - price, 200 - stop_price
     resting = NewOrder(new.side, str(price), new.quantity, new.owner)

@@ -66,7 +66,6 @@ def test_every_fault_and_every_outcome_does_happen() -> None:
         "market halted",
         "market cancel_only",
         "order refused: halted",
-        "order refused: price_reserved",
         "fill-or-kill filled by several peers",
         "told: fok unfillable",
         "told: gtd expired",
