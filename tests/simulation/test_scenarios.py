@@ -14,6 +14,7 @@ from orderbook import limits
 from orderbook.entry import NewOrder
 from orderbook.maker import Standing
 from orderbook.model import Order
+from orderbook.negotiation import Negotiator
 from orderbook.terms import Routing
 from tests.simulation.checks import check_market
 from tests.simulation.markets import Exchange
@@ -42,8 +43,9 @@ def cut_off(exchange: Exchange, some: Iterable[str]) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_crossing_orders_placed_in_one_instant_meet(seed: int) -> None:
+def test_crossing_orders_placed_in_one_instant_meet(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """xud 391 and 713: both sides thought that they were the maker, and nothing traded."""
+    monkeypatch.setattr(Negotiator, "_compare", lambda *_: [])  # they don't need a heartbeat for it
     exchange = Exchange(seed, 2)
     exchange.world.run(2.0)
     buyer, seller = exchange.peers.values()

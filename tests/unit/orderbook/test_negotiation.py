@@ -236,7 +236,9 @@ def test_one_counterparty_cannot_lock_everything(
 
 def test_own_broadcasts_are_ignored_and_nonsense_is_refused(maker: Peer) -> None:
     order = {"id": "1", "market": "SIM", "side": "buy", "price": "1", "quantity": "1"}
+    resting, _ = maker.place("sell", 1, 1)
     assert maker.told(maker.envelope("AnnounceOpenOrder", "maker", order=order)) is None
+    assert resting.open == 1, "a peer does not reserve its own orders for itself"
     nonsense = [
         None,
         5,
