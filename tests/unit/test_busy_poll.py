@@ -106,6 +106,17 @@ def test_where_others_want_the_processor_it_leaves_it_to_them():
     assert waited_s / 60 < 0.02
 
 
+def test_the_other_end_on_the_same_core_may_come_between_for_a_while():
+    loop = Loop()
+    loop.others_s = 20e-6
+    started = loop.now
+    while loop.polls() and loop.now < started + 1:
+        loop.poll.expect()
+        loop.turn()
+        loop.poll.came()
+    assert 0.01 < loop.now - started < 0.02
+
+
 def test_it_begins_again_after_a_rest_and_rests_shortly_after_a_long_calm():
     loop = Loop()
 
