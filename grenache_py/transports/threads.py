@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, ClassVar
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +17,11 @@ _Job = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Threads:
-    """Runs functions in at most ``threads`` threads, started as they are needed, until ``stop``. At most
-    ``room`` functions run or wait. Threads that run do not keep the process from ending.
+    """Runs functions, at most ``threads`` at a time, until ``stop``. At most ``room`` functions run or wait.
+
+    All that have the same ``name`` share their threads, which are started as they are needed and end with the
+    last one that uses them: of many small jobs that come together a thread that is awake does most, whoever
+    they are for. Threads that run do not keep the process from ending.
 
     The executor of the standard library makes a future for each, with a lock and a condition of its own; for
     a small request that takes longer than everything else.
@@ -26,42 +31,99 @@ class Threads:
         self._threads = threads
         self._room = room
         self._name = name
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._lock = threading.Lock()  # guards what follows
-        self._load = 0
-        self._started = 0
+        # What follows is guarded by the lock.
+        self._pool: _Pool | None = None  # with the first job
+        self._waiting: deque[_Job] = deque()  # for one that runs to end
+        self._load = self._running = 0
         self._stopped = self._drop = False
 
     def submit(self, function: Callable[..., object], *arguments: Any) -> bool:
         """Have it run; returns false when there is no room, or no more."""
-        with self._lock:
+        with _Pool.lock:
             if self._stopped or self._load >= self._room:
                 return False
             self._load += 1
-            if self._load > self._started < self._threads:
-                self._started += 1
-                threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
-            self._jobs.put((function, arguments))
+            if self._running == self._threads:
+                self._waiting.append((function, arguments))
+                return True
+            self._running += 1
+            if self._pool is None:
+                self._pool = _Pool.join(self._name)
+            self._pool.run(self, function, arguments)
         return True
 
     def stop(self, *, drop: bool) -> None:
         """What runs goes on to its end; what waits is dropped, or has its turn yet."""
-        with self._lock:
+        with _Pool.lock:
             self._stopped = True
             self._drop = drop
+            if self._pool is not None:
+                self._pool.leave()
+                self._pool = None
+
+    def run(self, pool: _Pool, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        """Run it, and after it what has waited for that; called by a thread of the pool."""
+        while True:
+            if not self._drop:
+                try:
+                    function(*arguments)
+                except BaseException:
+                    log.exception("what ran in a thread raised")
+            with _Pool.lock:
+                self._load -= 1
+                if not self._waiting:
+                    self._running -= 1
+                    pool.busy -= 1
+                    return
+                function, arguments = self._waiting.popleft()
+
+
+class _Pool:
+    """Threads that are shared by name. All but ``_work`` is called with the lock, which is one for all."""
+
+    lock = threading.Lock()
+    _pools: ClassVar[dict[str, _Pool]] = {}
+
+    def __init__(self, name: str):
+        self._name = name
+        self._users = 0
+        self._jobs: SimpleQueue[tuple[Threads, Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
+        self._started = 0
+        self.busy = 0
+
+    @classmethod
+    def join(cls, name: str) -> _Pool:
+        pool = cls._pools.setdefault(name, cls(name))
+        pool._users += 1
+        return pool
+
+    def leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            del self._pools[self._name]
             for _ in range(self._started):
                 self._jobs.put(None)
 
+    def run(self, threads: Threads, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        self.busy += 1
+        if self.busy > self._started:
+            self._started += 1
+            threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+        self._jobs.put((threads, function, arguments))
+
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._drop:
-                continue
-            function, arguments = job
-            try:
-                function(*arguments)
-            except BaseException:
-                log.exception("what ran in a thread raised")
+            threads, function, arguments = job
+            threads.run(self, function, arguments)
             # Nothing is held while this waits for the next one.
-            del job, function, arguments
-            with self._lock:
-                self._load -= 1
+            del job, threads, function, arguments
+
+    @classmethod
+    def after_fork(cls) -> None:
+        # Threads do not survive a fork, and one of them may have held the lock.
+        cls.lock = threading.Lock()
+        cls._pools = {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Pool.after_fork)

@@ -53,6 +53,32 @@ def test_threads_are_started_as_they_are_needed(made):
     assert len(running()) == 1
 
 
+def test_all_of_a_name_share_their_threads_until_the_last_one_stops(made):
+    one, other, done = made(8), made(8), threading.Event()
+    for threads in (one, other, one):
+        done.clear()
+        assert threads.submit(done.set)
+        assert done.wait(10)
+        eventually(lambda threads=threads: not threads._load)
+    assert len(running()) == 1
+    one.stop(drop=False)
+    one.stop(drop=False)
+    assert other.submit(done.set)
+    assert len(running()) == 1
+    other.stop(drop=False)
+    eventually(lambda: not running())
+
+
+def test_who_shares_threads_is_not_held_up_by_others(made):
+    one, other, release, done = made(2), made(2), threading.Event(), threading.Event()
+    for _ in range(5):
+        assert one.submit(release.wait, 10)
+    assert other.submit(done.set)
+    assert done.wait(10)
+    assert len(running()) == 3
+    release.set()
+
+
 def test_there_is_room_for_so_many_until_some_are_done(made):
     threads, release = made(1, 2), threading.Event()
     assert threads.submit(release.wait, 10)
