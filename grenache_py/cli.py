@@ -18,6 +18,7 @@ from .commands.names import announce, lookup
 from .commands.ping import ping
 from .commands.pubsub import publish, subscribe
 from .commands.serve import serve
+from .commands.stream import stream
 
 _EPILOG = """Examples, with a Grape at the usual place (grape-py, or Node's grape):
 
@@ -39,6 +40,7 @@ _COMMANDS = (
     lookup,
     request,
     map_,
+    stream,
     ping,
     bench,
     serve,

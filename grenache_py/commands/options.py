@@ -152,12 +152,12 @@ def _tls_options(serving: bool) -> list[Callable[[Command], Command]]:
 def network_options(*, peers: str = "") -> Callable[[Command], Callable[..., Any]]:
     """The options that say how to reach the network; the command gets them as a ``Network``.
 
-    ``peers`` is what the command does with them: ``call``, ``serve``, or ``call ws`` and ``serve ws`` where
-    there is but one transport.
+    ``peers`` is what the command does with them: ``call``, ``serve``, or ``call ws``, ``call http`` and
+    ``serve ws`` where there is but one transport.
     """
     options: list[Callable[[Any], Any]] = [_grape_option]
     if peers:
-        options += [] if peers.endswith("ws") else [_transport_option]
+        options += [] if " " in peers else [_transport_option]
         options += _tls_options(serving=peers.startswith("serve"))
     names = [field.name for field in fields(Network)]
 
@@ -175,11 +175,13 @@ def network_options(*, peers: str = "") -> Callable[[Command], Callable[..., Any
     return decorate
 
 
-def timeout_option(help: str = "Seconds for the whole call.") -> Callable[[Command], Command]:
+def timeout_option(
+    help: str = "Seconds for the whole call.", default: float = limits.REQUEST_TIMEOUT_S
+) -> Callable[[Command], Command]:
     return click.option(
         "--timeout",
         type=float,
-        default=limits.REQUEST_TIMEOUT_S,
+        default=default,
         show_default=True,
         metavar="S",
         help=help,

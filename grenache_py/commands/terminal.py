@@ -8,16 +8,16 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 import click
 
 from ..errors import ArgumentError, GrenacheError, PeerError
 from .status import ExitStatus, hint, status_of
+
+_INPUT_BYTES = 256 * 1024
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -100,6 +100,7 @@ def tell(text: str) -> None:
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Do it on an event loop, turning our errors into the status and message of a command."""
+    _open_standard_files()
     try:
         return _run_on_fastest_loop(work)
     except ArgumentError as error:
@@ -108,6 +109,15 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         raise Failure(error) from error
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise click.exceptions.Exit(ExitStatus.INTERRUPTED) from None
+
+
+def _open_standard_files() -> None:
+    """Those that were closed by who has started us: a socket would take their place, which uvloop dies of."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # as the lowest number that is free
 
 
 def _run_on_fastest_loop(work: Coroutine[Any, Any, Result]) -> Result:
@@ -160,42 +170,66 @@ class Stop:
             asked.cancel()
 
 
-async def input_lines(stop: Stop) -> AsyncIterator[str]:
-    """The lines of standard input, as they come and are asked for, until its end or that of the command."""
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Do what may block for as long as it likes, such as input and output: the process does not wait for it
+    at its end, as it would for a thread of an executor.
+    """
     loop = asyncio.get_running_loop()
-    coming: asyncio.Queue[str | None] = asyncio.Queue(1)
-    file = sys.stdin.fileno()
+    done: asyncio.Future[Result] = loop.create_future()
 
-    def hand_over(line: str | None) -> None:
-        asyncio.run_coroutine_threadsafe(coming.put(line), loop).result()
+    def settle(how: Callable[[Any], None], outcome: Any) -> None:
+        if not done.done():
+            how(outcome)
 
-    def read() -> None:
-        # Not sys.stdin, whose lock would be held by this thread when the interpreter wants to end.
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        rest = ""
+    def work() -> None:
         try:
-            while part := os.read(file, 65536):
-                *lines, rest = (rest + decoder.decode(part)).split("\n")
-                for line in lines:
-                    hand_over(line)
-            if rest:
-                hand_over(rest)
-            hand_over(None)
-        except (RuntimeError, CancelledError):
+            outcome: Any = function()
+            how: Any = done.set_result
+        except Exception as error:
+            outcome, how = error, done.set_exception
+        try:
+            loop.call_soon_threadsafe(settle, how, outcome)
+        except RuntimeError:
             pass  # the command has ended, and its loop
 
-    # A daemon, since nothing wakes it from waiting for a line.
-    threading.Thread(target=read, name="grenache-input", daemon=True).start()
-    while not stop.asked:
-        getting = asyncio.ensure_future(coming.get())
+    threading.Thread(target=work, name="grenache-input-output", daemon=True).start()
+    return await done
+
+
+async def input_pieces() -> AsyncIterator[bytes]:
+    """Standard input as it comes and is asked for, until its end. Raises ``click.ClickException``."""
+    while True:
+        try:
+            # Not sys.stdin, whose lock would be held by this thread when the interpreter wants to end.
+            piece = await in_thread(lambda: os.read(0, _INPUT_BYTES))
+        except OSError as error:
+            raise click.ClickException(f"standard input can't be read: {error.strerror}") from error
+        if not piece:
+            return
+        yield piece
+
+
+async def input_lines(stop: Stop) -> AsyncIterator[str]:
+    """The lines of standard input, as they come and are asked for, until its end or that of the command."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    pieces = input_pieces()
+    while True:
+        getting = asyncio.ensure_future(anext(pieces, b""))
         await stop.or_done(getting)
         if not getting.done():
             getting.cancel()
             return
-        line = getting.result()
-        if line is None:
+        piece = getting.result()
+        *lines, rest = (rest + decoder.decode(piece, final=not piece)).split("\n")
+        if rest and not piece:
+            lines.append(rest)
+        for line in lines:
+            if stop.asked:
+                return
+            yield line
+        if not piece:
             return
-        yield line
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 from grenache_py import Link, PeerRPCServer
 from grenache_py.tls import Certificate
 from tests.e2e.test_examples import example, grape, started
+from tests.flavours import Aio
 from tests.harness import Process, eventually, free_port
 from tests.unit.commands.test_child import alive
 from tests.unit.tls_files import make_ca
@@ -456,3 +459,105 @@ def test_a_node_client_calls_a_command(started, grape, cli):
     assert client.wait(30) == 0
     assert "a worker's own error: ERR_NO_NUMBER" in "\n".join(client.lines)
     assert "a command" in client.lines[-1]
+
+
+# --- streams
+
+
+@pytest.fixture
+def files(grape) -> Iterator[None]:
+    """A service of streams, announced as ``files``; the action says what it does."""
+    flavour = Aio()
+
+    async def handle(rid, key, stream, handler):
+        if handler.action == "sum":
+            digest = hashlib.sha256()
+            async for piece in stream:
+                digest.update(piece)
+            handler.reply(None, [handler.args, digest.hexdigest()])
+        elif handler.action == "early":
+            await stream.write(b"enough")
+        elif handler.action == "cut":
+            await stream.write(b"begun")
+            raise ValueError("oops")
+        else:
+            async for piece in stream:
+                await stream.write(piece)
+
+    link = flavour.link(grape)
+    link.announce("files", flavour.streaming(handle, link).port)
+    yield
+    flavour.close()
+
+
+def test_a_stream_both_ways(run, files):
+    done = run("stream", "files", stdin="hello\n" * 1000)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n" * 1000, "")
+    done = run("stream", "files", "--action", "sum", '{"name": 1}', "--json", stdin="hello")
+    _, error, result = json.loads(done.stdout)
+    assert (done.returncode, error) == (0, None)
+    assert result == [{"name": 1}, hashlib.sha256(b"hello").hexdigest()]
+    said = json.loads(done.stderr)
+    assert (said["sent"], said["received"]) == (5, len(done.stdout))
+    assert run("stream", "files", "-n").stdout == ""
+
+
+def test_how_a_stream_fails(run, cli, files):
+    cut = run("stream", "files", "-n", "--action", "cut")
+    assert (cut.returncode, cut.stdout) == (6, "begun")
+    assert "connection lost" in cut.stderr
+    assert run("stream", "nobody", "-n").returncode == 3
+    assert run("stream", "files", "-n", "--to", f"127.0.0.1:{free_port()}").returncode == 6
+    for wrong in (["[1]"], ["--action", "sum", "{"]):
+        assert run("stream", "files", *wrong).returncode == 2
+    line = f"echo x | {shlex.join(cli('stream', 'files'))} > /dev/full"
+    if os.path.exists("/dev/full"):
+        full = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+        assert (full.returncode, full.stderr) == (
+            1,
+            "Error: standard output can't be written: No space left on device\n",
+        )
+
+
+def test_a_peer_that_has_said_all_ends_a_stream(started, cli, files):
+    # Its input does not end.
+    process = started(*cli("stream", "files", "--action", "early"))
+    process.send_line("x")
+    assert process.wait(30) == 0
+    assert process.lines == ["enoughthe peer has answered without having taken all of the input"]
+
+
+def test_a_stream_of_200_mb_takes_no_more_memory_than_a_small_one(cli, files):
+    def run(megabytes: int) -> int:
+        """Its memory at most, in bytes."""
+        process = subprocess.Popen(cli("stream", "files"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        block = os.urandom(1 << 20)
+
+        def feed() -> None:
+            for _ in range(megabytes):
+                process.stdin.write(block)
+            process.stdin.close()
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        for _ in range(megabytes):
+            assert process.stdout.read(len(block)) == block
+        assert process.stdout.read() == b""
+        feeder.join()
+        process.stdout.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    assert run(200) < run(1) + 16 * 1024 * 1024
+
+
+def test_commands_work_without_standard_files(cli, files):
+    for closed in ("0<&-", "0<&- 2>&-"):
+        line = f"{shlex.join(cli('lookup', 'files'))} {closed}"
+        done = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 0
+        assert done.stdout.startswith("127.0.0.1:")

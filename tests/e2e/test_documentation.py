@@ -68,7 +68,7 @@ def command_lines() -> Iterator[str]:
 
 
 def _ours(line: str) -> Iterator[str]:
-    for part in re.split(r" \| | && | > ", line):
+    for part in re.split(r" \| | && | [<>] ", line):
         if part.split(" ")[0] in PROGRAMS:
             yield part
 
