@@ -15,7 +15,7 @@ from . import limits
 from .checks import check_count, check_destination, check_name, check_seconds
 from .codec import encode_json
 from .deadlines import ends_at, left_s
-from .discovery import Attempts, Chooser, MapResult
+from .discovery import Attempts, Chooser, MapResult, sample
 from .errors import ClosedError, ConnectError, ConnectionLost, PeerError
 from .link import Link
 from .middleware import Middleware, OutgoingCall, chain, check_middleware
@@ -224,7 +224,7 @@ class Client:
         # Encoded once for all, unless somebody wants to look at it.
         encoded = payload if self._middleware else msgspec.Raw(encode_json(payload))
         destinations = self._destinations(key, ends)
-        return random.sample(destinations, min(limit or len(destinations), len(destinations))), encoded
+        return sample(destinations, limit, random.sample), encoded
 
     def _start(
         self,

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from . import limits
 from .checks import check_count, check_policy
@@ -207,8 +208,16 @@ def announce_pause_s(interval_s: float, failures: int, uniform: Callable[[float,
     return mean * uniform(0.5, 1.5)
 
 
-@dataclass(frozen=True)
-class MapResult:
+def sample(
+    destinations: Sequence[str], limit: int | None, draw: Callable[[Sequence[str], int], list[str]]
+) -> list[str]:
+    """At most ``limit`` of them, drawn by ``draw(destinations, count)``; all in their order without one."""
+    if limit is None or limit >= len(destinations):
+        return list(destinations)
+    return draw(destinations, limit)
+
+
+class MapResult(msgspec.Struct, frozen=True):
     """What one peer made of a broadcast: ``payload``, or the ``error`` that stands in its place.
 
     ``elapsed_s`` is the time from the start of its call to this outcome.

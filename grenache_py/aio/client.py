@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -16,9 +14,10 @@ from .. import limits
 from ..checks import check_count, check_destination, check_name, check_seconds
 from ..codec import encode_json
 from ..deadlines import ends_at, left_s
-from ..discovery import Attempts, Chooser, MapResult
+from ..discovery import Attempts, Chooser, MapResult, sample
 from ..errors import ConnectError, ConnectionLost, PeerError
 from ..middleware import Middleware, OutgoingCall, chain, check_middleware
+from ..transports.broadcast import Broadcast, Call, Waiting
 from ..wire import typed
 from .link import Link
 
@@ -39,6 +38,20 @@ class Transport(Protocol):
     ) -> Awaitable[Any]:
         """Call the peer at ``destination`` once; returns the result. Raises ``PeerError`` within
         ``timeout_s`` seconds, ``ArgumentError``, and ``ClosedError`` after ``close``.
+        """
+
+    def begin(
+        self,
+        waiting: Waiting,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> bool:
+        """As ``call``, and ``waiting`` is told what comes of it; returns false, and has done nothing, where
+        the request cannot leave at once.
         """
 
     async def close(self) -> None:
@@ -145,10 +158,13 @@ class Client:
         reported in its own result and changes nothing for the others (in Node the first error fails all).
         Raises only what concerns the call as a whole: ``LookupEmptyError`` when there are no peers.
         """
-        results = self.map_stream(
-            key, payload, limit=limit, timeout=timeout, compress=compress, headers=headers
-        )
-        return [result async for result in results]
+        broadcast = Broadcast()
+        try:
+            await self._begin(broadcast, key, payload, limit, timeout, compress, headers)
+            await broadcast.wait(len(broadcast.calls))
+            return [self._outcome(key, call) for call in broadcast.ended]
+        finally:
+            broadcast.give_up()
 
     async def map_stream(
         self,
@@ -161,52 +177,51 @@ class Client:
         headers: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[MapResult]:
         """As ``map``, but gives each result when it comes. Calls under way end with the iteration."""
+        broadcast = Broadcast()
+        try:
+            await self._begin(broadcast, key, payload, limit, timeout, compress, headers)
+            for _ in broadcast.calls:
+                await broadcast.wait(1)
+                yield self._outcome(key, broadcast.ended.popleft())
+        finally:
+            broadcast.give_up()
+
+    async def _begin(
+        self,
+        broadcast: Broadcast,
+        key: str,
+        payload: Any,
+        limit: int | None,
+        timeout: float,
+        compress: bool,
+        headers: Mapping[str, Any] | None,
+    ) -> None:
+        """Begin the calls of a ``map``."""
         ends = ends_at(timeout)
         if limit is not None:
             check_count(limit, "limit")
         # Encoded once for all, unless somebody wants to look at it.
         encoded = payload if self._middleware else msgspec.Raw(encode_json(payload))
-        destinations = await self._destinations(key, ends)
-        chosen = random.sample(destinations, min(limit or len(destinations), len(destinations)))
-        call = self._call if self._middleware else self._transport.call
+        chosen = sample(await self._destinations(key, ends), limit, random.sample)
+        through = bool(self._middleware)
+        call = self._call if through else self._transport.call
         limit_s = left_s(ends)
+        for destination in chosen:
+            one = broadcast.begin(destination)
+            arguments = (destination, key, encoded, limit_s, compress, headers)
+            if through or not self._transport.begin(one, *arguments):
+                one.follow(asyncio.ensure_future(call(*arguments)))
 
-        ended: deque[tuple[str, float, asyncio.Future[Any]]] = deque()
-        more = asyncio.Event()
-
-        def end(destination: str, started: float, future: asyncio.Future[Any]) -> None:
-            if not future.cancelled():
-                future.exception()  # nobody may ask for it any more
-            ended.append((destination, time.monotonic() - started, future))
-            more.set()
-
-        futures: list[asyncio.Future[Any]] = []
-        try:
-            for destination in chosen:
-                # Of a call that is a future already nothing else is made.
-                made = call(destination, key, encoded, limit_s, compress, headers)
-                future: asyncio.Future[Any] = asyncio.ensure_future(made)
-                futures.append(future)
-                future.add_done_callback(partial(end, destination, time.monotonic()))
-            for _ in futures:
-                if not ended:
-                    more.clear()
-                    await more.wait()
-                yield self._outcome(key, *ended.popleft())
-        finally:
-            for future in futures:
-                future.cancel()
-
-    def _outcome(
-        self, key: str, destination: str, elapsed_s: float, future: asyncio.Future[Any]
-    ) -> MapResult:
+    def _outcome(self, key: str, call: Call) -> MapResult:
         """What came of one call of a ``map``; raises what concerns it as a whole."""
-        try:
-            return MapResult(destination, future.result(), None, elapsed_s)
-        except PeerError as error:
-            if isinstance(error, (ConnectError, ConnectionLost)):
-                self._link.forget(key, destination)
-            return MapResult(destination, None, error, elapsed_s)
+        error = call.error
+        if error is None:
+            return MapResult(call.destination, call.result, None, call.elapsed_s)
+        if not isinstance(error, PeerError):
+            raise error
+        if isinstance(error, (ConnectError, ConnectionLost)):
+            self._link.forget(key, call.destination)
+        return MapResult(call.destination, None, error, call.elapsed_s)
 
     async def _timed_call(self, destination: str, *call: Any) -> Any:
         with self._chooser.timed(destination, time.monotonic):

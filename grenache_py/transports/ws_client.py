@@ -12,7 +12,7 @@ import ssl as tls
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from picows import WSError, ws_connect
 
@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..tls import Resuming, Sessions
 from ..wire import rids
+from .broadcast import Waiting
 from .busy_poll import BusyPoll, busy_poll
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import (
@@ -44,6 +45,9 @@ from .ws_frames import (
 )
 
 _TICK_S = 0.01
+
+# Its rid, its message without headers, and those for servers that take them.
+_Request: TypeAlias = tuple[str, bytes, bytes]
 
 
 async def connect(
@@ -133,7 +137,7 @@ class _Line:
     def __init__(self, channel: Channel, destination: str):
         self.channel = channel
         # By rid: who waits, until when, and how long that was. Who was cancelled is found by ``expire``.
-        self.calls: dict[str, tuple[asyncio.Future[Any], float, float]] = {}
+        self.calls: dict[str, tuple[Waiting, float, float]] = {}
         self.used = channel.loop.time()
         self.takes_headers = HEADERS_OFFER in channel.answer
         self._destination = destination
@@ -219,39 +223,66 @@ class WsClient:
         Where there is a connection that takes more, what this returns is a future, and no task or coroutine
         of ours stands between it and the reply.
         """
+        request = self._request(key, payload, timeout_s, compress, headers)
+        line = self._best(destination)
+        if line is None or line.channel.full:
+            return self._call_late(destination, line, request, timeout_s)
+        loop = line.channel.loop
+        waiting: asyncio.Future[Any] = loop.create_future()
+        self._send(line, request, loop.time() + timeout_s, timeout_s, waiting)
+        return waiting
+
+    def begin(
+        self,
+        waiting: Waiting,
+        destination: str,
+        key: str,
+        payload: Any,
+        timeout_s: float,
+        compress: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """A call that need not be connected first; see ``aio.client.Transport``."""
+        line = self._best(destination)
+        if line is None or line.channel.full:
+            return False
+        request = self._request(key, payload, timeout_s, compress, headers)
+        self._send(line, request, line.channel.loop.time() + timeout_s, timeout_s, waiting)
+        return True
+
+    def _request(
+        self, key: str, payload: Any, timeout_s: float, compress: bool, headers: Mapping[str, Any] | None
+    ) -> _Request:
         if compress:
             raise ArgumentError("compress", "exists only over HTTP")
         rid = next(self._rids)
-        request = encode_call(rid, key, payload)
+        message = encode_call(rid, key, payload)
         said = b""
         if headers or self._deadlines:
             said = encode_headers(headers, timeout_s if self._deadlines else None)
         if self._closed:
             raise ClosedError("stopped before the call")
-        line = self._best(destination)
-        if line is None or line.channel.full:
-            return self._call_late(destination, line, rid, request, said, timeout_s)
-        return self._send(line, rid, request, said, line.channel.loop.time() + timeout_s, timeout_s)
+        return rid, message, said
 
     async def _call_late(
-        self, destination: str, line: _Line | None, rid: str, request: bytes, said: bytes, timeout_s: float
+        self, destination: str, line: _Line | None, request: _Request, timeout_s: float
     ) -> Any:
-        ends = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout_s
         line = await self._another(destination, line, ends)
-        return await self._send(line, rid, request, said, ends, timeout_s)
+        waiting: asyncio.Future[Any] = loop.create_future()
+        self._send(line, request, ends, timeout_s, waiting)
+        return await waiting
 
-    def _send(
-        self, line: _Line, rid: str, request: bytes, said: bytes, ends: float, timeout_s: float
-    ) -> asyncio.Future[Any]:
+    def _send(self, line: _Line, request: _Request, ends: float, timeout_s: float, waiting: Waiting) -> None:
+        rid, message, said = request
         if said and line.takes_headers:
-            request = add_headers(request, said)
+            message = add_headers(message, said)
         channel, calls = line.channel, line.calls
-        waiting: asyncio.Future[Any] = channel.loop.create_future()
         calls[rid] = (waiting, ends, timeout_s)
-        channel.send(request, alone=len(calls) == 1)
+        channel.send(message, alone=len(calls) == 1)
         if self._ticking is None:
             self._ticking = channel.loop.call_later(_TICK_S, self._tick)
-        return waiting
 
     def _best(self, destination: str) -> _Line | None:
         lines = self._lines.get(destination)

@@ -1,0 +1,113 @@
+"""Calls of the asyncio flavour that are made at once, and what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any, Protocol
+
+
+class Waiting(Protocol):
+    """Who is told what comes of a call; a future is one."""
+
+    def done(self) -> bool:
+        """Whether it has been told, or does not want to know any more."""
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
+class Call:
+    """One of them. It takes what comes at once, where a future would take another turn of the loop."""
+
+    __slots__ = ("_broadcast", "_done", "_future", "_started", "destination", "elapsed_s", "error", "result")
+
+    def __init__(self, broadcast: Broadcast, destination: str):
+        self._broadcast = broadcast
+        self._done = False
+        self._future: asyncio.Future[Any] | None = None
+        self._started = time.monotonic()
+        self.destination = destination
+        self.result: Any = None
+        self.error: BaseException | None = None
+        #: from its start to this outcome
+        self.elapsed_s = 0.0
+
+    def done(self) -> bool:
+        """See ``Waiting``."""
+        return self._done
+
+    def set_result(self, result: Any) -> None:
+        """See ``Waiting``."""
+        self.result = result
+        self._end()
+
+    def set_exception(self, error: BaseException) -> None:
+        """See ``Waiting``."""
+        self.error = error
+        self._end()
+
+    def follow(self, future: asyncio.Future[Any]) -> None:
+        """Take what comes of the future."""
+        self._future = future
+        future.add_done_callback(self._take)
+
+    def give_up(self) -> None:
+        """Nobody wants to know any more."""
+        self._done = True
+        if self._future is not None:
+            self._future.cancel()
+
+    def _take(self, future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            self.error = asyncio.CancelledError()
+        else:
+            self.error = future.exception()
+        if self._done:
+            return
+        if self.error is None:
+            self.result = future.result()
+        self._end()
+
+    def _end(self) -> None:
+        self._done = True
+        self.elapsed_s = time.monotonic() - self._started
+        self._broadcast.end(self)
+
+
+class Broadcast:
+    """Calls under way; the oldest of ``ended`` has ended first."""
+
+    def __init__(self) -> None:
+        self.ended: deque[Call] = deque()
+        self.calls: list[Call] = []
+        self._wanted = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def begin(self, destination: str) -> Call:
+        """A call that begins now."""
+        call = Call(self, destination)
+        self.calls.append(call)
+        return call
+
+    def end(self, call: Call) -> None:
+        """A call has ended."""
+        self.ended.append(call)
+        if self._waiter is not None and len(self.ended) >= self._wanted and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, count: int) -> None:
+        """Returns when ``ended`` has so many."""
+        if len(self.ended) < count:
+            self._wanted = count
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def give_up(self) -> None:
+        """Those that are still under way end, and all is forgotten."""
+        for call in self.calls:
+            call.give_up()
+        self.calls.clear()
+        self.ended.clear()
