@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .discovery import MapResult as MapResult
     from .grape import Grape as Grape
     from .grape_api import Item as Item
+    from .grape_api import PutReport as PutReport
     from .link import Link as Link
     from .peer import PeerRPCClient as PeerRPCClient
     from .peer import PeerRPCServer as PeerRPCServer
@@ -37,6 +38,7 @@ _HOMES = {
     "MapResult": "discovery",
     "PeerRPCClient": "peer",
     "PeerRPCServer": "peer",
+    "PutReport": "grape_api",
     "Service": "service",
     "Worker": "worker",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "MapResult",
     "PeerRPCClient",
     "PeerRPCServer",
+    "PutReport",
     "Service",
     "Worker",
     "__version__",

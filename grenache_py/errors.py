@@ -34,7 +34,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .grape_api import PutReport
 
 _CODE = re.compile(r"ERR_[A-Z0-9_]+")
 
@@ -124,14 +127,17 @@ class GrapeUnreachableError(GrapeError):
 
 
 class GrapeReplyError(GrapeError):
-    """The Grape answered with an error. ``text`` is what it said, ``status`` its HTTP status (often 200)."""
+    """The Grape answered with an error. ``text`` is what it said, ``status`` its HTTP status (often 200);
+    ``report`` what became of a put, where the Grape tells.
+    """
 
-    def __init__(self, grape: str, kind: str, text: str, status: int):
+    def __init__(self, grape: str, kind: str, text: str, status: int, report: PutReport | None = None):
         super().__init__(grape, f"{kind}: {text}")
-        self.args = (grape, kind, text, status)
+        self.args = (grape, kind, text, status, report)
         self.kind = kind
         self.text = text
         self.status = status
+        self.report = report
         self.code = code_of(text, "ERR_GRAPE_GENERIC")
 
 

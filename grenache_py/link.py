@@ -32,6 +32,7 @@ from .checks import (
 from .discovery import LookupCache, announce_pause_s
 from .errors import (
     AnnounceError,
+    ArgumentError,
     ClosedError,
     GrapeReplyError,
     GrapeUnreachableError,
@@ -45,14 +46,16 @@ from .grape_api import (
     RENEWABLE,
     WITHDRAW_TIMEOUT_S,
     Item,
+    PutReport,
     announce_result,
+    as_reported,
     decode_grape_reply,
+    decode_put_reply,
     encode_grape_request,
     get_request,
     get_result,
     lookup_result,
     put_request,
-    put_result,
 )
 from .hosts import elsewhere_text, grape_host, is_address, is_here
 from .transports.http import HttpClient
@@ -244,8 +247,8 @@ class Link:
         for which ``salt`` (1 to 64 bytes) and ``cas`` are optional. Raises ``GrapeReplyError`` when nobody
         stored it.
         """
-        data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
-        return self._request("put", data, 1, put_result)
+        hash, _ = self.put_report(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
+        return hash
 
     def put_mutable(
         self,
@@ -263,14 +266,38 @@ class Link:
         version is fetched and followed, unless another one comes in between. Raises ``GrapeReplyError`` with
         status 301 when the present version is not ``cas``, 302 when ``seq`` is not above it.
         """
-        from .signing import Signer, next_version
+        hash, _ = self.put_report(value, key, salt=salt, seq=seq, cas=cas)
+        return hash
 
-        signer = Signer(key, salt)
-        if seq is None:
-            newest = self.get(signer.hash, salt=salt, fresh=True)
-            seq, cas = next_version(newest, cas)
-        put_request(value)  # nothing is signed that could not be stored
-        return self.put(value, **signer.sign(value, seq), salt=salt, cas=cas)
+    def put_report(
+        self,
+        value: str,
+        key: SecretKey | None = None,
+        *,
+        k: bytes | None = None,
+        sig: bytes | None = None,
+        seq: int | None = None,
+        salt: bytes | None = None,
+        cas: int | None = None,
+    ) -> tuple[str, PutReport | None]:
+        """Do what ``put_mutable`` does, or without ``key`` what ``put`` does; returns what became of it, too.
+
+        That is how many nodes stored the value, refused it and stayed silent, or ``None`` from a Node Grape,
+        which does not tell. The ``GrapeReplyError`` of a put that failed has such a ``report`` as well.
+        """
+        if key is not None:
+            from .signing import Signer, next_version
+
+            if k is not None or sig is not None:
+                raise ArgumentError("key", "makes k and sig: give the key or those two")
+            signer = Signer(key, salt)
+            if seq is None:
+                newest = self.get(signer.hash, salt=salt, fresh=True)
+                seq, cas = next_version(newest, cas)
+            put_request(value)  # nothing is signed that could not be stored
+            k, sig = signer.k, signer.sign(value, seq)
+        data = put_request(value, k=k, sig=sig, seq=seq, salt=salt, cas=cas)
+        return self._request("put", data, 1, as_reported)
 
     def get(
         self, hash: str, *, salt: bytes | None = None, fresh: bool = False, verify: bool = True
@@ -472,7 +499,8 @@ class Link:
                 raise self._too_late(kind)
             try:
                 reply = self._http.call(f"{grape}/{kind}", HEADERS, body, timeout_s)
-                return decode_grape_reply(reply, grape, kind)
+                decode = decode_put_reply if kind == "put" else decode_grape_reply
+                return decode(reply, grape, kind)
             except PeerError as error:
                 self._next_grape(grape)
                 # What may have been stored is not stored again: with a ``seq`` that would be refused.

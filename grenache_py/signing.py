@@ -41,10 +41,10 @@ class Signer:
         """Under which ``get`` finds the item: 40 hex digits."""
         return sha1(self.k + (self._salt or b"")).hexdigest()
 
-    def sign(self, value: str, seq: int) -> dict[str, Any]:
-        """``k``, ``sig`` and ``seq`` for a ``put`` of this text."""
+    def sign(self, value: str, seq: int) -> bytes:
+        """The signature, 64 bytes, for a ``put`` of this text with ``k`` and ``seq``."""
         item = DhtItem(value.encode("utf-8", "surrogatepass"), self.k, None, seq, self._salt)
-        return {"k": self.k, "sig": self._key.sign(item.signed_bytes()), "seq": seq}
+        return self._key.sign(item.signed_bytes())
 
 
 def next_version(newest: Item | None, cas: int | None) -> tuple[int, int | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -32,11 +32,14 @@ from .errors import (
 
 
 class HttpReply(NamedTuple):
-    """A whole HTTP response: status, the ``Content-Encoding`` header (lower case, may be empty), raw body."""
+    """A whole HTTP response: status, the ``Content-Encoding`` header (lower case, may be empty), raw body,
+    all headers as they came.
+    """
 
     status: int
     content_encoding: str
     body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
 
 CLIENT_HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "grenache-py"}

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..discovery import MapResult
-from ..grape_api import Item
+from ..grape_api import Item, PutReport
 from ..transports.rpc_server import Handler
 from .link import Link
 from .peer import PeerRPCClient, PeerRPCServer
@@ -28,6 +28,7 @@ __all__ = [
     "MapResult",
     "PeerRPCClient",
     "PeerRPCServer",
+    "PutReport",
     "Service",
     "Worker",
 ]

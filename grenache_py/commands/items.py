@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from hashlib import sha1
 from pathlib import Path
 
 import click
 
 from ..errors import KeyFileError
+from ..grape_api import PutReport
 from .options import Network, network_options
 from .status import ExitStatus
 from .terminal import Failure, as_json, json_option, printable, run, tell
@@ -71,7 +73,7 @@ def put(
     cas: int | None,
     json_output: bool,
 ) -> None:
-    """Store VALUE and show its key.
+    """Store VALUE and show its key; with --json also how many Grapes stored it, refused it, stayed silent.
 
     VALUE is a text of at most 999 bytes; -: standard input. What is stored can't be changed, unless it is
     --mutable: signed with your key (grenache-py keygen), it is found under the same key in each version.
@@ -87,19 +89,22 @@ def put(
             raise click.UsageError(f"{name} needs --mutable")
     text = sys.stdin.read() if value == "-" else value
 
-    async def work() -> str:
+    async def work() -> tuple[str, PutReport | None]:
         async with network.link() as link:
             if not mutable:
-                return await link.put(text)
+                return await link.put_report(text)
             from ..keyfile import load_key
 
             path = key_file or default_key()
             if key_file is None and not path.exists():
                 raise KeyFileError(f"there is no key {path} yet: make one with `grenache-py keygen`")
-            return await link.put_mutable(text, load_key(path), salt=salt_bytes(salt), seq=seq, cas=cas)
+            return await link.put_report(text, load_key(path), salt=salt_bytes(salt), seq=seq, cas=cas)
 
-    key = run(work())
-    click.echo(as_json(key) if json_output else key)
+    key, report = run(work())
+    if json_output:
+        click.echo(as_json({"key": key, "report": None if report is None else asdict(report)}))
+    else:
+        click.echo(key)
 
 
 @click.command(short_help="Show a stored value.")

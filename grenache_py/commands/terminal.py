@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
@@ -57,12 +58,14 @@ def milliseconds(seconds: float) -> str:
 
 def error_object(error: GrenacheError) -> dict[str, Any]:
     """An error for programs."""
+    report = getattr(error, "report", None)
     return {
         "type": type(error).__name__,
         "code": error.code,
         "message": str(error),
         "in_doubt": error.in_doubt,
         "result": getattr(error, "result", None),
+        **({"report": asdict(report)} if report is not None else {}),
     }
 
 

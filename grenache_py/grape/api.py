@@ -22,6 +22,7 @@ from ..dht.krpc import Refusal, unpack_address
 from ..dht.node import Busy, DhtNode
 from ..dht.storing import StoreReport
 from ..dht.transactions import Reply
+from ..grape_api import PUT_REPORT_HEADER, PutReport
 from ..prometheus import CONTENT_TYPE
 from ..transports.http1_connection import Exchange
 from . import metrics
@@ -189,7 +190,7 @@ class Api:
         target = item.target
 
         def stored(report: StoreReport) -> None:
-            _reply_stored(exchange, report, target.hex(), [("Grenache-Put", outcome(report))])
+            _reply_stored(exchange, report, target.hex(), [(PUT_REPORT_HEADER, str(outcome(report)))])
 
         self._node.put(item, cas, stored)
 
@@ -312,10 +313,10 @@ def item_fields(item: Item, reply: Reply | None, salt: bytes | None, own_id: byt
     return fields
 
 
-def outcome(report: StoreReport) -> str:
-    """What became of a put, as ``asked=4 stored=2 silent=1 refused=301``."""
-    refused = ",".join(str(code) for code, _ in report.refusals) or "0"
-    return f"asked={report.asked} stored={report.stored} silent={report.silent} refused={refused}"
+def outcome(report: StoreReport) -> PutReport:
+    """What the caller of a put is told of it."""
+    refused = tuple(code for code, _ in report.refusals)
+    return PutReport(report.asked, report.stored, report.silent, refused)
 
 
 def _reply_stored(

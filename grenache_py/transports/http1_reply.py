@@ -92,7 +92,7 @@ class ReplyParser:
     def take(self) -> HttpReply:
         """The whole reply; what is fed next belongs to another one."""
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
-        reply = HttpReply(self._parser.get_status_code(), self._encoding, body)
+        reply = HttpReply(self._parser.get_status_code(), self._encoding, body, self._headers)
         self._begin()
         return reply
 

@@ -81,7 +81,8 @@ def test_a_grape_that_was_alone_when_it_was_first_asked(flavour, node_grape):
 def test_values(flavour, node_grapes, node_link):
     first, second = (flavour.link(grape.url) for grape in node_grapes)
     for value in ("hello", "wörld 😀", "", "x" * 999):
-        key = first.put(value)
+        key, report = first.put_report(value)
+        assert report is None  # Node Grapes tell nothing of it
         data = value.encode()
         assert key == hashlib.sha1(b"%d:%b" % (len(data), data)).hexdigest()
         assert first.get(key) == Item(value)

@@ -19,6 +19,7 @@ CLASSES = [
     "Service",
     "Handler",
     "Item",
+    "PutReport",
     "MapResult",
     "Worker",
     "ActionClient",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from grenache_py import grape_api, limits
 from grenache_py.codec import compress
 from grenache_py.errors import AnnounceError, ArgumentError, GrapeError, GrapeReplyError, LookupEmptyError
-from grenache_py.grape_api import Item
+from grenache_py.grape_api import Item, PutReport
 from grenache_py.wire import HttpReply
 
 GRAPE = "http://127.0.0.1:30001"
@@ -74,10 +74,46 @@ def test_announcements_that_nobody_took(body):
 
 
 def test_put_replies():
-    assert grape_api.put_result(decoded(f'"{KEY}"'), GRAPE) == KEY
+    assert grape_api.decode_put_reply(answer(f'"{KEY}"'), GRAPE) == (KEY, None)
     for body in ('"All queries failed"', '"v must be less than 1000 bytes in put()"', "5", ""):
         with pytest.raises(GrapeReplyError):
-            grape_api.put_result(decoded(body), GRAPE)
+            grape_api.decode_put_reply(answer(body), GRAPE)
+
+
+REPORTS = {
+    "asked=6 stored=6 silent=0 refused=0": PutReport(6, 6, 0),
+    "asked=20 stored=0 silent=18 refused=301,302": PutReport(20, 0, 18, (301, 302)),
+    "asked=21 stored=0 silent=0 refused=" + ",".join(["203"] * 21): PutReport(21, 0, 0, (203,) * 21),
+}
+
+
+@pytest.mark.parametrize("text", REPORTS)
+def test_reports_of_puts(text):
+    headers = [(b"Date", b"today"), (b"grenache-PUT", text.encode())]
+    reply = HttpReply(200, "", f'"{KEY}"'.encode(), headers)
+    assert grape_api.decode_put_reply(reply, GRAPE) == (KEY, REPORTS[text])
+    assert str(REPORTS[text]) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "asked=1",
+        "asked=-1 stored=1 silent=0 refused=0",
+        "asked=1 stored=1 silent=0 refused=0,",
+        "asked=12345 stored=1 silent=0 refused=0",
+        "asked=1 stored=1 silent=0 refused=" + "1," * 500 + "1",
+    ],
+)
+def test_what_is_no_report(text):
+    assert grape_api.read_put_report([(b"Grenache-Put", text.encode())]) is None
+
+
+@given(st.binary(max_size=80))
+def test_any_header_is_a_report_or_none(value):
+    report = grape_api.read_put_report([(b"Grenache-Put", value)])
+    assert report is None or isinstance(report, PutReport)
 
 
 def test_get_replies():
@@ -125,13 +161,16 @@ def test_any_reply_is_read_or_a_grape_error(body, status, encoding):
     for read in (
         lambda value: grape_api.lookup_result(value, GRAPE, "svc"),
         lambda value: grape_api.announce_result(value, GRAPE),
-        lambda value: grape_api.put_result(value, GRAPE),
         lambda value: grape_api.get_result(value, GRAPE),
     ):
         try:
             read(grape_api.decode_grape_reply(HttpReply(status, encoding, body), GRAPE, "x"))
         except GrapeError:
             pass
+    try:
+        grape_api.decode_put_reply(HttpReply(status, encoding, body), GRAPE)
+    except GrapeReplyError:
+        pass
 
 
 def test_a_gzip_bomb_from_a_grape():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 from grenache_py import errors, limits
 from grenache_py.dht.items import Item as DhtItem
-from grenache_py.grape_api import Item
+from grenache_py.grape_api import Item, PutReport
 from grenache_py.signing import Signer
 from tests.harness import eventually, free_port
 from tests.scripted import Asked, ScriptedServer, reply
@@ -339,8 +340,7 @@ SIGNER = Signer(SEED, b"salt")
 
 def signed_reply(value: str, version: int, **changes: object) -> str:
     """What a Grape tells of a version that SIGNER signed."""
-    fields = SIGNER.sign(value, version)
-    told = {"v": value, "k": fields["k"].hex(), "sig": fields["sig"].hex(), "seq": version}
+    told = {"v": value, "k": SIGNER.k.hex(), "sig": SIGNER.sign(value, version).hex(), "seq": version}
     return json.dumps({"id": KEY, "token": "00"} | told | changes)
 
 
@@ -429,6 +429,40 @@ def test_a_put_that_nobody_stored(flavour):
         link = flavour.link(grape.url)
         with pytest.raises(errors.GrapeReplyError, match="put: All queries failed"):
             link.put("hello")
+
+
+REPORTED = "grenache-put: asked=4 stored=2 silent=1 refused=301\r\n"
+
+
+def test_a_put_is_reported(flavour):
+    with ScriptedServer([reply(f'"{KEY}"', headers=REPORTED)]) as grape:
+        link = flavour.link(grape.url)
+        assert link.put_report("hello") == (KEY, PutReport(4, 2, 1, (301,)))
+        assert link.put_report("hello", SEED, seq=1) == (KEY, PutReport(4, 2, 1, (301,)))
+        assert link.put("hello") == link.put_mutable("hello", SEED, seq=1) == KEY
+        signed = {"k": SIGNER.k, "sig": SIGNER.sign("hello", 5), "seq": 5, "salt": b"salt"}
+        link.put_report("hello", **signed)
+        data = [asked.json["data"] for asked in grape.asked]
+        assert [each.get("seq") for each in data] == [None, 1, None, 1, 5]
+        with pytest.raises(errors.ArgumentError, match="give the key or those two"):
+            link.put_report("hello", SEED, **signed)
+
+
+def test_a_grape_that_reports_nothing(flavour):
+    with ScriptedServer([reply(f'"{KEY}"')]) as grape:
+        assert flavour.link(grape.url).put_report("hello") == (KEY, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [('"All queries failed"', "200 OK"), ('"302 sequence"', "302 Found"), ("", "200 OK")]
+)
+def test_a_put_that_failed_is_reported(flavour, body, status):
+    with ScriptedServer([reply(body, status, headers=REPORTED)]) as grape:
+        with pytest.raises(errors.GrapeReplyError) as caught:
+            flavour.link(grape.url).put("hello")
+        assert caught.value.report == PutReport(4, 2, 1, (301,))
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.report) == (str(caught.value), caught.value.report)
 
 
 # --- arguments and the end

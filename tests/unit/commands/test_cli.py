@@ -118,6 +118,8 @@ def test_put_and_get(grape):
     assert run("put", "hello", "--grape", grape.url).output == f"{KEY}\n"
     assert run("put", "-", "--grape", grape.url, stdin="from stdin").output == f"{KEY}\n"
     assert [asked.json["data"] for asked in grape.asked] == [{"v": "hello"}, {"v": "from stdin"}]
+    result = run("put", "hello", "--json", "--grape", grape.url)
+    assert json.loads(result.stdout) == {"key": KEY, "report": None}  # as it is with a Node Grape
 
     result = run("get", KEY, "--grape", grape.url)
     assert (result.exit_code, result.stdout) == (0, f"hello {printable(EVIL)}\n")

@@ -108,3 +108,15 @@ def test_a_key_file_implies_mutable_and_may_come_from_the_environment(run, tmp_p
 def test_plain_values_need_no_key(run):
     key = run("put", "hello").stdout.strip()
     assert run("get", key, "--raw").stdout == "hello"
+
+
+def test_what_became_of_it(run, tmp_path):
+    path = str(tmp_path / "c.pem")
+    run("keygen", "--out", path)
+    put = json.loads(run("put", "--key", path, "--json", "x").stdout)
+    assert put["key"] == run("put", "--key", path, "y").stdout.strip()
+    assert put["report"] == {"asked": 2, "stored": 2, "silent": 0, "refused": []}
+    refused = run("put", "--key", path, "--json", "--seq", "1", "z")
+    assert (refused.exit_code, refused.stdout) == (9, "")
+    error = json.loads(refused.stderr)["error"]
+    assert error["report"] == {"asked": 1, "stored": 0, "silent": 0, "refused": [302]}
