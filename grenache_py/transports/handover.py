@@ -7,11 +7,18 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def request_head(method: str, target: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def request_head(
+    method: str, target: str, headers: Iterable[tuple[bytes, bytes]], version: str = "1.1"
+) -> bytes:
     """The head of a request as it came, for who reads it again."""
-    lines = [f"{method} {target} HTTP/1.1\r\n".encode("latin-1")]
+    lines = [f"{method} {target} HTTP/{version}\r\n".encode("latin-1")]
     lines += [b"%b: %b\r\n" % header for header in headers]
     return b"".join((*lines, b"\r\n"))
+
+
+def without_upgrade(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a request that stays with HTTP."""
+    return [header for header in headers if header[0].lower() != b"upgrade"]
 
 
 def move(transport: asyncio.Transport, protocol: asyncio.BaseProtocol, data: bytes) -> None:

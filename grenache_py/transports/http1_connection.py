@@ -17,7 +17,7 @@ import httptools
 
 from ..tls import Certificate, certificate_of
 from .connections import Connections
-from .handover import move, request_head
+from .handover import move, request_head, without_upgrade
 from .http1_head import NO_BODY, ReplyHeads, encode_headers, join_headers
 from .http1_known import KnownHeads
 
@@ -188,6 +188,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_hosts",
         "_in_flight",
+        "_junk",
         "_lingering",
         "_modern",
         "_parser",
@@ -228,6 +229,8 @@ class Connection(asyncio.Protocol):
         # The last request of this connection has been seen: what follows is not looked at.
         self._stopped = False
         self._lingering = False
+        # More may come after the last request.
+        self._junk = False
         self._continue_due = False
         self._served = False
         # When the present state (idle, receiving, blocked, lingering) began, on the server's coarse clock.
@@ -318,18 +321,14 @@ class Connection(asyncio.Protocol):
             elif self._raw is not None:
                 self._raw += data
         self._corked = []
+        plain = False
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Not HTTP is what follows, also where the request gets an ordinary answer.
-            self._stopped = True
-            if self._diverted is None and self._hand_on(data[upgrade.args[0] :]):
-                return
-            if self._waiting:
-                self._waiting[-1]._keep_alive = False
+            plain = self._feed(data)
         except httptools.HttpParserError:
             if not self._stopped:
                 self._refuse(400, b"", last=True)
+        if self.closed:
+            return  # it was handed on
         if self._diverted is not None:
             self._leave_to(self._diverted, cast(bytes, self._raw))
             return
@@ -338,7 +337,7 @@ class Connection(asyncio.Protocol):
             self._bytes += len(data)
             if self._bytes > HEAD_BYTES_MAX + 8 * self._body_bytes:
                 self._refuse(431, b"", last=True)
-        if idle and len(self._waiting) == 1 and not (self._stopped or self._receiving):
+        if plain and idle and len(self._waiting) == 1 and not (self._stopped or self._receiving):
             only = self._waiting[0]
             if only._refusal is None:
                 self.shared.known_heads.learn(data, only.method, only.target, only._headers, only.body)
@@ -346,6 +345,46 @@ class Connection(asyncio.Protocol):
         self._uncork()
         self._corked = None
         self._settle()
+
+    def _feed(self, data: bytes) -> bool:
+        """Parse; returns whether nothing in it was an offer of another protocol. Raises HttpParserError."""
+        offers = 0
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return not offers
+            except httptools.HttpParserUpgrade as upgrade:
+                offers += 1
+                again = self._offered(data[upgrade.args[0] :], offers)
+                if again is None:
+                    return False
+                data = again
+
+    def _offered(self, rest: bytes, offers: int) -> bytes | None:
+        """A request offers another protocol, and ``rest`` came after its head: what is to be parsed now.
+
+        An offer that nobody takes is passed over (RFC 9110 section 7.8); and the parser has not looked for a
+        body then, so it is shown the request once more, without. JDK's client, for one, offers HTTP/2 with
+        each request on a new connection.
+        """
+        method = self._parser.get_method().decode("latin-1")
+        if self._diverted is None:
+            asked = self._waiting[-1] if self._waiting else None
+            if asked is None or asked._headers is not self._headers or self._hand_on(rest):
+                return None  # it was behind the last request, or this connection is another's now
+            if asked._refusal is not None or method == "CONNECT" or offers > PIPELINED_MAX:
+                self._stopped = self._junk = True  # what follows may be no HTTP
+                asked._keep_alive = False
+                return None
+            del self._waiting[-1]
+            self._stopped = False
+        version = "1.1" if self._modern else "1.0"
+        head = request_head(method, self._target.decode("latin-1"), without_upgrade(self._headers), version)
+        if self._diverted is not None:
+            self._raw = head + rest
+            return None
+        self._parser = httptools.HttpRequestParser(self)
+        return head + rest
 
     def pause_writing(self) -> None:
         self._write_blocked = True
@@ -395,12 +434,21 @@ class Connection(asyncio.Protocol):
         if self._modern and self._hosts != 1:
             self._refuse(400, b"", last=True)
         elif self._expects is not None and self._modern:
-            if self._expects == b"100-continue":
-                self._continue_due = True
-            else:
+            if self._expects != b"100-continue":
                 self._refuse(417, b"", last=True)
+            elif self._announced() > self.shared.max_body:
+                self._refuse(*self.shared.on_too_large, last=True)
+            else:
+                self._continue_due = True
         if self.shared.divert is not None and not self._stopped:
             self._divert(self.shared.divert)
+
+    def _announced(self) -> int:
+        """The body's size, if the head tells it."""
+        for name, value in self._headers:
+            if name.lower() == b"content-length" and value.isdigit() and len(value) < 20:
+                return int(value)
+        return 0
 
     def on_body(self, data: bytes) -> None:
         if self._stopped:
@@ -589,7 +637,7 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         self._in_flight.clear()
         self._uncork()
-        if not self._receiving or self._eof or not self._transport.can_write_eof():
+        if not (self._receiving or self._junk) or self._eof or not self._transport.can_write_eof():
             self._transport.close()
             return
         self._lingering = True

@@ -102,7 +102,8 @@ class StreamExchange(StreamProtocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # not offered here: what follows is not looked at
+            self._refuse(501, "no other protocol is spoken here")  # its body would be lost
+            return
         except httptools.HttpParserError as error:
             # Data after the only request of a connection is not ours to judge.
             if not self._ended_in:

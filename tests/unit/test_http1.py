@@ -342,6 +342,61 @@ async def test_an_upgrade_is_not_granted() -> None:
     assert b"Connection: close\r\n" in said
 
 
+OFFER = (
+    b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAAB\r\nContent-Length: 5\r\n\r\nhello"
+)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_an_offer_of_another_protocol_is_passed_over(size: int) -> None:
+    chunked = OFFER.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked")
+    chunked = chunked.replace(b"hello", b"5\r\nworld\r\n0\r\n\r\n")
+    async with serving(echo) as server:
+        reader, writer = await connect(server)
+        sent = OFFER + POST + chunked + POST
+        for start in range(0, len(sent), size):
+            writer.write(sent[start : start + size])
+            await asyncio.sleep(0)
+        for body in (b"hello", b"hi", b"world", b"hi"):
+            status, headers, got = await read_reply(reader)
+            assert (status, headers["Connection"], got) == (200, "keep-alive", body)
+
+
+@pytest.mark.parametrize(
+    ("offer", "end"),
+    [
+        (OFFER.replace(b"Upgrade, HTTP2", b"close, Upgrade, HTTP2"), b"hello"),
+        (OFFER.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Host: a\r\n", b""), b"hello"),
+        (OFFER.replace(b"POST", b"CONNECT"), b""),
+    ],
+    ids=["close", "HTTP/1.0", "CONNECT"],
+)
+async def test_an_offer_on_the_last_request_of_a_connection(offer: bytes, end: bytes) -> None:
+    async with serving(echo) as server:
+        said = await send(server, offer.replace(b" / ", b" a:80 ") if b"CONNECT" in offer else offer)
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close\r\n" in said
+    assert said.partition(b"\r\n\r\n")[2] == end
+
+
+async def test_offers_without_end_do_not_hold_the_server_up() -> None:
+    offers = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    async with serving(echo) as server:
+        reader, writer = await connect(server)
+        writer.write(offers * 5000)
+        other_reader, other_writer = await connect(server)
+        other_writer.write(POST)
+        assert (await read_reply(other_reader))[2] == b"hi"
+        assert (await read_reply(reader))[0] == 200
+
+
+async def test_what_is_announced_too_large_is_refused_before_it_is_sent() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 101\r\n\r\n"
+    async with serving(echo) as server:
+        assert (await send(server, head)).startswith(b"HTTP/1.1 413 ")
+
+
 async def test_a_handler_that_raises_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     def handle(exchange: Exchange) -> None:
         raise LookupError("bug")

@@ -451,3 +451,12 @@ def test_a_handler_is_told_of_a_caller_that_goes(flavour):
     assert not told.is_set()
     stream.close()
     assert told.wait(10)
+
+
+def test_a_port_of_nothing_but_streams_refuses_offers_of_another_protocol(flavour):
+    with RawClient(flavour.streaming(echo).port) as client:
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        )
+        assert client.read()[0] == 501

@@ -403,6 +403,14 @@ def test_100_continue(stage):
         peer.read_until(b"5\r\nhello\r\n0\r\n\r\n")
 
 
+def test_an_offer_of_another_protocol_is_passed_over(stage):
+    stage.stream(named("bounceStream"))
+    with raw(stage.start()) as peer:
+        offer = head("bounceStream", "Upgrade: h2c").replace(b"close", b"Upgrade")
+        peer.send(offer + BODY)
+        peer.read_until(b"5\r\nhello\r\n0\r\n\r\n")
+
+
 def test_streams_in_hand_have_time_to_end(stage):
     stage.stream(named("bounceStream"))
     worker = stage.start()
