@@ -626,6 +626,7 @@ def test_the_fastest_offer_is_taken_without_waiting_for_those_who_have_nothing_b
     assert first == [], "the third has published a better price"
     second = taker.offer_answered(order.id, 1, "m3", makers["m3"].answer(asked["m3"]))
     assert kinds(second) == [Confirm, Tell], "the second has not"
+    assert [only(second, Confirm).destination, only(second, Tell).destination] == ["m3", "m1"]
     late = taker.offer_answered(order.id, 1, "m2", makers["m2"].answer(asked["m2"]))
     assert makers["m2"].answer(only(late, Tell)) == {"released": True}
 

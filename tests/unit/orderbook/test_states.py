@@ -93,6 +93,27 @@ def test_prices_that_cross_are_left_alone_until_the_market_opens(taker: Peer, cl
         assert bool(announced) is (state == "open")
 
 
+def test_what_was_to_be_tried_again_waits_until_the_market_opens(taker: Peer, clock: Clock) -> None:
+    order, effects = taker.place("buy", 100, 5)
+    taker.offer_answered(
+        order.id, only(effects, Announce).round, "maker", {"contended": True, "from": "maker"}
+    )
+    taker.set_state("halted", "ops")
+    clock.now += 2.0
+    taker.market.roster.heard("maker", "maker", clock.now)
+    assert not [effect for effect in taker.tick() if isinstance(effect, Announce)]
+    assert order.open == 5
+
+
+def test_a_post_only_order_yields_to_nobody_while_the_market_is_closed(taker: Peer, clock: Clock) -> None:
+    order, _ = taker.place("buy", 100, 5, post_only="reject")
+    for sequence, state in enumerate(("cancel_only", "open"), 1):
+        taker.set_state(state, "ops")
+        beat = {"sequence": sequence, "from": "maker", "best_ask": "99", "ask_since": clock.time_ms() - 1}
+        taker.heartbeat_answered("maker", beat)
+        assert order.live is (state == "cancel_only")
+
+
 def test_what_each_state_refuses(maker: Peer) -> None:
     order, _ = maker.place("sell", 100, 5)
     maker.set_state("cancel_only", "ops")
