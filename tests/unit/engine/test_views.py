@@ -165,6 +165,12 @@ def test_the_checksum_is_that_of_bitfinex() -> None:
     expected = zlib.crc32(b"6000:1:6010:-10:5900.5:0.00000051")
     assert checksum(book, instrument) == (expected - 2**32 if expected >= 2**31 else expected)
     assert checksum(Book(), instrument) == 0
+    deep = book_of(*(Order(f"o{number}", "ann", BUY, number, number) for number in range(2, 27)))
+    whole = checksum(deep, instrument)
+    deep.submit(Order("o1", "ann", BUY, 1, 1))
+    assert checksum(deep, instrument) == whole, "the 26th price is not in it"
+    deep.amend("o2", quantity=1)
+    assert checksum(deep, instrument) != whole, "the 25th is"
     values = set()
     for number in range(1, 60):
         book.submit(Order(f"o{number}", "ann", BUY, number, 1))

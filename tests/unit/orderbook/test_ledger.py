@@ -12,7 +12,7 @@ from orderbook.errors import JournalError, ProtocolError
 from orderbook.ledger import Ledger
 from orderbook.maker import LOCK_MARK
 from orderbook.messages import plain
-from orderbook.model import Trade
+from orderbook.model import Order, Trade
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
 
 
@@ -140,3 +140,38 @@ def test_a_lock_id_that_no_peer_has_made_is_refused(maker: Peer, taker: Peer, lo
     match = maker.envelope("CrossPeerMatch", "taker", match_id="new", lock_id=lock_id, fills=[fill])
     assert maker.told(match)["status"] == "rejected"
     assert LOCK_MARK == "@"
+
+
+# -- closed orders -------------------------------------------------------------------------------------
+
+
+def closed_order(maker: Peer, name: str) -> Order:
+    order, _ = maker.place("sell", 100, 1, client_order_id=name)
+    maker.cancel(order.id)
+    return order
+
+
+def test_a_closed_order_can_be_asked_for_until_it_is_old() -> None:
+    clock = Clock()
+    maker = Peer("maker", clock)
+    ledger, order = maker.market.ledger, closed_order(maker, "mine")
+    resting, _ = maker.place("sell", 100, 1)
+    clock.now += limits.CLOSED_ORDER_AGE_S - 1
+    assert ledger.sweep(clock.now) == 0
+    assert ledger.order(order.id) is order
+    clock.now += 1
+    assert ledger.sweep(clock.now) == 1
+    assert not ledger.knows(order.id)
+    assert ledger.order_of_client("ann", "mine") is None
+    assert ledger.orders(None, 0, 9)[0] == [resting], "what is live stays"
+
+
+def test_no_more_closed_orders_are_kept_than_there_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(limits, "CLOSED_ORDERS", 3)
+    maker = Peer("maker", clock)
+    orders = [closed_order(maker, f"o{n}") for n in range(5)]
+    assert maker.market.ledger.sweep(clock.now) == 2
+    assert maker.market.ledger.orders(None, 0, 9)[0] == orders[2:], "the oldest go"
