@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from orderbook import worker
+from orderbook import hosted
 from orderbook.cli import main
 from orderbook.effects import Confirm, Effect, Traded
 from orderbook.journal.journal import Journal
@@ -48,5 +48,5 @@ class DyingOutbox(Outbox):
 
 
 if __name__ == "__main__":
-    worker.Outbox = DyingOutbox  # type: ignore[misc]
+    hosted.Outbox = DyingOutbox  # type: ignore[misc]
     main(prog_name="orderbook")
