@@ -52,7 +52,9 @@ def reason(error: BaseException) -> str:
     """What an error of the system means, in the system's own short words: ``Connection refused``."""
     tls_reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
     if isinstance(error, OSError) and isinstance(tls_reason, str):  # an ssl.SSLError, whose errno is its own
-        return tls_reason.lower().replace("_", " ")
+        if tls_reason == "WRONG_VERSION_NUMBER":
+            return "TLS: the other side does not speak it"
+        return f"TLS: {tls_reason if ' ' in tls_reason else tls_reason.lower().replace('_', ' ')}"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -57,13 +57,16 @@ def lookup_result(value: Any, grape: str, name: str) -> list[str]:
     """Destinations ``host:port`` from a reply to ``lookup``, at most ``limits.DESTINATIONS_MAX``.
 
     Entries that are none, and repeated ones, are left out. Raises ``LookupEmptyError`` when none is left,
-    ``GrapeReplyError`` for an error text (which Node reports as an empty look-up).
+    ``GrapeReplyError`` for an error text (which Node reports as an empty look-up), and for an array of other
+    things, which is what a service answers.
     """
     if isinstance(value, list):
         unique = dict.fromkeys(entry for entry in value if is_destination(entry))
         destinations = list(unique)[: limits.DESTINATIONS_MAX]
         if destinations:
             return destinations
+        if not all(isinstance(entry, str) for entry in value):
+            raise GrapeReplyError(grape, "lookup", f"this is no Grape, its answer is {_short(value)}", 200)
     elif value is not None:
         raise GrapeReplyError(grape, "lookup", _short(value), 200)
     raise LookupEmptyError(grape, name)

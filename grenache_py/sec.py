@@ -31,7 +31,7 @@ class Sec:
 
 def load_sec(folder: FilePath) -> Sec:
     """From the files of a Bitfinex worker: ``server-crt.pem``, ``server-key.pem``, ``ca-crt.pem`` and
-    ``acl.json``, in ``folder``. Raises OSError (``ssl.SSLError``) or ``ArgumentError`` for bad ones.
+    ``acl.json``, in ``folder``. Raises ``ArgumentError`` for bad ones.
     """
     here = Path(folder)
     context = server_context(here / "server-crt.pem", here / "server-key.pem", here / "ca-crt.pem")
@@ -42,7 +42,7 @@ def load_client_context(folder: FilePath, *, check_hostname: bool = True) -> SSL
     """To call such twins: from ``client-crt.pem``, ``client-key.pem`` and ``ca-crt.pem`` in ``folder``.
 
     ``check_hostname``: the worker's certificate must name its IP address, as peers are called by that. Raises
-    OSError (``ssl.SSLError``) for bad files.
+    ``ArgumentError`` for bad files.
     """
     here = Path(folder)
     cert, key = here / "client-crt.pem", here / "client-key.pem"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import limits
-from .errors import ArgumentError
+from .errors import ArgumentError, reason
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ def server_context(
     that the certificates of clients must come from.
 
     With ``ca``, clients are asked for a certificate, and ``require_cert`` refuses those who show none
-    (Node: ``requestCert`` and ``rejectUnauthorized``). Raises OSError (``ssl.SSLError``) for bad files.
+    (Node: ``requestCert`` and ``rejectUnauthorized``). Raises ``ArgumentError`` for bad files.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
-    context.load_cert_chain(cert, key)
+    context = _trusting(ssl.Purpose.CLIENT_AUTH, ca)
+    _show(context, cert, key)
     if ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED if require_cert else ssl.CERT_OPTIONAL
     return context
@@ -46,13 +46,49 @@ def client_context(
     our own certificate and key where servers ask for one.
 
     ``check_hostname``: the certificate must name the host or IP address that is called (Node does check it).
-    Raises OSError (``ssl.SSLError``) for bad files.
+    Raises ``ArgumentError`` for bad files.
     """
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
+    context = _trusting(ssl.Purpose.SERVER_AUTH, ca)
     context.check_hostname = check_hostname
     if cert is not None:
-        context.load_cert_chain(cert, key)
+        _show(context, cert, key)
     return context
+
+
+def _trusting(purpose: ssl.Purpose, ca: FilePath | None) -> ssl.SSLContext:
+    if ca is not None:
+        _check_readable("ca", ca)
+    try:
+        return ssl.create_default_context(purpose, cafile=ca)
+    except ssl.SSLError as error:
+        raise ArgumentError("ca", f"{ca} must hold certificates as PEM: {reason(error)}") from error
+
+
+def _show(context: ssl.SSLContext, cert: FilePath, key: FilePath | None) -> None:
+    private = cert if key is None else key
+    _check_readable("cert", cert)
+    _check_readable("key", private)
+
+    def password() -> str:
+        # Otherwise it would be asked for on the terminal.
+        raise ArgumentError("key", f"{private} is encrypted: make the context by hand, with its password")
+
+    try:
+        context.load_cert_chain(cert, key, password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ArgumentError("key", f"{private} is not the key of {cert}") from error
+        rule = f"{cert} must hold a certificate as PEM and {private} its key: {reason(error)}"
+        raise ArgumentError("cert", rule) from error
+
+
+def _check_readable(field: str, path: FilePath) -> None:
+    # What ssl says does not name the file.
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise ArgumentError(field, f"{path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..aio.client import Client
 from ..aio.service import Service, Serving
 from ..checks import TRANSPORTS
 from ..codec import decode_json
+from ..errors import ArgumentError
 from ..tls import client_context, server_context
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -77,8 +78,8 @@ class Network:
             return client_context(
                 self.tls_ca, self.tls_cert, self.tls_key, check_hostname=not self.tls_any_host
             )
-        except OSError as error:
-            raise click.UsageError(f"--tls-ca, --tls-cert or --tls-key can't be used: {error}") from error
+        except ArgumentError as error:
+            raise click.UsageError(f"--tls-{error.field}: {error.rule}") from error
 
     def server_context(self) -> ssl.SSLContext | None:
         """For a service over TLS, if it is asked for."""
@@ -88,8 +89,8 @@ class Network:
             return None
         try:
             return server_context(self.tls_cert, self.tls_key, self.tls_ca)
-        except OSError as error:
-            raise click.UsageError(f"--tls-ca, --tls-cert or --tls-key can't be used: {error}") from error
+        except ArgumentError as error:
+            raise click.UsageError(f"--tls-{error.field}: {error.rule}") from error
 
 
 def grape_urls(_: click.Context, __: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def test_lookup_replies():
     assert grape_api.lookup_result(["a:1", 5, "b:2", "a:1"], GRAPE, "svc") == ["a:1", "b:2"]
 
 
-@pytest.mark.parametrize("body", ["[]", "", "null", '["nonsense",5,null,"1.2.3.4:0"]'])
+@pytest.mark.parametrize("body", ["[]", "", "null", '["nonsense","","1.2.3.4:0"]'])
 def test_empty_lookups(body):
     with pytest.raises(LookupEmptyError) as caught:
         grape_api.lookup_result(decoded(body), GRAPE, "svc")
@@ -47,7 +47,9 @@ def test_empty_lookups(body):
     assert caught.value.name == "svc"
 
 
-@pytest.mark.parametrize("body", ['"ERR_GRAPE_LOOKUP"', "{}", "5", "true"])
+@pytest.mark.parametrize(
+    "body", ['"ERR_GRAPE_LOOKUP"', "{}", "5", "true", '[null,"ERR_API_ACTION_NOTFOUND",null]']
+)
 def test_lookup_errors_are_not_empty_lookups(body):
     with pytest.raises(GrapeReplyError):
         grape_api.lookup_result(decoded(body), GRAPE, "svc")

@@ -7,6 +7,7 @@ import socket
 import ssl
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from grenache_py import errors, limits
 from grenache_py.tls import Certificate, Sessions, client_context, server_context
@@ -224,6 +225,52 @@ def test_streams_use_sessions_again(flavour, pem, version):
         stream.close()
     stats = context.session_stats()
     assert (stats["accept_good"], stats["hits"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "field", "rule"),
+    [
+        (lambda pem: pem.ca_file.unlink(), "ca", r"ca-crt\.pem: No such file"),
+        (lambda pem: pem.ca_file.write_text("x"), "ca", r"ca-crt\.pem must hold certificates as PEM"),
+        (lambda pem: pem.server_cert.unlink(), "cert", r"server-crt\.pem: No such file"),
+        (lambda pem: pem.server_key.unlink(), "key", r"server-key\.pem: No such file"),
+        (lambda pem: pem.server_cert.write_text("x"), "cert", r"server-crt\.pem must hold a certificate"),
+        (lambda pem: pem.server_key.write_text("x"), "cert", r"server-key\.pem its key"),
+        (
+            lambda pem: pem.server_key.write_bytes(pem.client_key.read_bytes()),
+            "key",
+            r"server-key\.pem is not the key of .*server-crt\.pem",
+        ),
+        (lambda pem: encrypt(pem.server_key), "key", r"server-key\.pem is encrypted"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(tmp_path, spoil, field, rule):
+    files = make_ca(tmp_path)
+    spoil(files)
+    for make in (
+        lambda: server_context(files.server_cert, files.server_key, files.ca_file),
+        lambda: client_context(files.ca_file, files.server_cert, files.server_key),
+    ):
+        with pytest.raises(errors.ArgumentError, match=rule) as caught:
+            make()
+        assert caught.value.field == field
+
+
+def encrypt(key):
+    """Write a private key anew, under a password."""
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    key.write_bytes(loaded.private_bytes(*form, serialization.BestAvailableEncryption(b"secret")))
+
+
+@pytest.mark.parametrize("over_tls", [True, False])
+def test_the_errors_of_a_handshake_speak_of_tls(flavour, pem, tmp_path, over_tls):
+    place = start(flavour, ssl=serving(pem) if over_tls else None)
+    stranger = client_context(make_ca(tmp_path).ca_file)
+    with pytest.raises(errors.ConnectError) as caught:
+        flavour.client(flavour.link(NOBODY), ssl=stranger).request_to(place, "k", 1)
+    said = "TLS: self-signed certificate" if over_tls else "TLS: the other side does not speak it"
+    assert f"no connection: {said}" in str(caught.value).replace("self signed", "self-signed")
 
 
 def test_sessions_are_kept_for_so_many_destinations(pem, monkeypatch):
