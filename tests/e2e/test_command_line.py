@@ -233,7 +233,7 @@ def test_the_command_of_a_caller_that_waits_no_longer_is_killed(serve, tmp_path)
 def test_ctrl_c_ends_a_call(serve, started, cli, tmp_path):
     file = tmp_path / "runs"
     serve(code=f"import time; open({str(file)!r}, 'w'); time.sleep(60)")
-    asking = started(*cli("request", "svc"))
+    asking = started(*cli("request", "svc", "--timeout", 60))
     eventually(file.exists)
     asking.interrupt()
     assert asking.wait(10) == 130
