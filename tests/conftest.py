@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 from tests.flavours import flavour
 from tests.node_grapes import node_grape, node_grapes, node_script
+from tests.open_connections import pytest_runtest_teardown
 from tests.ws_flavours import ws_flavour
 
-__all__ = ["flavour", "node_grape", "node_grapes", "node_script", "ws_flavour"]
+__all__ = ["flavour", "node_grape", "node_grapes", "node_script", "pytest_runtest_teardown", "ws_flavour"]
 
 
 def pytest_asyncio_loop_factories(
