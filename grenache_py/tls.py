@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 FilePath = str | os.PathLike[str]
 
+DISTRUST = "it may want a certificate, or one of another authority"
+"""Where a TLS connection ends before anything has come: in TLS 1.3 a client does not learn why."""
+
 
 def server_context(
     cert: FilePath, key: FilePath, ca: FilePath | None = None, *, require_cert: bool = True

@@ -27,7 +27,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
-from ..tls import Resuming
+from ..tls import DISTRUST, Resuming
 from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, header_lines, rids
 from .broadcast import Waiting
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
@@ -141,7 +141,8 @@ class HttpClient:
         finally:
             task.cancel()
         if not conn.usable:
-            raise ConnectError(target.place, "no connection: closed at once")
+            why = "closed at once" if target.tls is None else f"closed at once; {DISTRUST}"
+            raise ConnectError(target.place, f"no connection: {why}")
         return conn
 
     def _connected(self, task: asyncio.Task[Any], conn: _Connection) -> None:
@@ -360,7 +361,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._waiter is not None:
-            self._lose(reason(error) if error is not None else "the peer closed it")
+            why = reason(error) if error is not None else "the peer closed it"
+            if self._target.tls is not None and not self._resumable:
+                why += f"; {DISTRUST}"
+            self._lose(why)
         if self.idle and self in self._target.idle:
             self._target.idle.remove(self)
         if self._timer is not None:

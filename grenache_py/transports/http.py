@@ -33,7 +33,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
-from ..tls import Resuming
+from ..tls import DISTRUST, Resuming
 from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, header_lines, rids
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 from .steps import Steps, finish
@@ -96,6 +96,7 @@ class HttpClient:
         self, target: _Target, conn: _Connection, headers: Mapping[str, str], body: bytes, timeout_s: float
     ) -> Steps[HttpReply]:
         ends = time.monotonic() + timeout_s
+        new = conn.is_closed
         head = b"%b%bContent-Length: %d\r\n\r\n" % (target.start, header_lines(headers), len(body))
         try:
             if conn.is_closed:
@@ -123,7 +124,10 @@ class HttpClient:
             conn.close()
             if isinstance(error, ConnectError):
                 raise
-            raise ConnectionLost(target.place, f"connection lost: {reason(error)}") from error
+            why = reason(error)
+            if new and target.tls is not None:
+                why += f"; {DISTRUST}"
+            raise ConnectionLost(target.place, f"connection lost: {why}") from error
         except BaseException:
             conn.close()  # interrupted: a reply may still come
             raise

@@ -30,7 +30,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
-from ..tls import Resuming, Sessions
+from ..tls import DISTRUST, Resuming, Sessions
 from ..wire import rids
 from .steps import Steps, finish
 from .sync_socket import TimedSocket, connected
@@ -301,7 +301,8 @@ class _Connection:
             data = self._socket.receive(_READ_BYTES, ends)
             head += data
             if not data or len(head) > _HEAD_BYTES_MAX:
-                raise ConnectionError("no WebSocket: no answer to the handshake")
+                why = "no WebSocket: no answer to the handshake"
+                raise ConnectionError(why if session is None else f"{why}; {DISTRUST}")
         head, _, early = head.partition(b"\r\n\r\n")
         self.takes_headers = HEADERS_OFFER.encode() in check_handshake(head, key)
         if session is not None:

@@ -28,7 +28,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
-from ..tls import Resuming, Sessions
+from ..tls import DISTRUST, Resuming, Sessions
 from ..wire import rids
 from .broadcast import Waiting
 from .busy_poll import BusyPoll, busy_poll
@@ -94,7 +94,8 @@ async def connect(
     except (OSError, WSError) as error:
         raise ConnectError(destination, f"no connection: {reason(error)}") from error
     if not isinstance(channel, Channel):
-        raise ConnectError(destination, "no connection: closed during the handshake")
+        why = "closed during the handshake" if ssl is None else f"closed during the handshake; {DISTRUST}"
+        raise ConnectError(destination, f"no connection: {why}")
     return channel
 
 

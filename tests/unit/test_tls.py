@@ -83,8 +83,9 @@ def test_callers_without_the_right_certificate_get_no_connection(flavour, pem, f
     link = flavour.link(NOBODY)
     stranger = client_context(pem.ca_file, foreign.client_cert, foreign.client_key)
     for context in (client_context(pem.ca_file), stranger):
-        with pytest.raises((errors.ConnectError, errors.ConnectionLost)):
+        with pytest.raises((errors.ConnectError, errors.ConnectionLost)) as caught:
             flavour.client(link, ssl=context).request_to(place, "k", 1)
+        assert "it may want a certificate, or one of another authority" in str(caught.value)
     assert asked == []
 
 
