@@ -9,18 +9,16 @@ from ssl import SSLContext
 from typing import Any
 
 from . import limits
-from .checks import check_count, check_destination, check_event, check_seconds, check_streams
+from .checks import check_count, check_destination, check_event, check_seconds
 from .client import Client
 from .deadlines import ends_at, left_s
 from .errors import ConnectError
 from .link import Link
 from .middleware import IncomingCall, Middleware, OutgoingCall, chain, check_middleware
 from .service import Service, Serving
-from .tls import Authorize, check_authorize, check_context
+from .tls import Authorize, check_context
 from .transports.http import HttpTransport
-from .transports.rpc_http import http_rpc_server
-from .transports.rpc_server import MakeServer
-from .transports.stream_server import StreamServer
+from .transports.rpc_http import http_servers
 from .transports.sync_stream import Stream, StreamClient
 from .wire import encode_stream_head
 
@@ -160,19 +158,15 @@ class PeerRPCServer(Serving[Service]):
         streams: Callable[[str], bool] | None = None,
         middleware: Iterable[Middleware[IncomingCall]] = (),
     ):
-        check_context(ssl)
-        authorized = check_authorize(authorize, ssl)
-        make: MakeServer = partial(
-            http_rpc_server,
-            timeout_s=check_seconds(timeout),
-            max_body=check_count(max_body, "max_body"),
-            concurrency=check_count(concurrency, "concurrency"),
+        make = http_servers(
+            timeout=timeout,
+            max_body=max_body,
+            concurrency=concurrency,
             ssl=ssl,
-            authorize=authorized,
-            streams=check_streams(streams, disable_buffered),
+            authorize=authorize,
+            disable_buffered=disable_buffered,
+            streams=streams,
         )
-        if disable_buffered:
-            make = partial(StreamServer, concurrency=concurrency, ssl=ssl, authorize=authorized)
         check = partial(
             check_event,
             streams=disable_buffered or streams is not None,

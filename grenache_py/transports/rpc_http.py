@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from ssl import SSLContext
 from typing import TYPE_CHECKING
 
 from .. import limits
+from ..checks import check_count, check_seconds, check_streams
 from ..errors import BadRequestError
-from ..tls import Certificate
+from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..wire import Request, decode_request, encode_bad_request_reply
 from .http1 import HttpServer
 from .http1_connection import Exchange as HttpExchange
-from .rpc_server import Exchange, Receiver, RpcServer
+from .rpc_server import Exchange, MakeServer, Receiver, RpcServer
 from .stream_exchange import StreamExchange, Streams
+from .stream_server import StreamServer
 
 if TYPE_CHECKING:
     from .ws_server import OnChannel, WsServer
@@ -58,6 +61,33 @@ def http_rpc_server(
         ssl=ssl,
         authorize=authorize,
     )
+
+
+def http_servers(
+    *,
+    timeout: float,
+    max_body: int,
+    concurrency: int,
+    ssl: SSLContext | None,
+    authorize: Authorize | None,
+    disable_buffered: bool,
+    streams: IsStream | None,
+) -> MakeServer:
+    """What makes the servers of a ``PeerRPCServer``, whose arguments these are. Raises ``ArgumentError``."""
+    check_context(ssl)
+    authorized = check_authorize(authorize, ssl)
+    buffered = partial(
+        http_rpc_server,
+        timeout_s=check_seconds(timeout),
+        max_body=check_count(max_body, "max_body"),
+        concurrency=check_count(concurrency, "concurrency"),
+        ssl=ssl,
+        authorize=authorized,
+        streams=check_streams(streams, disable_buffered),
+    )
+    if not disable_buffered:
+        return buffered
+    return partial(StreamServer, concurrency=concurrency, ssl=ssl, authorize=authorized)
 
 
 class _HttpExchanges:
