@@ -81,6 +81,12 @@ are answered ``ERR_BUSY`` at once.
 CONNECTIONS_TOLD = 100
 """Connections beyond those that a server has room for: they are told so before they are closed."""
 
+HANDSHAKE_S = 10.0
+"""How long a TLS handshake with a server may take: two ways to the other side of the world and back."""
+
+HANDSHAKES_MAX = 1000
+"""TLS handshakes of one server under way; a further one takes the place of the oldest."""
+
 STREAM_IDLE_S = 60.0
 """How long a stream waits for its other side to say or take something."""
 

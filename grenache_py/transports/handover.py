@@ -26,15 +26,21 @@ def move(transport: asyncio.Transport, protocol: asyncio.BaseProtocol, data: byt
     transport.pause_reading()  # a loop may read differently for a protocol that has a buffer
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
-    if isinstance(protocol, asyncio.BufferedProtocol):
-        view = memoryview(data)
-        while view and not transport.is_closing():
-            buffer: Any = protocol.get_buffer(len(view))
-            size = min(len(buffer), len(view))
-            buffer[:size] = view[:size]
-            protocol.buffer_updated(size)
-            view = view[size:]
-    elif isinstance(protocol, asyncio.Protocol):
-        protocol.data_received(data)
+    feed(transport, protocol, data)
     if not transport.is_closing():
         transport.resume_reading()
+
+
+def feed(transport: asyncio.Transport, protocol: Any, data: bytes) -> None:
+    """Give ``data`` to the protocol of a connection, as if it had come just now."""
+    if not hasattr(protocol, "get_buffer"):  # uvloop's TLS is not of asyncio's classes
+        if data:
+            protocol.data_received(data)
+        return
+    view = memoryview(data)
+    while view and not transport.is_closing():
+        buffer = protocol.get_buffer(len(view))
+        size = min(len(buffer), len(view))
+        buffer[:size] = view[:size]
+        protocol.buffer_updated(size)
+        view = view[size:]

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from ssl import SSLContext
-from typing import Any
 
 from .connections import Connections
 from .http1_connection import Connection, Divert, Handler, Shared, Upgrade
 from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
-from .ports import bind, serve
+from .ports import Listener, bind, serve
 
 
 class HttpServer:
@@ -68,7 +67,7 @@ class HttpServer:
             tick_s=min(1.0, keep_alive_s / 4, request_timeout_s / 4),
         )
         self._port: int | None = None
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -87,8 +86,7 @@ class HttpServer:
             raise RuntimeError("the server listens already")
         loop = asyncio.get_running_loop()
         sock = await bind(loop, port, host)
-        options: dict[str, Any] = {"ssl_handshake_timeout": self._shared.request_timeout_s} if ssl else {}
-        self._server = await serve(sock, lambda: Connection(self._shared), ssl=ssl, **options)
+        self._server = await serve(sock, lambda: Connection(self._shared), ssl)
         self._port = sock.getsockname()[1]
         self.connections.open()
         self._tick()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from ssl import SSLContext
+from typing import cast
 
 from . import descriptors
+from .handshakes import Handshakes
 
 # Connections that wait to be accepted.
 _BACKLOG = 1024
@@ -35,19 +37,42 @@ async def _bound(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -
     return socket.create_server(cast("tuple[str, int]", address[:2]), family=family)
 
 
+class Listener:
+    """A port that accepts connections, over TLS if that was asked for."""
+
+    def __init__(self, server: asyncio.Server, handshakes: Handshakes | None):
+        self._server = server
+        self._handshakes = handshakes
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._server.close()
+
+    async def end_handshakes(self) -> None:
+        """End those that are under way."""
+        if self._handshakes is not None:
+            await self._handshakes.end()
+
+    async def wait_closed(self) -> None:
+        """End what is under way, and wait for the port to be closed."""
+        await self.end_handshakes()
+        await self._server.wait_closed()
+
+
 async def serve(
-    sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol], **options: Any
-) -> asyncio.Server:
-    """Accept connections on ``sock``, which is closed if that fails. ``options`` are those of
-    ``loop.create_server``.
-    """
+    sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol], ssl: SSLContext | None
+) -> Listener:
+    """Accept connections on ``sock``, which is closed if that fails, and give them to ``protocol()``."""
+    handshakes = None if ssl is None else Handshakes(ssl, protocol)
     try:
         # asyncio accepts as many as its backlog at once, before the first of them is looked at.
         server = await asyncio.get_running_loop().create_server(
-            protocol, sock=sock, backlog=min(_BACKLOG, descriptors.at_once()), **options
+            protocol if handshakes is None else handshakes.begin,
+            sock=sock,
+            backlog=min(_BACKLOG, descriptors.at_once()),
         )
         sock.listen(_BACKLOG)
     except BaseException:
         sock.close()
         raise
-    return server
+    return Listener(server, handshakes)

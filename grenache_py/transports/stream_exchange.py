@@ -55,8 +55,8 @@ class StreamExchange(StreamProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether it has begun, as ``Connections`` asks."""
-        return self.handed_over
+        """Whether it has begun, or its end has come, as ``Connections`` asks."""
+        return self.handed_over or self.transport is None or self.transport.is_closing()
 
     @property
     def closed(self) -> bool:

@@ -10,7 +10,7 @@ from ssl import SSLContext
 from .. import limits
 from ..errors import GrenacheError, ListenError
 from ..tls import Certificate
-from .ports import bind, serve
+from .ports import Listener, bind, serve
 from .rpc_server import Handler, Receiver
 from .stream_exchange import StreamExchange, Streams
 from .streams import Stream
@@ -31,7 +31,7 @@ class StreamServer:
     ):
         self._streams = Streams(receiver, concurrency=concurrency, authorize=authorize)
         self._ssl = ssl
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
         self._port: int | None = None
         self.loop: asyncio.AbstractEventLoop
 
@@ -52,7 +52,7 @@ class StreamServer:
             sock = await bind(self.loop, port, host)
         except OSError as error:
             raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
-        self._server = await serve(sock, lambda: StreamExchange(self._streams), ssl=self._ssl)
+        self._server = await serve(sock, lambda: StreamExchange(self._streams), self._ssl)
         self._port = sock.getsockname()[1]
 
     async def close(self, drain_s: float) -> None:

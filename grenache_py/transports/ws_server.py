@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from ssl import SSLContext
@@ -20,7 +19,6 @@ from picows import (
     WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
-    ws_create_server,
 )
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
@@ -28,7 +26,7 @@ from .. import limits
 from ..tls import Certificate, certificate_of, is_authorized
 from . import descriptors
 from .busy_poll import BusyPoll, busy_poll
-from .ports import bind
+from .ports import Listener, bind, serve
 from .ws import Channel, all_gone, picows_log, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -89,7 +87,8 @@ class WsServer:
         self._ping_s = ping_s
         self._busy_poll_us = busy_poll_us
         self._poll: BusyPoll | None = None  # made with the first connection
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
+        self._closing: Listener | None = None
         self._port = 0
         self._adopts = False
         self.channels: set[Channel] = set()
@@ -107,30 +106,18 @@ class WsServer:
         """
         if self._server is not None:
             raise RuntimeError("already listening")
-        listener = await bind(asyncio.get_running_loop(), port, host)
-        try:
-            server = await self._serve(listener, ssl)
-        except BaseException:
-            listener.close()
-            raise
-        self._server = server
-        self._port = listener.getsockname()[1]
-
-    async def _serve(self, listener: socket.socket, ssl: SSLContext | None) -> asyncio.Server:
-        return await ws_create_server(
-            self._shake_hands,
-            sock=listener,
-            ssl=ssl,
-            websocket_handshake_timeout=limits.CONNECT_TIMEOUT_S,
-            max_frame_size=self._max_message,
-            **picows_options(self._ping_s),
-        )
+        sock = await bind(asyncio.get_running_loop(), port, host)
+        self._server = await serve(sock, self._protocol, ssl)
+        self._port = sock.getsockname()[1]
 
     def adopt(self) -> asyncio.BaseProtocol:
         """What goes on with a connection on which another server was asked for a WebSocket, for the
         ``upgrade`` of ``http1.HttpServer``. From now on until :meth:`close` such connections are taken.
         """
         self._adopts = True
+        return self._protocol()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
         options = picows_options(self._ping_s)
         protocol: asyncio.BaseProtocol = WSProtocol(
             None,
@@ -156,13 +143,17 @@ class WsServer:
         self._adopts = False
         if self._server is not None:
             self._server.close()
+            self._closing = self._server
             self._server = None
             self._port = 0
 
     async def close(self) -> None:
         """Take no new connections and end those there are; returns when they are gone."""
         self.stop_accepting()
+        closing, self._closing = self._closing, None
         await all_gone(list(self.channels), GOING_AWAY)
+        if closing is not None:
+            await closing.end_handshakes()
 
     def _shake_hands(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         headers = {name.lower(): value for name, value in request.headers.items()}

@@ -1,4 +1,5 @@
-"""A service that may open few files, for test_descriptors.py: ``python scarce_service.py FLAVOUR LOOP``.
+"""A service that may open few files, for test_descriptors.py: ``python scarce_service.py FLAVOUR LOOP [CERT
+KEY]``, over TLS with those files.
 
 Says on which port it listens; at each line of input, how long the processor worked for it in one second.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import ssl
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ import uvloop
 
 import grenache_py
 import grenache_py.aio
+from grenache_py.tls import server_context
 
 DESCRIPTORS = 80
 
@@ -39,8 +42,12 @@ def report() -> None:
         print(time.process_time() - before, flush=True)
 
 
+def tls() -> ssl.SSLContext | None:
+    return server_context(*sys.argv[3:5]) if len(sys.argv) > 3 else None
+
+
 def serve() -> None:
-    service = grenache_py.PeerRPCServer(grenache_py.Link("http://127.0.0.1:1")).transport()
+    service = grenache_py.PeerRPCServer(grenache_py.Link("http://127.0.0.1:1"), ssl=tls()).transport()
     service.on("request", answer)
     service.listen(0, "127.0.0.1")
     print(service.port, flush=True)
@@ -48,7 +55,7 @@ def serve() -> None:
 
 
 async def aio_serve() -> None:
-    service = grenache_py.aio.PeerRPCServer(grenache_py.aio.Link("http://127.0.0.1:1")).transport()
+    service = grenache_py.aio.PeerRPCServer(grenache_py.aio.Link("http://127.0.0.1:1"), ssl=tls()).transport()
     service.on("request", answer)
     await service.listen(0, "127.0.0.1")
     print(service.port, flush=True)

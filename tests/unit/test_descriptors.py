@@ -7,20 +7,25 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from grenache_py.tls import client_context
 from tests.harness import Process, eventually
 from tests.unit.scarce_service import DESCRIPTORS
+from tests.unit.tls_files import make_ca
 
 HELLO = b'["1",null,"hello"]'
 BUSY = b'[null, "ERR_BUSY", null]'
 SERVICE = Path(__file__).with_name("scarce_service.py")
 
 
-@pytest.fixture(params=["sync uvloop", "aio asyncio", "aio uvloop"])
+KINDS = ["sync uvloop", "aio asyncio", "aio uvloop"]
+
+
+@pytest.fixture(params=KINDS)
 def service(request):
     process = Process([sys.executable, str(SERVICE), *request.param.split()])
     yield process, int(process.next_line())
@@ -85,3 +90,27 @@ def test_who_cannot_be_held_is_told_so(service):
         process.send_line("release")
         assert float(process.next_line()) < 0.5
         eventually(lambda: HELLO in said(crowd.ask("hello")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "begun"])
+def test_handshakes_that_are_not_ended_shut_nobody_out(kind, beginning, tmp_path):
+    pem = make_ca(tmp_path)
+    argv = [sys.executable, str(SERVICE), *kind.split(), str(pem.server_cert), str(pem.server_key)]
+    process = Process(argv)
+    port = int(process.next_line())
+    context = client_context(pem.ca_file)
+    try:
+        with ExitStack() as stack:
+            crowd = Crowd(port, stack)
+            for _ in range(3 * DESCRIPTORS):
+                with suppress(ConnectionError):
+                    crowd.come().sendall(beginning)
+            for _ in range(3):
+                with context.wrap_socket(crowd.come(), server_hostname="127.0.0.1") as caller:
+                    crowd.ask("hello", caller)
+                    assert HELLO in said(caller)
+            process.send_line("")
+            assert float(process.next_line()) < 0.5
+    finally:
+        process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import ssl
+from contextlib import suppress
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -288,3 +289,14 @@ def test_the_time_limit_holds_over_tls(flavour, pem):
     client = flavour.client(flavour.link(NOBODY), ssl=calling(pem))
     with pytest.raises(errors.RequestTimeout):
         client.request_to(place, "k", 1, timeout=0.3)
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "begun"])
+def test_a_handshake_has_a_time_limit(flavour, pem, monkeypatch, begun):
+    monkeypatch.setattr(limits, "HANDSHAKE_S", 0.3)
+    service = flavour.service(who, ssl=server_context(pem.server_cert, pem.server_key))
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as caller:
+        caller.sendall(begun)
+        with suppress(ConnectionError):
+            assert caller.recv(100) == b""
+    service.stop()  # nothing is left to wait for
