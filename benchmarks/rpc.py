@@ -46,7 +46,9 @@ TITLES = {"http": "HTTP", "ws": "WebSocket"}
 
 
 class Setup(NamedTuple):
-    """What one measurement is about: ``call`` is request or map; the client is aio, sync, node, lean, wrk."""
+    """What one measurement is about: ``call`` is request or map; the client is aio, asleep (the same without
+    busy polling), sync, node, lean, wrk.
+    """
 
     transport: str
     call: str
@@ -76,6 +78,9 @@ def rows() -> Iterator[Row]:
                 for size, size_text in ((SMALL, "200 B"), (LARGE, "64 KiB")):
                     name = f"{text} client and server, {in_flight} in flight, {size_text}"
                     yield row(name, "request", kind, kind, in_flight, size)
+        if transport == "ws":
+            name = "asyncio without busy polling, 1 in flight, 200 B"
+            yield row(name, "request", "asleep", "asleep", 1, SMALL)
         yield row("asyncio client, Node server, 32 in flight", "request", "aio", "node", 32, SMALL)
         yield row("Node client, asyncio server, 32 in flight", "request", "node", "aio", 32, SMALL)
         yield row("synchronous client, asyncio server, 1 in flight", "request", "sync", "aio", 1, SMALL)
@@ -105,10 +110,12 @@ def run_role(role: str, transport: str, kind: str, grape: str, name: str) -> Non
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     except ImportError:
         pass  # the standard loop, where there is no other
-    if kind == "aio":
-        asyncio.run(
-            peers.serve_aio(transport, grape, name) if role == "server" else peers.call_aio(transport, grape)
-        )
+    if kind in ("aio", "asleep"):
+        options = {"busy_poll_us": 0} if kind == "asleep" else {}
+        if role == "server":
+            asyncio.run(peers.serve_aio(transport, grape, name, options))
+        else:
+            asyncio.run(peers.call_aio(transport, grape, options))
     else:
         asyncio.run(lean.serve_echo() if role == "server" else lean.LOADS[kind]())
 

@@ -68,12 +68,12 @@ def _work(client: Any, order: dict[str, Any], ends: float, counts: list[int]) ->
     counts.append(calls)
 
 
-async def serve_aio(transport: str, grape: str, name: str) -> None:
+async def serve_aio(transport: str, grape: str, name: str, options: dict[str, Any]) -> None:
     """As ``serve_sync``."""
     from grenache_py.aio import Link, PeerRPCServer, ws
 
     async with Link(grape) as link:
-        server: Any = (PeerRPCServer if transport == "http" else ws.PeerRPCServer)(link)
+        server: Any = (PeerRPCServer if transport == "http" else ws.PeerRPCServer)(link, **options)
         ports = []
         for number in range(PEERS):
             service = server.transport()
@@ -86,12 +86,12 @@ async def serve_aio(transport: str, grape: str, name: str) -> None:
             pass
 
 
-async def call_aio(transport: str, grape: str) -> None:
+async def call_aio(transport: str, grape: str, options: dict[str, Any]) -> None:
     """A task for each call that is to be in flight."""
     from grenache_py.aio import Link, PeerRPCClient, ws
 
     async with Link(grape) as link:
-        client: Any = (PeerRPCClient if transport == "http" else ws.PeerRPCClient)(link)
+        client: Any = (PeerRPCClient if transport == "http" else ws.PeerRPCClient)(link, **options)
         say({"ready": True})
         async for order in orders_aio():
             started = time.perf_counter()
