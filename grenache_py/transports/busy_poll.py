@@ -6,9 +6,9 @@ Linux: whoever expects a message looks for it again and again for a moment befor
 
 It must not cost much where it does not help: when no message comes in time, or when others want the core, to
 whom it gives way between two looks. What is lost by either is counted; beyond 10 ms, and 1% of the time, it
-rests: 20 ms at first, twice as long each time, up to 2 s. It rests at once where others work for long: a core
-that both ends of a connection share, while another one idles, is a matter of milliseconds for the system to
-mend, and a busy machine is not.
+rests: 20 ms at first, twice as long each time, up to 10 s. Where others work for long it rests at once, for a
+second or more: a core that both ends of a connection share, while another one idles, is a matter of
+milliseconds for the system to mend, and a busy machine is not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GAVE_WAY_S = 10e-6
 # work. Whoever does not has work to do.
 _AT_WORK_S = 0.0005
 _LOST_S_MAX, _LOST_SHARE = 0.01, 0.01
-_REST_S, _REST_S_MAX = 0.02, 2.0
+_REST_S, _REST_AT_WORK_S, _REST_S_MAX = 0.02, 1.0, 10.0
 # After so long without another rest, the next one is short again.
 _CALM_S = 5.0
 
@@ -85,12 +85,13 @@ class BusyPoll:
             return
         self._give_way()
         gone_s = self._clock() - now
-        if gone_s > _GAVE_WAY_S:
-            lost_s = gone_s if gone_s < _AT_WORK_S else _LOST_S_MAX
-            if self._lose(lost_s, now + gone_s):
-                self._turning = False
-                return
-        self._call_soon(self._turn)
+        if gone_s > _AT_WORK_S:
+            self._turning = False
+            self._rest(_REST_AT_WORK_S, now + gone_s)
+        elif gone_s > _GAVE_WAY_S and self._lose(gone_s, now + gone_s):
+            self._turning = False
+        else:
+            self._call_soon(self._turn)
 
     def _lose(self, lost_s: float, now: float) -> bool:
         """Count it; returns whether it was too much."""
@@ -99,11 +100,14 @@ class BusyPoll:
         self._lost_at = now
         if self._lost_s < _LOST_S_MAX:
             return False
+        self._rest(_REST_S, now)
+        return True
+
+    def _rest(self, first_s: float, now: float) -> None:
         self._lost_s = 0.0
         calm = now - self._rests_until > _CALM_S
-        self._rest_s = _REST_S if calm else min(2 * self._rest_s, _REST_S_MAX)
+        self._rest_s = first_s if calm else min(max(2 * self._rest_s, first_s), _REST_S_MAX)
         self._rests_until = now + self._rest_s
-        return True
 
 
 def _processors() -> int:
