@@ -8,7 +8,8 @@ It must not cost much where it does not help: when no message comes in time, or 
 whom it gives way between two looks. What is lost by either is counted; beyond 10 ms, and 1% of the time, it
 rests: 20 ms at first, twice as long each time, up to 10 s. Where others work for long it rests at once, for a
 second or more: a core that both ends of a connection share, while another one idles, is a matter of
-milliseconds for the system to mend, and a busy machine is not.
+milliseconds for the system to mend, and a busy machine is not. Nor does it begin while more want to run than
+there are processors.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll 
     """
     if not microseconds or _processors() < 2 or not hasattr(os, "sched_yield"):
         return None
-    return BusyPoll(loop.call_soon, microseconds / 1e6, clock=time.perf_counter, give_way=os.sched_yield)
+    return BusyPoll(
+        loop.call_soon,
+        microseconds / 1e6,
+        clock=time.perf_counter,
+        give_way=os.sched_yield,
+        crowded=_crowded,
+    )
 
 
 class BusyPoll:
@@ -48,22 +55,30 @@ class BusyPoll:
         *,
         clock: Callable[[], float],
         give_way: Callable[[], object],
+        crowded: Callable[[], bool],
     ):
         self._call_soon = call_soon
         self._window_s = window_s
         self._clock = clock
         self._give_way = give_way
+        self._crowded = crowded
         self._ends = 0.0  # 0: nothing is expected
         self._turning = False
         self._lost_s = self._lost_at = 0.0
         self._rest_s = _REST_S
         self._rests_until = 0.0
+        self._rests = True  # or has rested, and not begun again
 
     def expect(self) -> None:
         """A message should come at once."""
         now = self._clock()
-        if now < self._rests_until:
-            return
+        if self._rests:
+            if now < self._rests_until:
+                return
+            if self._crowded():
+                self._rest(_REST_AT_WORK_S, now)
+                return
+            self._rests = False
         self._ends = now + self._window_s
         if not self._turning:
             self._turning = True
@@ -108,6 +123,17 @@ class BusyPoll:
         calm = now - self._rests_until > _CALM_S
         self._rest_s = first_s if calm else min(max(2 * self._rest_s, first_s), _REST_S_MAX)
         self._rests_until = now + self._rest_s
+        self._rests = True
+
+
+def _crowded() -> bool:
+    """Whether more want to run than there are processors, where the system says so."""
+    try:
+        with open("/proc/loadavg") as file:
+            running = int(file.read().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return running > (os.cpu_count() or 1)
 
 
 def _processors() -> int:

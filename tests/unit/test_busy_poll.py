@@ -25,8 +25,15 @@ class Loop:
     def __init__(self):
         self.now = 1000.0
         self.others_s = 0.0
+        self.crowded = False
         self.ready = []
-        self.poll = BusyPoll(self.ready.append, WINDOW_S, clock=lambda: self.now, give_way=self._give_way)
+        self.poll = BusyPoll(
+            self.ready.append,
+            WINDOW_S,
+            clock=lambda: self.now,
+            give_way=self._give_way,
+            crowded=lambda: self.crowded,
+        )
 
     def _give_way(self):
         self.now += self.others_s
@@ -104,6 +111,28 @@ def test_where_others_want_the_processor_it_leaves_it_to_them():
         loop.poll.came()
         loop.now += 0.0001
     assert waited_s / 60 < 0.02
+
+
+def test_it_does_not_begin_while_more_want_to_run_than_there_are_processors():
+    loop = Loop()
+    loop.crowded = True
+    assert not loop.polls()
+    loop.crowded = False
+    assert not loop.polls()  # it does not ask each time
+    loop.now += 1.001
+    assert loop.polls()
+
+
+def test_whether_it_is_crowded(monkeypatch, tmp_path):
+    assert module._crowded() in (True, False)
+    said = tmp_path / "loadavg"
+    monkeypatch.setattr("builtins.open", lambda path, real=open: real(said))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for text, crowded in (("0.1 0.2 0.3 2/99 7", False), ("0.1 0.2 0.3 3/99 7", True), ("", False)):
+        said.write_text(text)
+        assert module._crowded() is crowded
+    said.unlink()
+    assert module._crowded() is False
 
 
 def test_the_other_end_on_the_same_core_may_come_between_for_a_while():
