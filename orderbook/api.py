@@ -12,6 +12,7 @@
     PATCH  /orders/{id}      {price?, quantity?}               -> {order, trades}
     DELETE /orders/{id}                                       -> {order}
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
+    GET    /feed/{market}    ?levels=                         -> a line for each change: see feed.py
     PUT    /state/{market}   {state, by}                      -> {market, state}
     GET    /trades           ?market= after= limit=           -> {trades, next}
     GET    /trades/{match_id}/proof  ?taker=                  -> {match_id, request, answer}
@@ -29,8 +30,10 @@ status of 400 or more, and has changed nothing.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +44,8 @@ from grenache_py.prometheus import CONTENT_TYPE
 
 from . import limits, metrics
 from .entry import Amendment, NewOrder, NewPair, NewQuote
-from .errors import InvalidFieldError, OrderBookError
+from .errors import BusyError, InvalidFieldError, OrderBookError
+from .feed import BookFeed
 from .hosted import HostedMarket
 from .market import Market
 from .model import Order, OrderStatus, Side
@@ -110,6 +114,7 @@ class Api:
                 web.post("/pairs", self._submit_pair),
                 web.put("/quotes", self._quote),
                 web.get("/book/{market}", self._book),
+                web.get("/feed/{market}", self._feed),
                 web.put("/state/{market}", self._set_state),
                 web.get("/trades", self._trades),
                 web.get("/trades/{match_id}/proof", self._proof),
@@ -121,6 +126,8 @@ class Api:
                 web.get("/metrics", self._metrics),
             ]
         )
+        app.on_shutdown.append(self._end_feeds)
+        self._feeds: set[asyncio.Task[Any]] = set()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=limits.STOP_S)
 
     async def __aenter__(self) -> Api:
@@ -277,6 +284,30 @@ class Api:
         }
         return await self._answer({"market": market.instrument.market, **sides})
 
+    async def _feed(self, request: web.Request) -> web.StreamResponse:
+        hosted = self._worker.markets[self._worker.market(request.match_info["market"]).instrument.market]
+        levels = number(request, "levels", limits.FEED_LEVELS, 1, limits.FEED_LEVELS_MAX)
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._feeds) >= limits.FEEDS:
+            raise BusyError(f"this peer has {limits.FEEDS} readers of feeds already")
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        self._feeds.add(task)
+        try:
+            await response.prepare(request)
+            async with aclosing(lines_of(hosted, levels)) as lines:
+                async for line in lines:
+                    await asyncio.wait_for(response.write(line), limits.FEED_IDLE_S)
+        except (ConnectionError, asyncio.TimeoutError):
+            pass  # the reader has gone, or does not read
+        finally:
+            self._feeds.discard(task)
+        return response
+
+    async def _end_feeds(self, app: web.Application) -> None:
+        for task in self._feeds:
+            task.cancel()
+
     async def _set_state(self, request: web.Request) -> web.Response:
         fields = json_object(await request.read())
         check_known(fields, ("state", "by"), "a state")
@@ -338,6 +369,28 @@ class Api:
         return answer(
             {"status": status, "peer": self._worker.name, "key": self._worker.key, "markets": markets}
         )
+
+
+async def lines_of(hosted: HostedMarket, levels: int) -> AsyncGenerator[bytes, None]:
+    """The lines of a feed, each once all that it tells is durable."""
+    feed, changed = BookFeed(hosted.market, levels), asyncio.Event()
+    hosted.watchers.add(changed)
+    try:
+        line: dict[str, Any] | None = feed.snapshot()
+        while True:
+            if line is not None:
+                data = msgspec.json.encode(line)
+                await hosted.durable()
+                yield data + b"\n"
+                await asyncio.sleep(limits.FEED_PAUSE_S)
+            try:
+                await asyncio.wait_for(changed.wait(), limits.FEED_IDLE_S)
+                changed.clear()
+                line = feed.delta()
+            except asyncio.TimeoutError:
+                line = feed.alive()
+    finally:
+        hosted.watchers.discard(changed)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -274,19 +274,27 @@ def trades(market: str | None, limit: int, after: str | None, api: str, as_json:
 @click.option(
     "--levels", type=click.IntRange(1, ROWS_MAX), default=20, show_default=True, help="Prices a side."
 )
+@click.option("--follow", is_flag=True, help="Show it again whenever it has changed, until Ctrl-C.")
 @api_option()
 @json_option
-def book(market: str | None, levels: int, api: str, as_json: bool) -> None:
+def book(market: str | None, levels: int, follow: bool, api: str, as_json: bool) -> None:
     """Show the open quantity by price of MARKET, at one peer."""
 
-    async def work(client: Client) -> BookRecord:
-        return await client.book(await only_market(client, market), levels)
+    def show(record: BookRecord) -> None:
+        if as_json:
+            print_json(record)
+        else:
+            make_console().print(book_table(record))
 
-    record = ask(api, work)
-    if as_json:
-        print_json(record)
-    else:
-        make_console().print(book_table(record))
+    async def work(client: Client) -> None:
+        name = await only_market(client, market)
+        if follow:
+            async for record in client.follow(name, levels):
+                show(record)
+        else:
+            show(await client.book(name, levels))
+
+    ask(api, work)
 
 
 @main.command(short_help="List what a peer has reserved for others.")

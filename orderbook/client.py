@@ -11,7 +11,8 @@ Prices and quantities are decimal strings, as everywhere outside a peer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -21,6 +22,7 @@ from msgspec import Struct
 
 from . import limits
 from .errors import InvalidFieldError
+from .feed_reader import BookReplica, FeedLine
 from .messages import TradeRecord
 
 TIMEOUT_S = 30.0
@@ -29,6 +31,8 @@ CONNECTIONS = 100
 """Open connections of one client; further calls wait for one, within their time limit."""
 ANSWER_BYTES = 64 * 1024 * 1024
 """Largest answer read: several times that of the longest page."""
+FEED_LINE_BYTES = 256 * 1024
+"""Longest line of a feed: a snapshot of 1,000 prices a side, the most there may be, takes some 100 KB."""
 ERROR_TEXT = 300
 """Characters kept of an answer that we do not understand."""
 
@@ -498,6 +502,23 @@ class Client:
         """The best ``levels`` prices of both sides and what is open there."""
         return await self._call("GET", f"/book/{quote(market, safe='')}", BookRecord, {"levels": levels})
 
+    async def follow(self, market: str, levels: int = limits.FEED_LEVELS) -> AsyncIterator[BookRecord]:
+        """The best ``levels`` prices of both sides, now and again whenever they have changed.
+
+        Whoever is slow to ask for the next one misses those in between, never the last one. It ends with a
+        :class:`PeerFailedError` when the connection does, or when a line is missing or wrong by its checksum;
+        to begin again is to go on.
+        """
+        replica = BookReplica(levels)
+        async with aclosing(self._lines(f"/feed/{quote(market, safe='')}", {"levels": levels})) as lines:
+            async for data in lines:
+                try:
+                    changed = replica.apply(msgspec.json.decode(data, type=FeedLine))
+                except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                    raise PeerFailedError(self.api, f"its feed is broken: {error}") from error
+                if changed:
+                    yield BookRecord(market, *replica.sides())
+
     async def peers(self) -> list[PeerRecord]:
         """The other peers that this one knows."""
         return (await self._call("GET", "/peers", _Peers)).peers
@@ -520,6 +541,26 @@ class Client:
         """The figures of all markets of the peer."""
         return await self._call("GET", "/healthz", Health)
 
+    async def _lines(self, path: str, query: Mapping[str, str | int]) -> AsyncGenerator[bytes, None]:
+        """The lines of an answer that does not end."""
+        silence = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=2 * limits.FEED_IDLE_S)
+        try:
+            async with self._opened().get(
+                self.api + path,
+                params=query,
+                timeout=silence,
+                allow_redirects=False,
+                read_bufsize=FEED_LINE_BYTES,
+            ) as response:
+                if response.status != 200:
+                    self._understand(response.status, await self._read(response) or b"", Health, False)
+                async for line in response.content:
+                    yield line
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+            reason = f"the feed broke off: {error or type(error).__name__}"
+            raise PeerFailedError(self.api, reason) from error
+        raise PeerFailedError(self.api, "the feed has ended")
+
     # -- calls -------------------------------------------------------------------------------------------
 
     def _next(self, following: Cursor | None, after: Cursor | None, rows: int) -> Cursor | None:
@@ -537,14 +578,8 @@ class Client:
         body: bytes | None = None,
     ) -> Answer:
         changes = method != "GET"
-        if self._session is None:  # made here, because aiohttp wants a running loop
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
-            )
         try:
-            async with self._session.request(
+            async with self._opened().request(
                 method,
                 self.api + path,
                 params={name: value for name, value in (query or {}).items() if value is not None},
@@ -566,6 +601,15 @@ class Client:
             reason = f"an answer of more than {ANSWER_BYTES} bytes"
             raise PeerFailedError(self.api, reason, in_doubt=changes)
         return self._understand(response.status, content, kind, changes)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:  # made here, because aiohttp wants a running loop
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+            )
+        return self._session
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The whole answer, or None when it is too long."""

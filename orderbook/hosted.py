@@ -76,6 +76,8 @@ class HostedMarket:
         self._timer_due = False
         self._stopped = False
         self._discovery_wanted = asyncio.Event()
+        self.watchers: set[asyncio.Event] = set()
+        """Set after every step, for those who look at the book then."""
 
     async def open_journal(self, folder: Path, durability: str) -> None:
         """Go on where the journal of an earlier process ends. Raises JournalError."""
@@ -241,6 +243,8 @@ class HostedMarket:
 
     def _after_step(self, effects: Sequence[Effect]) -> None:
         self._outbox.after_step(effects)
+        for watcher in self.watchers:
+            watcher.set()
         if not self._timer_due:
             self._timer_due = True
             asyncio.get_running_loop().call_soon(self._set_timer)  # once for all steps of a turn

@@ -152,5 +152,16 @@ API_QUOTES_BYTES = 256 * MASS_QUOTE
 """A quote with a long name is some 200 bytes."""
 API_PROOF_BYTES = 2 * SIGNED_BYTES
 """A proof is two signed messages."""
+FEEDS = 100
+"""Readers of feeds at once; further ones are refused."""
+FEED_LEVELS = 25
+"""Price levels a side of a feed unless asked otherwise: as many as its checksum covers."""
+FEED_LEVELS_MAX = 1_000
+"""At the most: they are looked at for each line of each reader."""
+FEED_PAUSE_S = 0.05
+"""Shortest pause between two lines of a feed: quicker than anybody reads, and a busy book is not looked at
+for each of its readers after every order."""
+FEED_IDLE_S = 15.0
+"""After how long without a change a feed says that it is alive, and how long a reader may take for a line."""
 BOOK_LEVELS = 100
 """Price levels a side in ``GET /book`` unless asked otherwise."""

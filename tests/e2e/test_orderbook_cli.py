@@ -140,6 +140,19 @@ def test_a_peer_whose_market_is_halted_trades_with_nobody_until_it_is_opened(pee
     peers.json("cancel", sell["id"], "--api", peers.alice)
 
 
+def test_a_book_is_followed_as_it_changes(peers: Peers) -> None:
+    command = [sys.executable, "-m", "orderbook", "book", "--follow", "--json", "--api", peers.alice]
+    follower = Process(command)
+    try:
+        first = follower.next_json()
+        sell = peers.json("submit", "sell", "0.5", "600.00", "--owner", "ann", "--api", peers.alice)["order"]
+        assert follower.next_json() == {**first, "asks": [*first["asks"], ["600.00", "0.5"]]}
+        peers.json("cancel", sell["id"], "--api", peers.alice)
+        assert follower.next_json() == first
+    finally:
+        follower.stop()
+
+
 def test_tables_for_people(peers: Peers) -> None:
     placed = peers.run("submit", "buy", "1.25", "50.00", "--owner", "ann", "--api", peers.bob)
     assert placed.exit_code == 0
