@@ -69,7 +69,8 @@ class SimPeer:
         self.channel: Channel | None = None
         self.place = ""
         self.told: dict[str, Told] = {}
-        self.state_set = self.state_told = "open"
+        self.states = [(0, "open")]
+        """Which the market here may come back in: the one that was told last, and those set since then."""
         self.on_confirm: Callable[[], None] = lambda: None
         self._ids = itertools.count()
         self._life = 0
@@ -119,7 +120,7 @@ class SimPeer:
         recovered = self._recovered()
         self._step(lambda n: n.resume(recovered))
         state = market.book.state.value
-        assert state in (self.state_told, self.state_set), f"{self.name} comes back {state}"
+        assert state in dict(self.states).values(), f"{self.name} comes back {state}"
         self._look_up()
         self._wake()
 
@@ -369,10 +370,14 @@ class SimPeer:
             return
         self.exchange.world.log(f"{self.name} is to be {state}")
         self.exchange.sights[f"market {state}"] += 1
-        self.state_set = state
+        entry = (self.states[-1][0] + 1, state)
+        self.states.append(entry)
         self._step(lambda n: n.set_state(state, "ops"))
         assert self._outbox is not None
-        self._outbox.promise(lambda: setattr(self, "state_told", state))
+        self._outbox.promise(lambda: self._told_state(entry))
+
+    def _told_state(self, entry: tuple[int, str]) -> None:
+        del self.states[: self.states.index(entry)]
 
     def _tell(self, order_id: str) -> None:
         assert self.negotiator is not None
