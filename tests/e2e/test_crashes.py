@@ -25,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MARKET = "BTC-USD"
 TRADERS = 6
 """For each peer, so that at any moment some confirmation is likely to be under way."""
+RESTING = 2
+"""Orders of a trader that it leaves in the book: where many rest, each peer finds all it needs at home, and
+none asks another one to confirm."""
 
 
 class PeerProcess:
@@ -105,7 +108,8 @@ def peers(grapes: list[str], tmp_path: Path) -> Iterator[list[PeerProcess]]:
 
 
 class Trader(threading.Thread):
-    """Submits orders that cross, at one peer, as fast as it answers, until told to stop."""
+    """Submits orders that cross, at one peer, as fast as it answers, until told to stop; the older ones that
+    rest it takes back."""
 
     def __init__(self, peer: PeerProcess, seed: int):
         super().__init__(daemon=True)
@@ -115,6 +119,7 @@ class Trader(threading.Thread):
         self._stopped = threading.Event()
         self.told: dict[str, Any] = {}
         self.count = 0
+        self._resting: list[str] = []
 
     def run(self) -> None:
         while not self._stopped.is_set():
@@ -127,13 +132,19 @@ class Trader(threading.Thread):
                 "owner": f"{self.peer.name}{self._seed}-{self.count}",
             }
             try:
-                answer = requests.post(self.peer.url + "/orders", json=order, timeout=10)
+                self._note(requests.post(self.peer.url + "/orders", json=order, timeout=10))
+                if len(self._resting) > RESTING:
+                    oldest = self._resting.pop(0)
+                    self._note(requests.delete(f"{self.peer.url}/orders/{oldest}", timeout=10))
             except requests.RequestException:
                 self._stopped.wait(0.02)  # it is down
-                continue
-            if answer.status_code == 201:
-                told = answer.json()["order"]
-                self.told[told["id"]] = told
+
+    def _note(self, answer: requests.Response) -> None:
+        if answer.status_code < 300:
+            told = answer.json()["order"]
+            self.told[told["id"]] = told
+            if told["open"] != "0":
+                self._resting.append(told["id"])
 
     def stop(self) -> None:
         self._stopped.set()
