@@ -27,6 +27,7 @@ from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Switch
 from orderbook.model import Order, Side
 from orderbook.signing import channel, gate
 from tests.simulation import peers
+from tests.simulation.campaign import Scenario
 
 
 def forget_releases(patch: pytest.MonkeyPatch) -> None:
@@ -327,6 +328,24 @@ def let_market_orders_rest_on_their_way(patch: pytest.MonkeyPatch) -> None:
     """What does not rest is matched like what does when it comes back: it may set the price."""
     patch.setattr(book.Book, "_finish", lambda self, order: (self._come_back(order), self._uncross(order)))
 
+
+SHOWN_BY = {
+    "believe_any_key": 122,
+    "believe_any_signature": 128,
+    "forget_expiry": 63,
+    "forget_what_left_the_memory": 92,
+    "give_up_in_doubt": 138,
+    "nobody_yields": 41,
+    "promise_before_durable": 29,
+    "sweep_expired_orders_only_now_and_then": 49,
+}
+"""Seeds that show at once what others do not, or not so soon: they are tried first."""
+STAGES = {
+    "drop_trades_before_they_are_durable": Scenario(
+        10, 3, 60, "full-first", frozenset({"repeats", "reordering", "slow disks"}), trades_in_memory=1
+    ),
+}
+"""Where a mutation takes conditions that hardly any seed draws: those, for its own seed and the others."""
 
 MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     mutation.__name__: mutation
