@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from ssl import SSLContext
 from typing import cast
 
+from ..errors import ListenError, reason
 from . import descriptors
 from .handshakes import Handshakes
 
 # Connections that wait to be accepted.
 _BACKLOG = 1024
+
+_ADVICE = {
+    errno.EADDRINUSE: "; port 0 takes any free one",
+    errno.EADDRNOTAVAIL: "; the host must be an address of this machine, or None for all",
+    errno.EACCES: "; ports from 1024 on are for everybody",
+}
 
 
 async def bind(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -> socket.socket:
@@ -35,6 +43,12 @@ async def _bound(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     return socket.create_server(cast("tuple[str, int]", address[:2]), family=family)
+
+
+def listen_error(error: OSError, port: int, host: str | None) -> ListenError:
+    """What is raised for an error of :func:`bind`, with what to do about it."""
+    advice = _ADVICE.get(error.errno or 0, "")
+    return ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {reason(error)}{advice}")
 
 
 class Listener:

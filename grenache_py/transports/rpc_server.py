@@ -17,7 +17,7 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import limits
-from ..errors import BadRequestError, ListenError, Refusal
+from ..errors import BadRequestError, Refusal
 from ..tls import Certificate, is_authorized
 from ..wire import (
     DEADLINE_HEADER,
@@ -28,6 +28,7 @@ from ..wire import (
     encode_reply,
     error_text,
 )
+from .ports import listen_error
 
 if TYPE_CHECKING:
     from .streams import Stream
@@ -304,7 +305,7 @@ class RpcServer:
         try:
             await self._exchanges.listen(port, host, self._ssl)
         except OSError as error:
-            raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
+            raise listen_error(error, port, host) from error
 
     async def close(self, drain_s: float) -> None:
         """Accept no more; requests in hand have ``drain_s`` seconds to be answered, then are dropped."""

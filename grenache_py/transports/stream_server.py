@@ -8,9 +8,9 @@ from collections.abc import Callable
 from ssl import SSLContext
 
 from .. import limits
-from ..errors import GrenacheError, ListenError
+from ..errors import GrenacheError
 from ..tls import Certificate
-from .ports import Listener, bind, serve
+from .ports import Listener, bind, listen_error, serve
 from .rpc_server import Handler, Receiver
 from .stream_exchange import StreamExchange, Streams
 from .streams import Stream
@@ -51,7 +51,7 @@ class StreamServer:
         try:
             sock = await bind(self.loop, port, host)
         except OSError as error:
-            raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
+            raise listen_error(error, port, host) from error
         self._server = await serve(sock, lambda: StreamExchange(self._streams), self._ssl)
         self._port = sock.getsockname()[1]
 

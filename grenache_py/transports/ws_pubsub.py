@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Container
 from ssl import SSLContext
 
 from .. import limits
-from ..errors import ArgumentError, ConnectError, GrenacheError, ListenError, LookupEmptyError
+from ..errors import ArgumentError, ConnectError, GrenacheError, LookupEmptyError
 from ..tls import Certificate, Resuming
+from .ports import listen_error
 from .ws import Channel, all_gone
 from .ws_client import connect
 from .ws_frames import BINARY, NORMAL, TEXT, encode_frame
@@ -58,7 +59,7 @@ class Publisher:
         try:
             await self._ws.listen(port, host, self._ssl)
         except OSError as error:
-            raise ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {error}") from error
+            raise listen_error(error, port, host) from error
 
     def publish(self, frame: bytes) -> int:
         """Send a frame made by ``encode_message``; returns to how many. Who is too slow is disconnected."""

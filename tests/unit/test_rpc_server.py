@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import json
 import logging
@@ -386,8 +387,12 @@ def test_a_port_that_is_taken(flavour):
     with pytest.raises(errors.ListenError) as caught:
         other.listen(service.port, "127.0.0.1")
     assert isinstance(caught.value, OSError)
-    assert f"cannot listen on 127.0.0.1:{service.port}" in str(caught.value)
-    assert caught.value.errno
+    assert str(caught.value) == (
+        f"cannot listen on 127.0.0.1:{service.port}: Address already in use; port 0 takes any free one"
+    )
+    assert caught.value.errno == errno.EADDRINUSE
+    with pytest.raises(errors.ListenError, match="must be an address of this machine"):
+        other.listen(0, "192.0.2.1")
     with pytest.raises(errors.ListenError):
         other.listen(0, "no-such-host.invalid")
     other.listen(0, "127.0.0.1")
