@@ -65,6 +65,7 @@ class Scenario:
     routings: tuple[Routing, ...] = (Routing.LOCAL_FIRST,)
     flow: str = "mixed"
     signs: bool = True
+    sessions: bool = False
 
     @classmethod
     def of_seed(cls, seed: int) -> Scenario:
@@ -84,6 +85,7 @@ class Scenario:
         )
         if "liars" not in drawn.faults:  # where nobody signs, they can be anybody
             drawn = replace(drawn, signs=random.random() < 0.5)
+        drawn = replace(drawn, sessions=drawn.signs and seed % 3 == 1)
         # In this order FAILED_SEEDS draw what they drew when they failed.
         flow = random.choices((drawn.flow, "pairs", "quotes", drawn.flow), (45, 12, 12, 31))[0]
         closings = frozenset(FAULTS[-1:] if 0.2 < random.random() < 0.4 else ())
@@ -149,6 +151,7 @@ def set_up(scenario: Scenario) -> Exchange:
         ed25519=scenario.ed25519,
         trades_in_memory=scenario.trades_in_memory,
         signs=scenario.signs,
+        sessions=scenario.sessions,
     )
     hurried = scenario.flow in ("pairs", "quotes")  # what they are to show takes many orders at once
     exchange.trade_at_random(scenario.orders, flow=scenario.flow, seconds=0.8 if hurried else 4.0)

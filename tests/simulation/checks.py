@@ -294,13 +294,16 @@ def facts(order: Order) -> tuple[object, ...]:
     """All that a restart must know of an order."""
     price = 0 if order.terms.market else order.price
     # One that waits for an answer holds what is open of it, and does so again after a restart.
-    live = (order.open, order.reserved) if order.rests else order.open + order.reserved
+    live: object = (order.open, order.reserved) if order.rests else order.open + order.reserved
+    cancelled: int | None = order.cancelled
+    if order.cancel_requested and order.live and order.terms.time_in_force is TimeInForce.FOK:
+        live = cancelled = None  # what no maker was asked for yet goes with the doubt, or with a restart
     return (
         price,
         order.quantity,
         live,
         order.filled,
-        order.cancelled,
+        cancelled,
         order.terms,
         order.status,
         order.reason,

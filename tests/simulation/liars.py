@@ -10,11 +10,16 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from orderbook.errors import ProtocolError
+from orderbook.signing.gate import Gate
+from orderbook.signing.handshake import Sessions
 from orderbook.signing.seals import canonical, digest_of, seal
+from orderbook.signing.session import Session
+from tests.simulation.lines import SimLines, stripped
 
 if TYPE_CHECKING:
     from tests.simulation.markets import Exchange
@@ -34,18 +39,39 @@ class Liar:
         self.name = name
         self.place = f"{name}:1"
         self._signer = exchange.keys.signer(name)
+        gate = Gate(
+            name,
+            "SIM",
+            self._signer,
+            clock=self,
+            new_nonce=lambda: f"{name}-{next(self._nonces)}",
+            verify=exchange.keys.verify,
+        )
         self.key = self._signer.key
         self._random = Random(exchange.world.random.random())
         self._nonces = itertools.count()
         self._overheard: list[Any] = [{"id": "none", "lock_id": "none", "order_id": "none"}]
         self._requests: deque[Any] = deque(maxlen=50)
         self._answers: deque[Any] = deque(maxlen=50)
+        random = self._random
+        self._gate = gate
+        self._sessions = Sessions(gate, lambda: random.randbytes(32))
+        self._lines = SimLines(
+            exchange.world, exchange.network, self.place, self._sessions, self._serve_in_session
+        )
         exchange.network.serve[self.place] = self._serve
         exchange.announce(self.place)
         exchange.world.after(1.0, self._act)
 
     def leave(self) -> None:
-        self.exchange.network.serve.pop(self.place, None)
+        self.exchange.network.serve.pop(self.place)
+        self._lines.close()
+
+    def monotonic(self) -> float:
+        return self.exchange.world.now
+
+    def time_ms(self) -> int:
+        return START_MS + int(1000 * self.exchange.world.now)
 
     # -- answers -----------------------------------------------------------------------------------------
 
@@ -66,12 +92,21 @@ class Liar:
                 answer = self._forged(answer, message.get("to") or self._key_of(name))
         reply(json.dumps(answer))
 
+    def _serve_in_session(self, request: str, reply: Callable[[str], None], session: Session) -> None:
+        """As anywhere else, mostly without signatures, also where one is wanted."""
+        bare = self._random.random() < (0.5 if '"CrossPeerMatch"' in request else 0.9)
+
+        def stripping(answer: str) -> None:
+            reply(json.dumps(stripped(json.loads(answer))) if bare else answer)
+
+        self._serve(request, stripping)
+
     def _answer(self, message: Any, name: str) -> Any:
         """Something that ``name`` might say, or nobody would."""
         random, payload = self._random, message["payload"]
         if message["type"] == "Heartbeat":
             best = {"best_bid": str(random.randint(90, 110)), "best_ask": str(random.randint(90, 110))}
-            return {"sequence": int(self.exchange.world.now * 1000), "from": name, **best}
+            return {"sequence": int(self.exchange.world.now * 1000), "from": name, **best, "session": 1}
         if message["type"] == "AnnounceOpenOrder":
             order = payload["order"]
             self._overheard.append(order)
@@ -173,14 +208,15 @@ class Liar:
             return
         random = self._random
         fill = {"order_id": self._heard("id"), "price": str(random.randint(95, 105)), "quantity": "1"}
-        order = {"market": "SIM", "side": "buy", "id": self._heard("id"), **fill}
+        side = random.choice(["buy", "sell"])
+        order = {"market": "SIM", "side": side, "id": self._heard("id"), **fill}
         match = {"match_id": "m", "lock_id": self._heard("lock_id"), "fills": [fill]}
         kind, payload = random.choice(
             [
                 ("ReleaseLock", {"lock_id": self._heard("lock_id")}),
                 ("CrossPeerMatch", match),
                 ("CrossPeerMatch", {"match_id": self._heard("id"), "lock_id": "", "fills": []}),
-                ("AnnounceOpenOrder", {"order": order, "round": 1}),
+                *[("AnnounceOpenOrder", {"order": order, "round": 1})] * 4,
                 ("Heartbeat", {"sequence": 1, "best_bid": "1000", "best_ask": "1"}),
             ]
         )
@@ -205,17 +241,33 @@ class Liar:
                 match["order_id"] = message["payload"]["order"]["id"]
                 self._say(target, self._signed_request(target, "CrossPeerMatch", match, message["from"]))
             else:
-                wrong = [{**answer["fills"][0], "quantity": str(self._random.randint(0, 20))}]
-                match = {"match_id": "m1", "lock_id": answer["lock_id"], "fills": wrong}
+                fill, random = answer["fills"][0], self._random
+                fill["quantity"] = random.choice([fill["quantity"], str(random.randint(0, 20))])
+                match_id = random.choice(["m1", f"{self.name}-match-{next(self._nonces)}"])
+                match = {"match_id": match_id, "lock_id": answer["lock_id"], "fills": [fill]}
+                if random.random() < 0.8:
+                    match["side"] = message["payload"]["order"]["side"]
+                    match["order_id"] = message["payload"]["order"]["id"]
                 self._say(target, self._signed_request(target, "CrossPeerMatch", match))
 
         self._send(target, message, answered)
 
     def _send(self, target: str, message: Any, answered: Callable[[str], None]) -> None:
-        place = self.exchange.peers[target].place
-        self.exchange.network.call(
-            self.place, place, json.dumps(message), timeout_s=1.0, answered=answered, failed=lambda _: None
-        )
+        place, random = self.exchange.peers[target].place, self._random
+        session = self._lines.session(place)
+        if self.exchange.sessions and session is None and random.random() < 0.5:
+            # A liar knows everybody's key.
+            self._gate.keyring.heard(target, self._key_of(target), self.monotonic())
+            self._lines.wanted(place, target)
+        if session is None or random.random() < 0.3:
+            call = partial(self.exchange.network.call, self.place)
+        else:
+            call = self._lines.call
+            if random.random() < 0.05:
+                session.wrap(b"a frame that is lost")
+            if message["type"] != "CrossPeerMatch" or random.random() < 0.3:
+                message = stripped(message)
+        call(place, json.dumps(message), timeout_s=1.0, answered=answered, failed=lambda _: None)
 
     def _signed_request(self, target: str, kind: str, payload: Any, name: str | None = None) -> Any:
         """A request in our own name (or another's), in good order as far as our own key goes."""
@@ -226,7 +278,7 @@ class Liar:
             "from": name or self.name,
             "payload": payload,
             "market": "SIM",
-            "time": START_MS + int(self.exchange.world.now * 1000),
+            "time": self.time_ms(),
             "nonce": f"{self.name}-{next(self._nonces)}",
             "to": self._key_of(target),
         }
@@ -236,8 +288,8 @@ class Liar:
         """One in another's name, or one that was overheard: as it was, or changed."""
         random = self._random
         signed = self._signed_request(target, kind, payload)
-        if not self._requests or random.random() < 0.4:
-            other = self._other()
+        if not self._requests or random.random() < 0.7:
+            other = self._other(besides=target)
             return random.choice(
                 [
                     self._signed_request(target, kind, payload, other),
@@ -261,8 +313,8 @@ class Liar:
     def _heard(self, key: str) -> str:
         return str(self._random.choice([said for said in self._overheard if key in said])[key])
 
-    def _other(self) -> str:
-        return self._random.choice(list(self.exchange.peers))
+    def _other(self, besides: str | None = None) -> str:
+        return self._random.choice([name for name in self.exchange.peers if name != besides])
 
     def _key_of(self, name: str) -> str:
         return self.exchange.keys.signer(name).key

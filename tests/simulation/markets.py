@@ -34,12 +34,15 @@ class Exchange:
         listed: bool = False,
         ed25519: bool = False,
         signs: bool = True,
+        sessions: bool = False,
         trades_in_memory: int = 50,
         calm: bool = False,
     ):
         self.world = World(seed)
         self.trades_in_memory = trades_in_memory
         self.signs = signs
+        self.sessions = sessions
+        """Whether peers open sessions with each other."""
         self.keys = KeyCeremony(seed, ed25519)
         names = [f"p{n}" for n in range(peers)]
         everyone = [*names, *(f"liar{n}" for n in range(liars))]

@@ -29,10 +29,13 @@ from orderbook.recovery import Recovered
 from orderbook.selection import POLICIES
 from orderbook.signing.channel import Channel, Question
 from orderbook.signing.gate import Gate
+from orderbook.signing.handshake import VERSION, Sessions
 from orderbook.signing.proofs import Proof
+from orderbook.signing.session import Session
 from orderbook.terms import Routing, TimeInForce
 from tests.simulation.checks import check_offer, check_step
 from tests.simulation.flows import Quotes
+from tests.simulation.lines import SimLines
 from tests.simulation.world import SimDisk, SkewedClock
 
 if TYPE_CHECKING:
@@ -75,6 +78,7 @@ class SimPeer:
         self._ids = itertools.count()
         self._life = 0
         self._outbox: Outbox | None = None
+        self._lines: SimLines | None = None
         self._discovering = False
         self._matches_seen: set[str] = set()
 
@@ -98,6 +102,7 @@ class SimPeer:
             random=Random(world.random.random()),
             policy=POLICIES[self.policy],
             routing=self.routing,
+            session=VERSION if self.exchange.sessions else 0,
         )
         market.ledger.archive_in(self, in_memory=self.exchange.trades_in_memory)
         self.negotiator = Negotiator(market)
@@ -113,6 +118,8 @@ class SimPeer:
             verify=self.exchange.keys.verify,
         )
         self.channel = Channel(self.negotiator, gate)
+        sessions = Sessions(gate, lambda: world.random.randbytes(32))
+        self._lines = SimLines(world, self.exchange.network, self.place, sessions, self._serve)
         self._outbox = Outbox(market, self.disk, self._carry_out)
         world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
         self.exchange.network.serve[self.place] = self._serve
@@ -151,6 +158,9 @@ class SimPeer:
         sights["crash with something not yet durable"] += self.disk.unwritten
         self.exchange.world.log(f"{self.name} crashes")
         self.exchange.network.serve.pop(self.place)
+        assert self._lines is not None
+        self._lines.close()
+        self._lines = None
         self.negotiator = self.channel = self._outbox = None
         self._discovering = False
         self._life += 1
@@ -193,7 +203,7 @@ class SimPeer:
         check_step(self, effects)
         self._outbox.after_step(effects)
 
-    def _serve(self, request: str, reply: Callable[[str], None]) -> None:
+    def _serve(self, request: str, reply: Callable[[str], None], session: Session | None = None) -> None:
         negotiator, channel, outbox = self.negotiator, self.channel, self._outbox
         assert negotiator is not None
         assert channel is not None
@@ -201,9 +211,10 @@ class SimPeer:
         message = json.loads(request)
         locks_before = set(negotiator.market.book.reservations)
         try:
-            answer = channel.receive(request.encode())
+            answer = channel.receive(request.encode(), session)
         except OrderBookError as error:
-            self.exchange.sights[f"request refused: {field_of(error)}"] += 1
+            where = "" if session is None else " in a session"
+            self.exchange.sights[f"request refused{where}: {field_of(error)}"] += 1
             reply(json.dumps({"error": str(error)}))
             return
         check_step(self, answer.effects)
@@ -261,7 +272,9 @@ class SimPeer:
         loud = kind != "Heartbeat"
         if loud:
             world.log(f"{self.name} -> {place} {kind} {encode(effect.payload.payload).decode()}")
-        life, request = self._life, channel.seal(effect)
+        assert self._lines is not None
+        session = self._lines.session(place)
+        life, request = self._life, channel.seal(effect, session)
 
         def on_answer(text: str) -> None:
             if life != self._life:
@@ -276,10 +289,11 @@ class SimPeer:
                 self._step(lambda n: n.heartbeat_answered(place, {"sequence": 0, "from": self.name}))
             else:
                 try:
-                    self._step(lambda n: channel.heard(effect, request, text.encode()))
+                    self._step(lambda n: channel.heard(effect, request, text.encode(), session))
                 except OrderBookError as error:
                     reason = str(error)
-                    sights[f"answer not believed: {field_of(error)}"] += 1
+                    where = "" if session is None else " in a session"
+                    sights[f"answer not believed{where}: {field_of(error)}"] += 1
                     self._step(lambda n: channel.refused(effect, reason))
 
         def on_failure(refused: bool) -> None:
@@ -292,13 +306,17 @@ class SimPeer:
                 self._step(lambda n: n.peer_lost(place))
             self._step(lambda n: channel.failed(effect))
 
+        data = request.data.decode()
+        timeout_s = limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S
+        if session is not None:
+            sights["confirmation in a session"] += isinstance(effect, Confirm)
+            self._lines.call(place, data, timeout_s=timeout_s, answered=on_answer, failed=on_failure)
+            return
+        peer = self.negotiator.market.roster.at(place) if self.negotiator is not None else None
+        if loud and peer is not None and peer.name is not None and peer.session:
+            self._lines.wanted(place, peer.name)
         self.exchange.network.call(
-            self.place,
-            place,
-            request.data.decode(),
-            timeout_s=limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S,
-            answered=on_answer,
-            failed=on_failure,
+            self.place, place, data, timeout_s=timeout_s, answered=on_answer, failed=on_failure
         )
 
     def _look_up(self) -> None:

@@ -41,7 +41,14 @@ def test_what_failed_once_holds_now(seed: int) -> None:
 @pytest.mark.parametrize("faults", ["", "loss repeats reordering crash liars", "liars skew leaving"])
 def test_all_invariants_hold_with_real_signatures(faults: str) -> None:
     scenario = Scenario(
-        15, 3, 60, "full-first", frozenset(faults.split()), listed="crash" in faults, ed25519=True
+        15,
+        3,
+        60,
+        "full-first",
+        frozenset(faults.split()),
+        listed="crash" in faults,
+        ed25519=True,
+        sessions=True,
     )
     outcome = run(scenario)
     assert outcome.error is None, report(outcome)
@@ -49,7 +56,7 @@ def test_all_invariants_hold_with_real_signatures(faults: str) -> None:
 
 
 def test_every_fault_and_every_outcome_does_happen() -> None:
-    sights = hold(range(1000, 1120))
+    sights = hold(range(1000, 1160))
     faults = (
         "message lost",
         "message repeated",
@@ -89,9 +96,17 @@ def test_every_fault_and_every_outcome_does_happen() -> None:
         "forged answer",
         "forged request",
         "relayed request",
+        "message on a connection altered",
+        "session broken",
     )
     outcomes = (
         "offer",
+        "session opened",
+        "confirmation in a session",
+        "request refused in a session: from",
+        "request refused in a session: sig",
+        "answer not believed in a session: from",
+        "answer not believed in a session: sig",
         "contended",
         "confirmation committed",
         "confirmation rejected",
@@ -126,7 +141,7 @@ TRACES = """
 import hashlib
 from tests.simulation.campaign import FAULTS, Scenario, run
 for seed in range(7, 11):
-    scenario = Scenario(seed, peers=5, orders=40, policy="random", faults=frozenset(FAULTS))
+    scenario = Scenario(seed, 5, 40, "random", faults=frozenset(FAULTS), sessions=seed > 8)
     print(hashlib.sha256("".join(run(scenario).timeline).encode()).hexdigest())
 """
 

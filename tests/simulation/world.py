@@ -91,6 +91,57 @@ def name_of(place: str) -> str:
     return place.partition(":")[0]
 
 
+class SimConnection:
+    """What is said at one end arrives at the other in order, or the connection ends.
+
+    It ends when a message is lost. Where messages are repeated, somebody in between repeats what is said,
+    alters it, or leaves it out.
+    """
+
+    def __init__(self, world: World, network: SimNetwork, near: str, far: str):
+        self.on_message: dict[str, Callable[[bytes], None]] = {}
+        """By place: what takes messages there."""
+        self.on_end: dict[str, Callable[[], None]] = {}
+        self.ended = False
+        self._world = world
+        self._network = network
+        self._other = {near: far, far: near}
+        self._last_arrival = {near: 0.0, far: 0.0}
+
+    def send(self, sender: str, content: bytes) -> None:
+        """Say ``content`` at the place ``sender``."""
+        receiver = self._other[sender]
+        if self.ended:
+            return
+        if self._network.drops(sender, receiver):
+            self.end()
+            return
+        for passed in self._passed_on(content):
+            after_the_last = self._last_arrival[receiver] + 1e-6
+            arrival = max(after_the_last, self._world.now + self._network.delay())
+            self._last_arrival[receiver] = arrival
+            self._world.after(arrival - self._world.now, lambda passed=passed: self._arrive(receiver, passed))
+
+    def _passed_on(self, content: bytes) -> list[bytes]:
+        random = self._world.random
+        if random.random() >= self._network.faults.repeated:
+            return [content]
+        self._world.sights["message on a connection altered"] += 1
+        flipped = content[:-1] + bytes([content[-1] ^ 1])
+        return random.choice(([content, content], [flipped], [content[:-1]], [content[30:]], []))
+
+    def _arrive(self, receiver: str, content: bytes) -> None:
+        if not self.ended:
+            self.on_message[receiver](content)
+
+    def end(self) -> None:
+        """End it, for both sides."""
+        if not self.ended:
+            self.ended = True
+            for ended in self.on_end.values():
+                ended()
+
+
 class SimNetwork:
     """Request and reply between places, each message lost, repeated, delayed and reordered on its own."""
 
@@ -103,7 +154,18 @@ class SimNetwork:
         """Seconds that somebody adds to each answer, by name."""
         self.serve: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {}
         """What serves a request at a place, given how to reply. Other places refuse connections."""
+        self.listen: dict[str, Callable[[SimConnection], None]] = {}
+        """What takes connections at a place."""
         self._last_arrival: dict[tuple[str, str], float] = {}
+
+    def connect(self, caller: str, place: str) -> SimConnection | None:
+        """A connection from one place to another; None where nobody takes it."""
+        listen = self.listen.get(place)
+        if listen is None or self.drops(caller, place) or self.drops(place, caller):
+            return None
+        connection = SimConnection(self._world, self, caller, place)
+        listen(connection)
+        return connection
 
     def call(
         self,
@@ -128,12 +190,12 @@ class SimNetwork:
             serve = self.serve.get(place)
             if serve is None:
                 self._world.sights["request to a place that is gone"] += 1
-                if not self._drop(place, caller):
-                    self._world.after(self._delay(), lambda: end(lambda: failed(True)))
+                if not self.drops(place, caller):
+                    self._world.after(self.delay(), lambda: end(lambda: failed(True)))
                 return
 
             def reply(content: Any) -> None:
-                if not self._drop(place, caller):
+                if not self.drops(place, caller):
                     slow_s = self.slow.get(name_of(place), 0.0)
                     self._world.sights["slow answer"] += slow_s > 0
                     pause = self._travel(place, caller) + slow_s
@@ -146,11 +208,12 @@ class SimNetwork:
         copies = 2 if self._world.random.random() < self.faults.repeated else 1
         self._world.sights["message repeated"] += copies > 1
         for _ in range(copies):
-            if not self._drop(caller, place):
+            if not self.drops(caller, place):
                 self._world.after(self._travel(caller, place), arrive)
         self._world.after(timeout_s, lambda: end(lambda: failed(False)))
 
-    def _drop(self, sender: str, receiver: str) -> bool:
+    def drops(self, sender: str, receiver: str) -> bool:
+        """Whether what ``sender`` says to ``receiver`` now is lost."""
         there, back = (name_of(sender), name_of(receiver)), (name_of(receiver), name_of(sender))
         if there in self.cut:
             self._world.sights["message cut off" + ("" if back in self.cut else ", one way only")] += 1
@@ -161,14 +224,15 @@ class SimNetwork:
 
     def _travel(self, sender: str, receiver: str) -> float:
         """How long the next message takes; it may overtake earlier ones."""
-        delay_s = self._delay()
+        delay_s = self.delay()
         arrival = self._world.now + delay_s
         last = self._last_arrival.get((sender, receiver), 0.0)
         self._world.sights["message overtaken"] += arrival < last
         self._last_arrival[sender, receiver] = max(arrival, last)
         return delay_s
 
-    def _delay(self) -> float:
+    def delay(self) -> float:
+        """How long a message takes, in seconds."""
         return self._world.random.uniform(*self.faults.delay_s)
 
 
