@@ -61,6 +61,7 @@ def render(worker: Worker) -> bytes:
     gauge("under_way", "Own orders and confirmations in the network.", lambda h: h.negotiator.under_way)
     gauge("in_doubt", "Confirmations not answered in time.", lambda h: h.negotiator.in_doubt)
     gauge("peers", "Peers that orders are announced to.", lambda h: len(h.market.roster.trading()))
+    gauge("market_open", "0 while an operator has restricted or halted it.", lambda h: h.market.trades)
     gauge("journal_events_waiting", "Events that are not durable yet.", lambda h: h.journal.waiting)
     gauge("journal_trouble", "1 while the journal can't be written.", lambda h: bool(h.journal.trouble))
     trades: list[tuple[dict[str, str], float]] = []

@@ -17,9 +17,21 @@ from click.testing import CliRunner, Result
 
 from orderbook import limits
 from orderbook.cli import main
-from orderbook.events import Accepted, Cancelled, Event, Executed, Intended, Refused, Signed
+from orderbook.events import (
+    Accepted,
+    Amended,
+    Cancelled,
+    Event,
+    Executed,
+    Intended,
+    Refused,
+    Signed,
+    Switched,
+    Triggered,
+)
 from orderbook.journal.file import JournalFile, meta_checksum
 from orderbook.journal.rows import checksum
+from orderbook.terms import Terms, TimeInForce
 
 META = {"peer": "ann", "market": "SIM", "tick": "0.5", "lot": "0.01", "instrument": "x"}
 
@@ -422,3 +434,46 @@ def test_flipped_bytes_are_found_or_harmless(path: Path) -> None:
             assert "Error: " in result.stderr
             found += 1
     assert found > 10
+
+
+def test_pairs_changes_and_states_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "SIM.journal"
+    stop = Terms(stop_price=190, market=True, time_in_force=TimeInForce.IOC)
+    events: list[Event] = [
+        Accepted("s", "sue", "sell", 0, 500, 1_700_000_000_000, terms=stop, partner="r"),
+        Accepted("r", "sue", "sell", 220, 500, 1_700_000_000_000, partner="s"),
+        Amended("r", 230, 400),
+        Switched("halted", "ops", 1_700_000_000_001),
+        Cancelled("r", "partner"),
+        Triggered("s"),
+    ]
+    append(path, events)
+    lines = said("show", path)
+    for line, part in zip(
+        lines[-6:],
+        (
+            "5 at any price for sue, ioc, stop at 95.0, one of a pair with r",
+            "5 at 110.0 for sue, one of a pair with s",
+            "it is 4 at 115.0 now",
+            "ops says that the market is halted",
+            "what is left of it is taken back: partner",
+            "its stop price has come",
+        ),
+        strict=True,
+    ):
+        assert part in line
+    exported = records("export", path)
+    assert [record.get("partner") for record in exported[:2]] == ["r", "s"]
+    assert exported[3] == {
+        "number": 4,
+        "type": "switched",
+        "state": "halted",
+        "by": "ops",
+        "time_ms": 1_700_000_000_001,
+    }
+    assert [record["type"] for record in records("show", path, "--order", "r", "--json")] == [
+        "accepted",
+        "amended",
+        "cancelled",
+    ]
+    assert run("verify", path).exit_code == 0
