@@ -12,6 +12,9 @@ from grenache_py.aio import ws
 from grenache_py.errors import ArgumentError
 from grenache_py.transports import busy_poll as module
 from grenache_py.transports.busy_poll import BusyPoll, busy_poll
+from grenache_py.transports.ws import all_gone
+from grenache_py.transports.ws_client import connect
+from grenache_py.transports.ws_server import WsServer
 
 WINDOW_S = 50e-6
 TURN_S = 1e-6
@@ -198,3 +201,35 @@ def test_microseconds_that_are_none(wrong):
     for made in (ws.PeerRPCClient, ws.PeerRPCServer):
         with pytest.raises(ArgumentError, match="busy_poll_us: must be a number of microseconds"):
             made(None, busy_poll_us=wrong)
+
+
+class Recorder:
+    def __init__(self):
+        self.said = []
+
+    def expect(self):
+        self.said.append("expect")
+
+    def came(self):
+        self.said.append("came")
+
+
+async def test_an_answer_is_expected_by_who_has_sent_nothing_else():
+    def greet(channel, visitor):
+        channel.on_message = lambda opcode, content: channel.send(content, alone=True)
+
+    server = WsServer(greet, max_message=1000)
+    await server.listen(0, "127.0.0.1")
+    answers: asyncio.Queue[bytes] = asyncio.Queue()
+    recorder = Recorder()
+    channel = await connect(f"127.0.0.1:{server.port}", max_message=1000, poll=recorder)
+    channel.on_message = lambda opcode, content: answers.put_nowait(content)
+    channel.send(b"one", alone=True)
+    assert await answers.get() == b"one"
+    assert recorder.said == ["expect", "came"]
+    for each in (b"two", b"three"):
+        channel.send(each)
+    assert [await answers.get(), await answers.get()] == [b"two", b"three"]
+    assert recorder.said == ["expect", "came", "came", "came"]
+    await all_gone([channel])
+    await server.close()
