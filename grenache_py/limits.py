@@ -78,6 +78,10 @@ REQUESTS_IN_FLIGHT_MAX = 1024
 are answered ``ERR_BUSY`` at once.
 """
 
+HELD_BYTES_MAX = 1024 * 1024 * 1024
+"""What the connections of one service may hold of requests that are not whole and of replies that are not
+taken: 64 of the largest. Looked at once a second; then those that hold most are ended."""
+
 CONNECTIONS_TOLD = 100
 """Connections beyond those that a server has room for: they are told so before they are closed."""
 

@@ -11,13 +11,17 @@ exact ``Content-Length``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from ssl import SSLContext
 
+from .. import limits
 from .connections import Connections
 from .http1_connection import Connection, Divert, Handler, Shared, Upgrade
 from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
 from .ports import Listener, bind, serve
+
+log = logging.getLogger(__name__)
 
 
 class HttpServer:
@@ -30,6 +34,9 @@ class HttpServer:
     ``max_connections``, or few files are left that this process may open, a new one takes the place of the
     oldest that has no request in hand, so that who keeps connections open for nothing does not shut out the
     others; without such a one it is answered with ``on_busy``, unasked, and closed.
+
+    When all connections together hold more than ``max_held`` bytes, of requests that are not whole and of
+    replies that are not taken, those that hold most are answered with ``on_busy``, or cut off.
 
     A request for another protocol (RFC 9110 section 7.8) is shown to ``upgrade``: the protocol that it
     returns gets the connection, beginning with the head of that very request, and is no longer ours to count
@@ -47,6 +54,7 @@ class HttpServer:
         on_handler_error: tuple[int, bytes] = (500, b""),
         on_busy: tuple[int, bytes] = (503, b""),
         max_connections: int = 10_000,
+        max_held: int = limits.HELD_BYTES_MAX,
         upgrade: Upgrade | None = None,
         divert: Divert | None = None,
     ) -> None:
@@ -66,6 +74,7 @@ class HttpServer:
             connections=self.connections,
             tick_s=min(1.0, keep_alive_s / 4, request_timeout_s / 4),
         )
+        self._max_held = max_held
         self._port: int | None = None
         self._server: Listener | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -105,10 +114,22 @@ class HttpServer:
             self._timer.cancel()
             self._timer = None
 
+    def _shed(self, held: int) -> None:
+        log.warning("connections hold %d bytes of requests and replies; the largest are ended", held)
+        for connection in sorted(self.connections, key=lambda each: each.held, reverse=True):
+            if held <= self._max_held:
+                return
+            held -= connection.held
+            connection.shed()
+
     def _tick(self) -> None:
         """One coarse timer for every limit in time of every connection."""
         loop = asyncio.get_running_loop()
         self._shared.now = loop.time()
+        held = 0
         for connection in self.connections:
             connection.check(self._shared.now)
+            held += connection.held
+        if held > self._max_held:
+            self._shed(held)
         self._timer = loop.call_later(self._shared.tick_s, self._tick)

@@ -668,6 +668,23 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
 
     @property
+    def held(self) -> int:
+        """Bytes of a request that is not whole, and of replies that are not taken."""
+        waiting = sum(len(each._wire) for each in self._in_flight if each._wire is not None)
+        return (
+            waiting + self._transport.get_write_buffer_size() + (self._body_bytes if self._receiving else 0)
+        )
+
+    def shed(self) -> None:
+        """Hold nothing any more: the client is told so, or cut off while it takes no replies."""
+        if self._write_blocked or self._in_flight or not self._receiving:
+            self._transport.abort()
+            return
+        self._body = []
+        self._refuse(*self.shared.on_busy, last=True)
+        self._dispatch()
+
+    @property
     def busy(self) -> bool:
         """Whether a request is in hand, its reply is still to be taken, or the end has come."""
         return bool(self._in_flight or self._waiting or self._write_blocked or self._transport.is_closing())

@@ -500,6 +500,37 @@ async def test_a_crowd_of_silent_connections_shuts_nobody_out() -> None:
         assert len(crowd) == 100
 
 
+async def test_those_who_hold_most_of_the_memory_are_ended(caplog: pytest.LogCaptureFixture) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+    async with serving(echo, max_held=150, keep_alive_s=0.4, on_busy=(503, b"BUSY")) as server:
+        peers = [await connect(server) for _ in range(3)]
+        for size, (_, writer) in zip((80, 90, 60), peers, strict=True):
+            writer.write(head + b"x" * size)
+        assert (await read_reply(peers[1][0]))[::2] == (503, b"BUSY")
+        for peer, size in ((0, 80), (2, 60)):
+            peers[peer][1].write(b"x" * (100 - size))
+            assert (await read_reply(peers[peer][0]))[2] == b"x" * 100
+    assert "connections hold 230 bytes" in caplog.text
+
+
+async def test_who_takes_no_replies_is_cut_off_when_they_fill_the_memory() -> None:
+    megabyte = b"x" * 1024 * 1024
+    waiting: list[Exchange] = []
+    async with serving(waiting.append, max_held=20 * len(megabyte), keep_alive_s=0.4) as server:
+        _, writer = await connect(server)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(POST * PIPELINED_MAX)
+        await until(lambda: len(waiting) == PIPELINED_MAX)
+        for exchange in waiting[1:]:  # held back, since the first is still to come
+            exchange.reply(200, megabyte)
+        await until(lambda: not server.connections)
+        other_reader, other_writer = await connect(server)
+        other_writer.write(POST)
+        await until(lambda: len(waiting) > PIPELINED_MAX)
+        waiting[-1].reply(200, megabyte)
+        assert (await read_reply(other_reader))[2] == megabyte
+
+
 async def test_close_drains_what_is_in_hand() -> None:
     waiting: list[Exchange] = []
     async with serving(waiting.append) as server:
