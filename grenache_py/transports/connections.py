@@ -45,12 +45,15 @@ class Connections(Generic[ConnectionT]):
         """Those of now; they may go meanwhile."""
         return iter(list(self._present))
 
-    def admit(self, connection: ConnectionT, transport: asyncio.BaseTransport) -> bool:
+    def admit(
+        self, connection: ConnectionT, transport: asyncio.BaseTransport, *, counted: bool = False
+    ) -> bool:
         """Count a new one; returns whether there is room for it, also among the files that this process may
         have open. If need be the oldest that is not busy makes room, so that who keeps connections open for
         nothing does not shut out the others.
 
-        One that is not admitted counts too, until it has gone.
+        One that is not admitted counts too, until it has gone. ``counted``: among the files it has had its
+        place before, as another's.
         """
         self._present[connection] = transport
         descriptors.take(transport)
@@ -62,7 +65,7 @@ class Connections(Generic[ConnectionT]):
             if not other.busy and other is not connection:
                 other.abort()
                 return True
-        return False
+        return counted and len(self._present) <= self._most
 
     def crowded(self, transport: asyncio.BaseTransport) -> bool:
         """Whether there is not even room for telling one that was not admitted."""

@@ -100,6 +100,12 @@ class HttpServer:
         self.connections.open()
         self._tick()
 
+    def stop_accepting(self) -> None:
+        """Take no new connections; ``close`` ends those that there are."""
+        if self._server is not None:
+            self._server.close()
+            self.connections.closed = True
+
     async def close(self, drain_s: float = 0.0) -> None:
         """Accept no more, give the requests in hand up to ``drain_s`` to be answered, then close them all."""
         server, self._server = self._server, None

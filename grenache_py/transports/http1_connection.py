@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol):
             )
         self.ssl_object = transport.get_extra_info("ssl_object")
         connections = self.shared.connections
-        if connections.admit(self, transport):
+        if connections.admit(self, transport, counted=self.ssl_object is not None):
             return
         if connections.crowded(transport):
             self._transport.abort()

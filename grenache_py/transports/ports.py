@@ -62,14 +62,10 @@ class Listener:
         """Accept no more."""
         self._server.close()
 
-    async def end_handshakes(self) -> None:
-        """End those that are under way."""
+    async def wait_closed(self) -> None:
+        """End the handshakes that are under way, and wait for the port to be closed."""
         if self._handshakes is not None:
             await self._handshakes.end()
-
-    async def wait_closed(self) -> None:
-        """End what is under way, and wait for the port to be closed."""
-        await self.end_handshakes()
         await self._server.wait_closed()
 
 

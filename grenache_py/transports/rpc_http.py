@@ -138,7 +138,7 @@ class _HttpExchanges:
             return None
         for name, value in headers:
             if name.lower() == b"_a" and self._is_stream(value.decode("latin-1")):
-                return StreamExchange(self._streams)
+                return StreamExchange(self._streams, counted=True)
         return None
 
     def _upgrade(self, exchange: HttpExchange) -> asyncio.BaseProtocol | None:

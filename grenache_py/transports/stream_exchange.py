@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class StreamExchange(StreamProtocol):
     """One connection: parses the request, streams the reply. To ``Handler`` it is an exchange."""
 
-    def __init__(self, streams: Streams):
+    def __init__(self, streams: Streams, counted: bool = False):
         super().__init__("", limits.STREAM_IDLE_S)
         self.peer: tuple[str, int] = ("", 0)
         self.headers: Mapping[str, str] = {}
@@ -39,6 +39,7 @@ class StreamExchange(StreamProtocol):
         #: whether it is with a listener
         self.handed_over = False
         self._streams = streams
+        self._counted = counted
         self._parser: Any = httptools.HttpRequestParser(self)
         self._raw: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
@@ -88,7 +89,8 @@ class StreamExchange(StreamProtocol):
             self.place = f"{self.peer[0]}:{self.peer[1]}"
         # For the head to come.
         self._timer = self._loop.call_later(limits.STREAM_IDLE_S, self.abort)
-        if self._streams.connections.admit(self, transport):
+        counted = self._counted or self._ssl_object() is not None
+        if self._streams.connections.admit(self, transport, counted=counted):
             return
         if self._streams.connections.crowded(transport):
             self.abort()

@@ -26,7 +26,8 @@ from .. import limits
 from ..tls import Certificate, certificate_of, is_authorized
 from . import descriptors
 from .busy_poll import BusyPoll, busy_poll
-from .ports import Listener, bind, serve
+from .http1 import HttpServer
+from .http1_connection import Exchange
 from .ws import Channel, all_gone, picows_log, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 
@@ -87,8 +88,7 @@ class WsServer:
         self._ping_s = ping_s
         self._busy_poll_us = busy_poll_us
         self._poll: BusyPoll | None = None  # made with the first connection
-        self._server: Listener | None = None
-        self._closing: Listener | None = None
+        self._http: HttpServer | None = None
         self._port = 0
         self._adopts = False
         self.channels: set[Channel] = set()
@@ -104,11 +104,21 @@ class WsServer:
         """Listen on ``port`` (0: any free one) of ``host`` (``None``: all of them), over TLS with ``ssl``.
         Raises OSError, RuntimeError when it listens already.
         """
-        if self._server is not None:
+        if self._http is not None:
             raise RuntimeError("already listening")
-        sock = await bind(asyncio.get_running_loop(), port, host)
-        self._server = await serve(sock, self._protocol, ssl)
-        self._port = sock.getsockname()[1]
+        http = HttpServer(
+            _no_websocket,
+            max_body=0,
+            request_timeout_s=limits.CONNECT_TIMEOUT_S,
+            max_connections=limits.WS_CONNECTIONS_MAX,
+            upgrade=self._upgrade,
+        )
+        await http.listen(port, host, ssl)
+        self._http = http
+        self._port = http.port
+
+    def _upgrade(self, exchange: Exchange) -> asyncio.BaseProtocol | None:
+        return self._protocol() if exchange.headers.get("upgrade", "").lower() == "websocket" else None
 
     def adopt(self) -> asyncio.BaseProtocol:
         """What goes on with a connection on which another server was asked for a WebSocket, for the
@@ -141,24 +151,20 @@ class WsServer:
     def stop_accepting(self) -> None:
         """Take no new connections."""
         self._adopts = False
-        if self._server is not None:
-            self._server.close()
-            self._closing = self._server
-            self._server = None
+        if self._http is not None:
+            self._http.stop_accepting()
             self._port = 0
 
     async def close(self) -> None:
         """Take no new connections and end those there are; returns when they are gone."""
         self.stop_accepting()
-        closing, self._closing = self._closing, None
+        http, self._http = self._http, None
         await all_gone(list(self.channels), GOING_AWAY)
-        if closing is not None:
-            await closing.end_handshakes()
+        if http is not None:
+            await http.close()
 
     def _shake_hands(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if headers.get("upgrade", "").lower() != "websocket":
-            return _refusal(HTTPStatus.UPGRADE_REQUIRED)
         if headers.get("sec-websocket-version") not in ("8", "13"):
             return _refusal(HTTPStatus.BAD_REQUEST)
         if "upgrade" in (word.strip() for word in headers.get("connection", "").lower().split(",")):
@@ -180,9 +186,9 @@ class WsServer:
             descriptors.take(channel.transport)
             channel.gone.add_done_callback(lambda _: self._left(channel))
             visitor = Visitor(channel.transport, request.path.decode("latin-1"), MappingProxyType(headers))
-            if self._server is None and not self._adopts:
+            if not (self._port or self._adopts):
                 channel.close(GOING_AWAY, "stopped")
-            elif len(self.channels) > limits.WS_CONNECTIONS_MAX or descriptors.room(channel.transport) < 0:
+            elif len(self.channels) > limits.WS_CONNECTIONS_MAX:
                 channel.close(TRY_AGAIN_LATER, "too many connections")
             elif not self._welcome(visitor):
                 channel.close(POLICY_VIOLATION, "not welcome")
@@ -205,6 +211,11 @@ class WsServer:
         except Exception:
             log.exception("verify_client raised")
             return False
+
+
+def _no_websocket(exchange: Exchange) -> None:
+    status = HTTPStatus.UPGRADE_REQUIRED
+    exchange.reply(status, status.phrase.encode(), [("Upgrade", "websocket")])
 
 
 def _refusal(status: HTTPStatus) -> WSUpgradeResponseWithListener:

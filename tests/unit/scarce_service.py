@@ -18,6 +18,7 @@ import uvloop
 
 import grenache_py
 import grenache_py.aio
+import grenache_py.ws
 from grenache_py.tls import server_context
 
 DESCRIPTORS = 80
@@ -47,7 +48,8 @@ def tls() -> ssl.SSLContext | None:
 
 
 def serve() -> None:
-    service = grenache_py.PeerRPCServer(grenache_py.Link("http://127.0.0.1:1"), ssl=tls()).transport()
+    module = grenache_py.ws if sys.argv[1] == "ws" else grenache_py
+    service = module.PeerRPCServer(grenache_py.Link("http://127.0.0.1:1"), ssl=tls()).transport()
     service.on("request", answer)
     service.listen(0, "127.0.0.1")
     print(service.port, flush=True)
@@ -72,7 +74,7 @@ async def aio_serve() -> None:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    if sys.argv[1] == "sync":
+    if sys.argv[1] in ("sync", "ws"):
         serve()
     else:
         with asyncio.Runner(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from grenache_py import Link
 from grenache_py.tls import client_context
+from grenache_py.ws import PeerRPCClient
 from tests.harness import Process, eventually
 from tests.unit.scarce_service import DESCRIPTORS
 from tests.unit.tls_files import make_ca
@@ -112,5 +114,21 @@ def test_handshakes_that_are_not_ended_shut_nobody_out(kind, beginning, tmp_path
                     assert HELLO in said(caller)
             process.send_line("")
             assert float(process.next_line()) < 0.5
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /ws HTTP/1.1\r\nHost: "], ids=["silent", "begun"])
+def test_who_asks_for_no_websocket_shuts_nobody_out(beginning):
+    process = Process([sys.executable, str(SERVICE), "ws", "uvloop"])
+    port = int(process.next_line())
+    try:
+        with ExitStack() as stack, Link("http://127.0.0.1:1") as link, PeerRPCClient(link) as client:
+            crowd = Crowd(port, stack)
+            for _ in range(3 * DESCRIPTORS):
+                with suppress(ConnectionError):
+                    crowd.come().sendall(beginning)
+            for _ in range(3):
+                assert client.request_to(f"127.0.0.1:{port}", "k", "hello", timeout=3) == "hello"
     finally:
         process.kill()
