@@ -134,6 +134,13 @@ STOP_S = 3.0
 """How long a peer that stops waits for its clients' orders that are under way."""
 JOURNAL_RETRY_S = 1.0
 """Pause before a journal that could not be written (a full disk) is tried again."""
+JOURNAL_INLINE_S = 0.0005
+"""Up to this time of a transaction the event loop itself writes the journal: to have a thread do it takes
+about as long, and more of the processor."""
+JOURNAL_INLINE_EVENTS = 500
+"""Events that the event loop writes itself at the most: some milliseconds of work."""
+JOURNAL_LINGER_S = 0.05
+"""How soon events are written that nobody waits for: most are written before, with others."""
 JOURNAL_TAIL = 50_000
 """Events after which a start replaces them by a snapshot: half a second of replay, at 6 us an event."""
 JOURNAL_SNAPSHOT = 250_000

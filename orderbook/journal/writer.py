@@ -1,4 +1,4 @@
-"""A journal file written by a thread of its own, and read meanwhile."""
+"""A journal file that is written while a market runs, and read meanwhile."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import gc
 import logging
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .. import limits
 from ..errors import JournalError
@@ -21,24 +22,35 @@ from ..recovery import Recovered
 from .archive import JournalArchive
 from .file import JournalFile
 from .snapshotter import Snapshot, Snapshotter
+from .thread import JobThread
 
 DROPPED_AT_A_TIME = 2_000
 """Events that a snapshot has replaced are deleted so many at a time: some milliseconds."""
+WRITES_REMEMBERED = 8
+"""Transactions over which their time is averaged: one slow one is not a slow disk, some are."""
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+Written = tuple[int, float]
+"""How many events a transaction has made durable, and how long it took, in seconds."""
+
 
 class SqliteJournal:
-    """A journal file written by a thread of its own, many steps to a transaction.
+    """A journal file that is written many steps to a transaction.
 
-    While one transaction becomes durable the next collects. A disk that can't be written is tried again until
-    it can; meanwhile ``trouble`` says why, nothing more is promised, and the market takes no new orders.
+    What somebody waits for is written at the end of the turn of the loop, what nobody waits for with it, or
+    some moments later. On a quick disk the loop itself writes: to hand a transaction to a thread and hear of
+    it again takes longer than to make it durable. Where the disk is slow, and for all that takes long, there
+    is a thread; while it has the file the next transaction collects.
+
+    A disk that can't be written is tried again until it can; meanwhile ``trouble`` says why, nothing more is
+    promised, and the market takes no new orders.
 
     Args:
         file: Open; this journal closes it.
-        loop: Where ``when_durable`` calls back.
+        loop: Which calls all methods, and where ``when_durable`` calls back.
     """
 
     def __init__(self, file: JournalFile, loop: asyncio.AbstractEventLoop):
@@ -49,40 +61,35 @@ class SqliteJournal:
         self._durable = 0
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._buffer: list[Event] = []
-        self._wanted = threading.Condition()
+        self._write_due = False
+        self._lingering: asyncio.TimerHandle | None = None
+        self._write_s = 0.0
+        """How long a transaction takes, as a moving average."""
+        self._thread = JobThread(f"journal {file.path.name}", loop)
+        self._closing = threading.Event()
         self._archive: JournalArchive | None = None
         self._pages: JournalArchive | None = None
         self._pages_free = threading.Lock()
-        self._closing = False
         self._snapshotter: Snapshotter | None = None
         self._made: Snapshot | str | None = None
         self._snapshot_wanted_at = file.snapshot_number() + limits.JOURNAL_SNAPSHOT
         self._replaced = True
         """There may be events for which the snapshot stands."""
-        self._waking = False
-        self._thread = threading.Thread(target=self._write, name=f"journal {file.path.name}", daemon=True)
-        self._thread.start()
 
     def append(self, events: Sequence[Event]) -> None:
-        with self._wanted:
-            self._buffer += events
-            self._appended += len(events)
-        if not self._waking:
-            # At the end of this turn of the loop: its steps share a transaction, and the thread that writes
-            # it does not take turns with them.
-            self._waking = True
-            self._loop.call_soon(self._wake)
-
-    def _wake(self) -> None:
-        self._waking = False
-        with self._wanted:
-            self._wanted.notify()
+        self._buffer += events
+        self._appended += len(events)
+        if self._lingering is None:
+            self._lingering = self._loop.call_later(limits.JOURNAL_LINGER_S, self._linger_over)
 
     def when_durable(self, then: Callable[[], None]) -> None:
         if self._durable == self._appended:
             then()
-        else:
-            self._waiting.append((self._appended, then))
+            return
+        self._waiting.append((self._appended, then))
+        if not self._write_due:
+            self._write_due = True
+            self._loop.call_soon(self._write)  # at the end of this turn, whose steps share a transaction
 
     @property
     def waiting(self) -> int:
@@ -116,10 +123,18 @@ class SqliteJournal:
         return await self._loop.run_in_executor(None, read)
 
     async def close(self) -> None:
-        with self._wanted:
-            self._closing = True
-            self._wanted.notify()
-        await self._loop.run_in_executor(None, self._thread.join)
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._closing.set()
+        await self._loop.run_in_executor(None, self._thread.end)
+        events = self._buffer[:]
+        if events:
+            try:
+                took_s = await self._loop.run_in_executor(None, self._timed_write, events)
+            except sqlite3.Error as error:
+                log.error("%s ends without its last %d events: %s", self._file.path, len(events), error)
+            else:
+                self._written((len(events), took_s))
         if self._snapshotter is not None:
             await self._loop.run_in_executor(None, self._snapshotter.stop)
         for archive in (self._archive, self._pages):
@@ -127,37 +142,92 @@ class SqliteJournal:
                 archive.close()
         self._file.close()
 
+    # -- writing -----------------------------------------------------------------------------------------
+
+    def _linger_over(self) -> None:
+        self._lingering = None
+        self._write()
+
     def _write(self) -> None:
-        while True:
-            with self._wanted:
-                self._wanted.wait_for(lambda: self._buffer or self._closing)
-                if not self._buffer:
-                    return
-                events, self._buffer = self._buffer, []
-            if not self._write_or_wait(events):
-                return
-            self._tell(self._now_durable, len(events))
+        """Write what there is, unless the thread has the file: this is called again when it is done."""
+        self._write_due = False
+        events = self._buffer
+        if not events or self._thread.busy or self._closing.is_set():
+            return
+        if self._write_s <= limits.JOURNAL_INLINE_S and len(events) <= limits.JOURNAL_INLINE_EVENTS:
             try:
-                self._keep_short()
+                took_s = self._timed_write(events)
+            except sqlite3.Error:
+                pass  # the thread tries again, and says what is wrong
+            else:
+                self._written((len(events), took_s))
+                return
+        events = events[:]
+        self._thread.do(lambda: self._write_or_wait(events), self._thread_has_written)
+
+    def _thread_has_written(self, what: Written | None) -> None:
+        if what is not None:
+            self._written(what)
+        self._write()
+
+    def _written(self, what: Written) -> None:
+        """The first events of the buffer are durable now."""
+        count, took_s = what
+        self.trouble = None
+        self._write_s += (took_s - self._write_s) / WRITES_REMEMBERED
+        del self._buffer[:count]
+        self._durable += count
+        while self._waiting and self._waiting[0][0] <= self._durable:
+            self._waiting.popleft()[1]()
+        if self._longer_than_it_has_to and not self._closing.is_set():
+            self._thread.do(self._keep_short, lambda _: self._write())
+
+    def _timed_write(self, events: Sequence[Event]) -> float:
+        """Returns how long it took, in seconds. Raises sqlite3.Error, having written nothing."""
+        started = time.perf_counter()
+        self._file.write(events)
+        return time.perf_counter() - started
+
+    def _set_trouble(self, trouble: str) -> None:
+        self.trouble = trouble
+
+    @property
+    def _longer_than_it_has_to(self) -> bool:
+        """Whether there is something to do for :meth:`_keep_short`."""
+        wanted = self._snapshotter is None and self._file.number >= self._snapshot_wanted_at
+        return wanted or self._replaced or self._made is not None
+
+    # -- in the thread -----------------------------------------------------------------------------------
+
+    def _write_or_wait(self, events: Sequence[Event]) -> Written | None:
+        """Write ``events``, trying until the disk takes them. Returns None when told to end before that."""
+        while True:
+            try:
+                return len(events), self._timed_write(events)
             except sqlite3.Error as error:
-                log.warning("%s stays longer than it has to: %s", self._file.path, error)
+                log.error("%s can't be written, trying again: %s", self._file.path, error)
+                self._thread.tell(self._set_trouble, f"the journal can't be written: {error}")
+            if self._closing.wait(limits.JOURNAL_RETRY_S):
+                return None
 
     def _keep_short(self) -> None:
         """Have a snapshot made now and then, take it when it is there, and delete little by little what it
         replaces, so that nobody waits for long."""
         file = self._file
-        with self._wanted:
-            made, self._made = self._made, None
+        made, self._made = self._made, None
         if made is not None:
             self._snapshotter = None
-        if isinstance(made, Snapshot):
-            file.install(made.number, made.trades, made.data)
-            self._replaced = True
-            log.info("%s: a snapshot of the first %d events", file.path, made.number)
-        elif made is not None:
-            log.warning("%s: no snapshot: %s", file.path, made)
-        if self._replaced:
-            self._replaced = file.drop_replaced(DROPPED_AT_A_TIME)
+        try:
+            if isinstance(made, Snapshot):
+                file.install(made.number, made.trades, made.data)
+                self._replaced = True
+                log.info("%s: a snapshot of the first %d events", file.path, made.number)
+            elif made is not None:
+                log.warning("%s: no snapshot: %s", file.path, made)
+            if self._replaced:
+                self._replaced = file.drop_replaced(DROPPED_AT_A_TIME)
+        except sqlite3.Error as error:
+            log.warning("%s stays longer than it has to: %s", file.path, error)
         if file.number >= self._snapshot_wanted_at and self._snapshotter is None:
             self._snapshot_wanted_at = file.number + limits.JOURNAL_SNAPSHOT
             self._snapshotter = Snapshotter(
@@ -165,37 +235,7 @@ class SqliteJournal:
             )
 
     def _snapshot_made(self, made: Snapshot | str) -> None:
-        with self._wanted:
-            self._made = made
-
-    def _write_or_wait(self, events: list[Event]) -> bool:
-        """Write ``events``, trying until the disk takes them. Returns False when told to end before that."""
-        while True:
-            try:
-                self._file.write(events)
-            except sqlite3.Error as error:
-                log.error("%s can't be written, trying again: %s", self._file.path, error)
-                self._tell(self._set_trouble, f"the journal can't be written: {error}")
-            else:
-                return True
-            with self._wanted:
-                if self._wanted.wait_for(lambda: self._closing, limits.JOURNAL_RETRY_S):
-                    return False
-
-    def _tell(self, what: Callable[..., None], *args: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(what, *args)
-        except RuntimeError:
-            pass  # the loop has ended; so has everybody who waited
-
-    def _set_trouble(self, trouble: str) -> None:
-        self.trouble = trouble
-
-    def _now_durable(self, count: int) -> None:
-        self.trouble = None
-        self._durable += count
-        while self._waiting and self._waiting[0][0] <= self._durable:
-            self._waiting.popleft()[1]()
+        self._made = made
 
 
 @contextlib.contextmanager

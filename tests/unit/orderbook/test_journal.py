@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
+import math
 import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -353,9 +356,27 @@ def test_a_torn_tail_gives_a_beginning_that_has_all_that_was_durable(path: Path,
 # -- the writer --------------------------------------------------------------------------------------
 
 
-async def test_promises_wait_for_the_disk_and_come_in_order(path: Path) -> None:
-    journal, recovered = open_journal(path, "ann", Instrument("SIM"), "full", asyncio.get_running_loop())
-    assert not recovered.orders
+class WatchedFile(JournalFile):
+    """Tells which threads have written it."""
+
+    def __init__(self, path: Path):
+        super().__init__(path, durability="off", create=META)
+        self.writers: list[threading.Thread] = []
+        self.sizes: list[int] = []
+
+    def write(self, events: Sequence[Event]) -> None:
+        self.writers.append(threading.current_thread())
+        self.sizes.append(len(events))
+        super().write(events)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_promises_wait_for_the_disk_and_come_in_order(
+    path: Path, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    monkeypatch.setattr(limits, "JOURNAL_INLINE_S", math.inf if inline else -1.0)
+    file = WatchedFile(path)
+    journal = SqliteJournal(file, asyncio.get_running_loop())
     told: list[int] = []
     journal.when_durable(lambda: told.append(0))
     assert told == [0], "nothing to wait for"
@@ -367,9 +388,73 @@ async def test_promises_wait_for_the_disk_and_come_in_order(path: Path) -> None:
     assert told == [0]
     await last.wait()
     assert told == list(range(200))
+    assert file.sizes == [199], "the steps of one turn share a transaction"
+    assert (file.writers[0] is threading.current_thread()) is inline
     journal.append([accepted(200)])
     await journal.close()
     assert len(read(path).orders) == 200, "closing writes what is left"
+
+
+async def test_a_disk_that_gets_slow_is_left_to_the_thread_until_it_is_quick_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, took_s = WatchedFile(path), 0.0
+    journal = SqliteJournal(file, asyncio.get_running_loop())
+
+    def timed_write(events: Sequence[Event]) -> float:
+        file.write(events)
+        return took_s
+
+    monkeypatch.setattr(journal, "_timed_write", timed_write)
+    count = itertools.count()
+
+    async def by_thread() -> bool:
+        journal.append([accepted(next(count))])
+        await durable(journal)
+        return file.writers[-1] is not threading.current_thread()
+
+    took_s = limits.JOURNAL_INLINE_S / 2
+    assert not any([await by_thread() for _ in range(50)])
+    took_s = 100 * limits.JOURNAL_INLINE_S
+    assert [await by_thread() for _ in range(4)] == [False, True, True, True]
+    took_s = limits.JOURNAL_INLINE_S / 2
+    slow = 0
+    while await by_thread():
+        slow += 1
+    assert 5 < slow < 100
+    await journal.close()
+
+
+async def test_events_that_nobody_waits_for_are_written_all_the_same(path: Path) -> None:
+    file = WatchedFile(path)
+    journal = SqliteJournal(file, asyncio.get_running_loop())
+    journal.append([accepted(1)])
+    journal.append([accepted(2)])
+    await until(lambda: not journal.waiting)
+    assert file.sizes == [2]
+    await journal.close()
+
+
+async def test_what_comes_while_the_thread_writes_follows_in_one_transaction(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOURNAL_INLINE_S", -1.0)
+    file, go_on = WatchedFile(path), threading.Event()
+    journal = SqliteJournal(file, asyncio.get_running_loop())
+    write = file.write
+    monkeypatch.setattr(file, "write", lambda events: (go_on.wait(10), write(events)))
+    journal.append([accepted(0)])
+    first, last = asyncio.Event(), asyncio.Event()
+    journal.when_durable(first.set)
+    await until(lambda: journal._thread.busy)
+    for n in range(1, 10):
+        journal.append([accepted(n)])
+        journal.when_durable(last.set if n == 9 else int)
+    go_on.set()
+    await last.wait()
+    assert first.is_set()
+    assert file.sizes == [1, 9]
+    await journal.close()
 
 
 class FullDisk(JournalFile):
