@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from .. import fastest_loop
 from ..errors import ArgumentError, GrenacheError, PeerError
 from .status import ExitStatus, hint, status_of
 
@@ -103,32 +104,14 @@ def tell(text: str) -> None:
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Do it on an event loop, turning our errors into the status and message of a command."""
-    _open_standard_files()
     try:
-        return _run_on_fastest_loop(work)
+        return fastest_loop.run(work)
     except ArgumentError as error:
         raise click.UsageError(printable(str(error))) from error
     except GrenacheError as error:
         raise Failure(error) from error
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise click.exceptions.Exit(ExitStatus.INTERRUPTED) from None
-
-
-def _open_standard_files() -> None:
-    """Those that were closed by who has started us: a socket would take their place, which uvloop dies of."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # as the lowest number that is free
-
-
-def _run_on_fastest_loop(work: Coroutine[Any, Any, Result]) -> Result:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 class Stop:

@@ -8,9 +8,9 @@ import signal
 import click
 
 from .. import __version__
+from ..fastest_loop import new_event_loop, open_standard_files
 from ..transports import descriptors
 from .aio import Grape
-from .grape import new_event_loop
 
 _EPILOG = """Example, two Grapes on one machine:
 
@@ -167,6 +167,7 @@ def main(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    open_standard_files()
     loop = new_event_loop()
     try:
         loop.run_until_complete(_serve(grape))

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
+from ..fastest_loop import new_event_loop
 from . import aio
 from .events import Callback
 
@@ -122,12 +123,3 @@ class Grape:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where the platform has it."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from ..errors import ClosedError
+from ..fastest_loop import new_event_loop
 
 Result = TypeVar("Result")
 
@@ -25,7 +26,7 @@ class LoopThread:
     _borrowers = 0
 
     def __init__(self) -> None:
-        self.loop = _new_event_loop()
+        self.loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="grenache-loop", daemon=True)
         self._thread.start()
 
@@ -130,14 +131,6 @@ class LoopUser:
         finally:
             LoopThread.give_back()
         return True
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # not on this platform
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 _users: WeakSet[LoopUser] = WeakSet()

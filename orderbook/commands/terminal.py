@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from grenache_py import fastest_loop
+
 from ..client import Client, PeerFailedError, RefusedError
 from ..errors import InvalidFieldError
 from ..flow.files import FlowError
@@ -117,16 +119,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         Abort: It was cancelled.
     """
     with explained():
-        return run_on_fastest_loop(_until_signalled(work))
-
-
-def run_on_fastest_loop(work: Coroutine[Any, Any, Result]) -> Result:
-    """``asyncio.run``, on uvloop where the platform has it."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
+        return fastest_loop.run(_until_signalled(work))
 
 
 async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:

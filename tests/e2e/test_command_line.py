@@ -558,7 +558,7 @@ def test_a_stream_of_200_mb_takes_no_more_memory_than_a_small_one(cli, files):
 
 
 def test_commands_work_without_standard_files(cli, files):
-    for closed in ("0<&-", "0<&- 2>&-"):
+    for closed in ("0<&-", "0<&- 2>&-"):  # as a service manager may start them
         line = f"{shlex.join(cli('lookup', 'files'))} {closed}"
         done = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, text=True, timeout=60)
         assert done.returncode == 0
