@@ -122,6 +122,7 @@ class _Through:
         ``click.ClickException``, BrokenPipeError.
         """
         sending = asyncio.ensure_future(self._send(no_input))
+        failure: GrenacheError | None = None
         try:
             async for piece in self._stream:
                 await in_thread(partial(self._write, piece))
@@ -130,20 +131,28 @@ class _Through:
             await in_thread(partial(self._write, b""))
             while not sending.done() and self._stream.error is None:
                 await asyncio.wait({sending}, timeout=_GONE_S)
+        except GrenacheError as error:
+            failure = error
         finally:
             sending.cancel()
             outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
-        if isinstance(outcome, (GrenacheError, asyncio.CancelledError)):
-            tell("the peer has answered without having taken all of the input")
-        elif outcome is not None:
+        if isinstance(outcome, click.ClickException):
             raise outcome
+        if failure is not None:
+            raise failure
+        if outcome is not None:
+            tell("the peer has answered without having taken all of the input")
 
     async def _send(self, no_input: bool) -> None:
-        if not no_input:
-            async for piece in input_pieces():
-                await self._stream.write(piece)
-                self.sent += len(piece)
-                self._meter.sent(self.sent)
+        try:
+            if not no_input:
+                async for piece in input_pieces():
+                    await self._stream.write(piece)
+                    self.sent += len(piece)
+                    self._meter.sent(self.sent)
+        except click.ClickException:
+            self._stream.cut()  # the peer must not take a part for the whole
+            raise
         await self._stream.end()
 
 

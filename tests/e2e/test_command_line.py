@@ -512,6 +512,9 @@ def test_how_a_stream_fails(run, cli, files):
     assert run("stream", "files", "-n", "--to", f"127.0.0.1:{free_port()}").returncode == 6
     for wrong in (["[1]"], ["--action", "sum", "{"]):
         assert run("stream", "files", *wrong).returncode == 2
+    line = f"{shlex.join(cli('stream', 'files'))} 0> /dev/null"
+    deaf = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (deaf.returncode, deaf.stderr) == (1, "Error: standard input can't be read: Bad file descriptor\n")
     line = f"echo x | {shlex.join(cli('stream', 'files'))} > /dev/full"
     if os.path.exists("/dev/full"):
         full = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
