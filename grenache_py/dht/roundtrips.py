@@ -16,7 +16,8 @@ class RoundTrips:
 
     def __init__(self, max_addresses: int = ROUND_TRIPS_MAX) -> None:
         self._max_addresses = max_addresses
-        self._known: dict[Address, tuple[float | None, float, float]] = {}
+        # Lists, which are changed in place: one is for every answer that comes.
+        self._known: dict[Address, list[float]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -30,26 +31,29 @@ class RoundTrips:
         """A query that was sent once was answered (sections 2.2 and 2.3; of others it is not known which of
         the two was: section 3).
         """
-        known = self._known.get(address)
-        if known is None or known[0] is None:
-            smoothed, variation = took_s, took_s / 2
+        known = self._known.get(address) or self._add(address)
+        smoothed, variation, _ = known
+        if smoothed:
+            known[1] = variation = variation + (abs(smoothed - took_s) - variation) / 4
+            known[0] = smoothed = smoothed + (took_s - smoothed) / 8
         else:
-            smoothed, variation = known[0], known[1]
-            variation += (abs(smoothed - took_s) - variation) / 4
-            smoothed += (took_s - smoothed) / 8
+            known[0] = smoothed = took_s
+            known[1] = variation = took_s / 2
         timeout_s = smoothed + 4 * variation
         if timeout_s < RESEND_MIN_S:
             timeout_s = RESEND_MIN_S
         elif timeout_s > QUERY_TIMEOUT_S:
             timeout_s = QUERY_TIMEOUT_S
-        self._set(address, (smoothed, variation, timeout_s))
+        known[2] = timeout_s
 
     def resent(self, address: Address) -> None:
         """A query was sent again: the next one is given twice the time (section 5.5)."""
-        smoothed, variation, timeout_s = self._known.get(address, (None, 0.0, RESEND_UNKNOWN_S))
-        self._set(address, (smoothed, variation, min(2 * timeout_s, QUERY_TIMEOUT_S)))
+        known = self._known.get(address) or self._add(address)
+        known[2] = min(2 * known[2], QUERY_TIMEOUT_S)
 
-    def _set(self, address: Address, known: tuple[float | None, float, float]) -> None:
-        self._known[address] = known
-        if len(self._known) > self._max_addresses:
+    def _add(self, address: Address) -> list[float]:
+        """Of an address of which nothing was measured yet."""
+        if len(self._known) >= self._max_addresses:
             del self._known[next(iter(self._known))]
+        self._known[address] = known = [0.0, 0.0, RESEND_UNKNOWN_S]
+        return known

@@ -41,8 +41,10 @@ class StoreReport:
         stored by twice as many as refuse it because of its version: one of two at most is, as long as they
         have most of their nodes in common.
         """
+        if not self.swap:
+            return self.stored > 0
         clashes = sum(code in (ErrorCode.CAS_MISMATCH, ErrorCode.SEQ_TOO_OLD) for code, _ in self.refusals)
-        return self.stored > 0 and (not self.swap or self.stored >= 2 * clashes)
+        return self.stored > 0 and self.stored >= 2 * clashes
 
 
 class Store:

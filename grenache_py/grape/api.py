@@ -26,6 +26,7 @@ from ..grape_api import PUT_REPORT_HEADER, PutReport
 from ..prometheus import CONTENT_TYPE
 from ..transports.http1_connection import Exchange
 from . import metrics
+from .crowd import CROWDED_WALKS, Crowd, Request
 from .javascript import (
     BadValue,
     bencodable,
@@ -77,7 +78,8 @@ class Api:
         self._dht_port = dht_port
         # Who asks for a name at the same time gets the same list, which is written as JSON once.
         self._listing: tuple[list[bytes], bytes] = ([], b"[]")
-        self._handlers: dict[str, Callable[[Exchange, Any], None]] = {
+        self._crowd = Crowd()
+        self._handlers: dict[str, Callable[[Request, Any], None]] = {
             "Lookup": self._lookup,
             "Announce": self._announce,
             "Put": self._put,
@@ -95,6 +97,7 @@ class Api:
             if page is not None:
                 page(exchange)
                 return
+        request: Request = exchange
         try:
             try:
                 body = parse_json(exchange.body)
@@ -105,14 +108,16 @@ class Api:
             handler = self._paths.get(exchange.target) or self._handlers.get(method_of(exchange.target[1:]))
             if handler is None:
                 raise _Rejected("ERR_REQ_NOTFOUND")
-            handler(exchange, body.get("data", _UNSET) if type(body) is dict else _UNSET)
+            if self._node.walks_under_way >= CROWDED_WALKS:
+                request = self._crowd.enter(exchange)
+            handler(request, body.get("data", _UNSET) if type(body) is dict else _UNSET)
         except _Rejected as rejected:
             self._errors += 1
             text = rejected.text
-            exchange.reply(rejected.status, _encode_json(text) if rejected.status == 200 else text.encode())
+            request.reply(rejected.status, _encode_json(text) if rejected.status == 200 else text.encode())
         except Busy:
             self._errors += 1
-            exchange.reply(503, b"ERR_GRAPE_BUSY")
+            request.reply(503, b"ERR_GRAPE_BUSY")
 
     def _healthz(self, exchange: Exchange) -> None:
         """200 once the bootstrap is over, 503 before."""
@@ -131,7 +136,7 @@ class Api:
         )
         exchange.reply(200, page, [("Content-Type", CONTENT_TYPE)])
 
-    def _lookup(self, exchange: Exchange, name: Any) -> None:
+    def _lookup(self, exchange: Request, name: Any) -> None:
         self._requests["lookup"] += 1
         if type(name) is not str or not name:
             raise _Rejected("ERR_GRAPE_LOOKUP")
@@ -146,7 +151,7 @@ class Api:
         except ValueError:
             raise _Rejected("ERR_GRAPE_LOOKUP") from None
 
-    def _announce(self, exchange: Exchange, data: Any) -> None:
+    def _announce(self, exchange: Request, data: Any) -> None:
         self._requests["announce"] += 1
         name, port = self._service_of(data)
 
@@ -160,7 +165,7 @@ class Api:
         except ValueError:
             raise _Rejected("ERR_GRAPE_ANNOUNCE") from None
 
-    def _withdraw(self, exchange: Exchange, data: Any) -> None:
+    def _withdraw(self, exchange: Request, data: Any) -> None:
         """How many announces that ended: 1, or 0 when there was none."""
         self._requests["withdraw"] += 1
         name, port = self._service_of(data)
@@ -181,7 +186,7 @@ class Api:
             name = utf8(name)
         return name, port or self._dht_port
 
-    def _put(self, exchange: Exchange, data: Any) -> None:
+    def _put(self, exchange: Request, data: Any) -> None:
         self._requests["put"] += 1
         if data is None or data is _UNSET:
             raise _Rejected("ERR_GRAPE_PUT: data must be a text or an object", 500)
@@ -194,7 +199,7 @@ class Api:
 
         self._node.put(item, cas, stored)
 
-    def _get(self, exchange: Exchange, data: Any) -> None:
+    def _get(self, exchange: Request, data: Any) -> None:
         self._requests["get"] += 1
         if data is None or data is _UNSET:
             raise _Rejected("ERR_GRAPE_GET: data must be a hash or an object", 500)
@@ -320,7 +325,7 @@ def outcome(report: StoreReport) -> PutReport:
 
 
 def _reply_stored(
-    exchange: Exchange, report: StoreReport, result: Any, headers: Iterable[tuple[str, str]] = ()
+    exchange: Request, report: StoreReport, result: Any, headers: Iterable[tuple[str, str]] = ()
 ) -> None:
     """The result, or of the refusals one of 300..399, which Node makes the HTTP status."""
     if report.taken or not report.asked:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Generic, Protocol, TypeVar
 
 from .. import limits
 from . import descriptors
+from .turns import Source, source_of
 
-# Of the oldest connections, so many are looked at for one that can make room: a flood must not cost more.
+# Of the oldest connections, so many are looked at for one that can make room, and of the sources for the one
+# that has most: a flood must not cost more.
 _LOOKED_AT_FOR_ROOM = 100
+_SOURCES_LOOKED_AT = 1000
 
 
 class Connection(Protocol):
@@ -29,11 +32,13 @@ ConnectionT = TypeVar("ConnectionT", bound=Connection)
 
 
 class Connections(Generic[ConnectionT]):
-    """At most ``most`` of them, in the order they were made."""
+    """At most ``most`` of them, in the order they were made, and by the address that they come from."""
 
     def __init__(self, most: int):
         self._most = most
-        self._present: dict[ConnectionT, asyncio.BaseTransport] = {}
+        self._present: dict[ConnectionT, tuple[asyncio.BaseTransport, str]] = {}
+        #: the clients of each address
+        self.sources: dict[str, Source] = {}
         self._all_gone: asyncio.Event | None = None
         #: no new ones are taken
         self.closed = False
@@ -49,23 +54,43 @@ class Connections(Generic[ConnectionT]):
         self, connection: ConnectionT, transport: asyncio.BaseTransport, *, counted: bool = False
     ) -> bool:
         """Count a new one; returns whether there is room for it, also among the files that this process may
-        have open. If need be the oldest that is not busy makes room, so that who keeps connections open for
-        nothing does not shut out the others.
+        have open.
 
-        One that is not admitted counts too, until it has gone. ``counted``: among the files it has had its
-        place before, as another's.
+        If need be one that is not busy makes room, the oldest of the source that has most: so who keeps
+        connections open for nothing does not shut out the others. A source does not displace one that has
+        fewer, and keeps busy ones as long as those are no more than half of all. One that is not admitted
+        counts too, until it has gone. ``counted``: among the files it has had its place before, as another's.
         """
-        self._present[connection] = transport
+        host = _host_of(transport)
+        own = self.sources.setdefault(host, Source())
+        own.clients[connection] = None
+        self._present[connection] = transport, host
         descriptors.take(transport)
         if self.closed:
             return False
         if len(self._present) <= self._most and descriptors.room(transport) >= 0:
             return True
-        for other in islice(self._present, _LOOKED_AT_FOR_ROOM):
-            if not other.busy and other is not connection:
-                other.abort()
+        largest = max(islice(self.sources.values(), _SOURCES_LOOKED_AT), key=_size)
+        for other in chain(
+            islice(largest.clients, _LOOKED_AT_FOR_ROOM), islice(self._present, _LOOKED_AT_FOR_ROOM)
+        ):
+            source = self.sources.get(self._present[other][1])
+            if not other.busy and other is not connection and source and _size(source) >= _size(own):
+                self._end(other, source)
                 return True
+        if largest is not own and _size(largest) > self._most // 2:
+            self._end(next(iter(largest.clients)), largest)
+            return True
         return counted and len(self._present) <= self._most
+
+    def _end(self, connection: ConnectionT, source: Source) -> None:
+        # It is still there for a moment, but not to be ended again.
+        source.clients.pop(connection, None)
+        connection.abort()
+
+    def source(self, connection: ConnectionT) -> Source:
+        """Where it comes from, together with the others from there."""
+        return self.sources[self._present[connection][1]]
 
     def crowded(self, transport: asyncio.BaseTransport) -> bool:
         """Whether there is not even room for telling one that was not admitted."""
@@ -77,9 +102,14 @@ class Connections(Generic[ConnectionT]):
 
     def left(self, connection: ConnectionT) -> None:
         """It has gone."""
-        transport = self._present.pop(connection, None)
+        transport, host = self._present.pop(connection, (None, ""))
         if transport is not None:
             descriptors.give_back(transport)
+            source = self.sources.get(host)
+            if source is not None:
+                source.clients.pop(connection, None)
+                if not source.clients:
+                    del self.sources[host]
         if self._all_gone is not None and not self._present:
             self._all_gone.set()
 
@@ -100,3 +130,12 @@ class Connections(Generic[ConnectionT]):
             connection.abort()
         if self._present:
             await self._all_gone.wait()
+
+
+def _host_of(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername")
+    return source_of(name[0]) if isinstance(name, tuple) else ""
+
+
+def _size(source: Source) -> int:
+    return len(source.clients)

@@ -20,6 +20,7 @@ from .http1_connection import Connection, Divert, Handler, Shared, Upgrade
 from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
 from .ports import Listener, bind, serve
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,9 @@ class HttpServer:
     that many have arrived. ``keep_alive_s`` is how long an idle connection stays open; ``request_timeout_s``
     how long a request may take to arrive, and a reply to be taken off our hands. When there are
     ``max_connections``, or few files are left that this process may open, a new one takes the place of the
-    oldest that has no request in hand, so that who keeps connections open for nothing does not shut out the
-    others; without such a one it is answered with ``on_busy``, unasked, and closed.
+    oldest that has no request in hand, from the address that has most, so that who keeps connections open for
+    nothing does not shut out the others; without such a one it is answered with ``on_busy``, unasked, and
+    closed. Clients at different addresses have their requests handled in turn.
 
     When all connections together hold more than ``max_held`` bytes, of requests that are not whole and of
     replies that are not taken, those that hold most are answered with ``on_busy``, or cut off.
@@ -72,6 +74,7 @@ class HttpServer:
             heads=ReplyHeads(int(keep_alive_s)),
             known_heads=KnownHeads(),
             connections=self.connections,
+            turns=Turns(lambda callback: asyncio.get_running_loop().call_soon(callback)),
             tick_s=min(1.0, keep_alive_s / 4, request_timeout_s / 4),
         )
         self._max_held = max_held

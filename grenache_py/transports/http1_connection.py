@@ -20,6 +20,7 @@ from .connections import Connections
 from .handover import move, request_head, without_upgrade
 from .http1_head import NO_BODY, ReplyHeads, encode_headers, join_headers
 from .http1_known import KnownHeads
+from .turns import Source, Turns
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,7 @@ class Shared:
     heads: ReplyHeads
     known_heads: KnownHeads
     connections: Connections[Connection]
+    turns: Turns
     #: how often ``now`` is set, and limits are looked at
     tick_s: float
     #: the loop's time at the last tick; limits count from it, so they are up to one tick generous
@@ -198,6 +200,7 @@ class Connection(asyncio.Protocol):
         "_refused",
         "_served",
         "_since",
+        "_source",
         "_stopped",
         "_target",
         "_transport",
@@ -226,6 +229,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._write_blocked = False
         self._eof = False
+        self._source: Source | None = None
         # The last request of this connection has been seen: what follows is not looked at.
         self._stopped = False
         self._lingering = False
@@ -266,6 +270,7 @@ class Connection(asyncio.Protocol):
         self.ssl_object = transport.get_extra_info("ssl_object")
         connections = self.shared.connections
         if connections.admit(self, transport, counted=self.ssl_object is not None):
+            self._source = connections.source(self)
             return
         if connections.crowded(transport):
             self._transport.abort()
@@ -308,7 +313,7 @@ class Connection(asyncio.Protocol):
         idle = not (open_before or self._waiting or self._in_flight or self._write_blocked)
         if idle:
             found = self.shared.known_heads.find(data)
-            if found is not None:
+            if found is not None and self._may_go():
                 head, body = found
                 exchange = Exchange(self, head.method, head.target, head.headers, body, True)
                 exchange._header_map = head.header_map
@@ -530,6 +535,7 @@ class Connection(asyncio.Protocol):
                 and not self.closed
                 and not self._write_blocked
                 and len(self._in_flight) < PIPELINED_MAX
+                and self._may_go()
             ):
                 exchange = self._waiting.popleft()
                 self._in_flight.append(exchange)
@@ -542,6 +548,22 @@ class Connection(asyncio.Protocol):
         if self._continue_due and not self._in_flight and not self._waiting and self._receiving:
             self._continue_due = False
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _may_go(self) -> bool:
+        """Whether one more request may be handled now: always, while all clients are at one address."""
+        if len(self.shared.connections.sources) < 2 or self._source is None:
+            return True
+        return self.shared.turns.take(self._source, self)
+
+    def proceed(self) -> None:
+        """Hand over what had to wait for others' turns."""
+        if self.closed:
+            return
+        self._corked = []
+        self._dispatch()
+        self._uncork()
+        self._corked = None
+        self._settle()
 
     def _hand_on(self, rest: bytes) -> bool:
         """Let another protocol go on with this connection, if it was asked for and somebody speaks it."""

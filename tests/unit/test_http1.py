@@ -17,6 +17,7 @@ import pytest
 from grenache_py.tls import Certificate
 from grenache_py.transports.http1 import HttpServer
 from grenache_py.transports.http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX, Exchange
+from grenache_py.transports.turns import TURN_REQUESTS
 from tests.unit.tls_files import make_ca
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -529,6 +530,31 @@ async def test_who_takes_no_replies_is_cut_off_when_they_fill_the_memory() -> No
         await until(lambda: len(waiting) > PIPELINED_MAX)
         waiting[-1].reply(200, megabyte)
         assert (await read_reply(other_reader))[2] == megabyte
+
+
+async def test_one_address_does_not_hold_up_the_others() -> None:
+    handled: list[str] = []
+
+    def handle(exchange: Exchange) -> None:
+        handled.append(exchange.peer[0])
+        exchange.reply(200, b"")
+
+    async with serving(handle) as server:
+        flood = [
+            await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+            for _ in range(20)
+        ]
+        server.clients += [each for _, each in flood]
+        reader, writer = await connect(server)
+        for _, each in flood:
+            each.write(POST * 200)
+        writer.write(POST)
+        assert (await read_reply(reader))[0] == 200
+        assert handled.index("127.0.0.1") < 10 * TURN_REQUESTS
+        await until(lambda: len(handled) == 20 * 200 + 1)
+        for each_reader, _ in flood:
+            for _ in range(200):
+                assert (await read_reply(each_reader))[0] == 200
 
 
 async def test_close_drains_what_is_in_hand() -> None:

@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import pytest
 
+from grenache_py.dht.bounds import WALKS_MAX
 from grenache_py.dht.items import Item
 from grenache_py.dht.storing import StoreReport
 from grenache_py.grape import Grape
 from grenache_py.grape import aio as grape_aio
 from grenache_py.grape.api import Api, outcome
+from grenache_py.grape.crowd import CROWDED_WALKS
 from grenache_py.signing import Signer
 from grenache_py.testing import Grapes
 from grenache_py.transports.http1_connection import Exchange
@@ -255,3 +257,41 @@ def test_a_put_tells_who_refused_it_and_who_was_silent() -> None:
     nodes[5].items.put(newer, None, network.now)
     network.run(5.0)
     assert put.told == (200, "asked=6 stored=4 silent=1 refused=302")
+
+
+class Lookup:
+    """As much of an Exchange as the API uses: a look-up by a client at an address."""
+
+    method = "POST"
+    target = "/lookup"
+
+    def __init__(self, host: str, name: str) -> None:
+        self.peer = host, 1
+        self.body = json.dumps({"rid": "r", "data": name}).encode()
+        self.status = 0
+
+    def reply(self, status: int, body: bytes, headers: Any = ()) -> None:
+        assert not self.status
+        self.status = status
+
+
+def test_one_client_leaves_room_for_others() -> None:
+    network = Network()
+    api = Api(network.add(1, [9]), 20001)  # nobody is there, so every look-up takes its time
+    asked: dict[str, list[Lookup]] = {"6.6.6.6": [], "127.0.0.1": []}
+
+    def ask(host: str, count: int) -> None:
+        for _ in range(count):
+            lookup = Lookup(host, f"{host}:{len(asked[host])}")
+            asked[host].append(lookup)
+            api.handle(cast(Exchange, lookup))
+
+    ask("6.6.6.6", 5000)
+    taken = [lookup for lookup in asked["6.6.6.6"] if not lookup.status]
+    assert CROWDED_WALKS <= len(taken) < 3 / 4 * WALKS_MAX
+    ask("127.0.0.1", 500)
+    assert not any(lookup.status for lookup in asked["127.0.0.1"])
+    network.run(5.0)
+    assert {lookup.status for lookup in asked["127.0.0.1"]} == {200}
+    assert {lookup.status for lookup in asked["6.6.6.6"]} == {200, 503}
+    assert len(api._crowd) == 0
