@@ -181,9 +181,11 @@ def _terms(new: NewOrder, instrument: Instrument, market: bool) -> Terms:
 
 def _word(text: object, field: str, kind: type[Word]) -> Word:
     """The member of ``kind`` whose value is ``text``. Raises InvalidFieldError."""
-    for member in kind:
-        if member.value == text:
-            return member
+    if isinstance(text, str):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
     *words, last = (f'"{member.value}"' for member in kind)
     raise InvalidFieldError(field, f"must be {', '.join(words)} or {last}")
 

@@ -150,7 +150,8 @@ class Ladder:
     @property
     def keys(self) -> Iterator[int]:
         """All keys, the best first."""
-        return chain(reversed(self._near), reversed(self._far))
+        near = reversed(self._near)
+        return chain(near, reversed(self._far)) if self._far else near  # the far ones take long to begin
 
     def open_level(self, key: int, order: Order) -> None:
         """A new level, of one order. O(log n)."""
@@ -195,6 +196,9 @@ class Ladder:
 
     def _refill(self) -> None:
         """Move the best of the far keys to the near ones, which are used up."""
+        if not self._far:
+            self._floor = NO_KEY
+            return
         some = NEAR_MAX // 2
         self._near.extend(self._far[-some:])
         del self._far[-some:]
@@ -206,10 +210,11 @@ class Ladder:
 
     def down_to(self, limit: int) -> Iterator[Level]:
         """The levels that an order of the other side with the limit key ``limit`` crosses, best first."""
-        for level in self.best_first():
-            if level.key < limit:
+        levels = self.levels
+        for key in self.keys:
+            if key < limit:
                 return
-            yield level
+            yield levels[key]
 
     def reserve(self, key: int, quantity: int) -> None:
         """Count ``quantity`` lots, or minus so many, as reserved at ``key``. O(log n)."""
