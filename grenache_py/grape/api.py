@@ -24,7 +24,7 @@ from ..dht.storing import StoreReport
 from ..dht.transactions import Reply
 from ..grape_api import PUT_REPORT_HEADER, PutReport
 from ..prometheus import CONTENT_TYPE
-from ..transports.http1_connection import Exchange
+from ..transports.http1_exchange import Exchange
 from . import metrics
 from .crowd import CROWDED_WALKS, Crowd, Request
 from .javascript import (

@@ -1,6 +1,6 @@
-"""One connection of the HTTP/1.1 server, and the requests on it.
+"""One connection of the HTTP/1.1 server.
 
-``httptools`` parses. Message syntax, pipelining and closing: RFC 9112; semantics: RFC 9110.
+``httptools`` parses. Message syntax, pipelining and closing: RFC 9112.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, cast
 
 import httptools
 
-from ..tls import Certificate, certificate_of
 from .connections import Connections
 from .handover import move, request_head, without_upgrade
-from .http1_head import NO_BODY, ReplyHeads, encode_headers, join_headers
+from .http1_exchange import Exchange
+from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
 from .turns import Source, Turns
 
@@ -35,114 +34,12 @@ DISCARDED_BYTES_MAX = 1024 * 1024
 # After an error reply the rest of the input is thrown away this long, for a reset would destroy the reply.
 LINGER_S = 2.0
 
-Handler = Callable[["Exchange"], None]
+Handler = Callable[[Exchange], None]
 # Given a request for another protocol, what goes on with its connection; None: it is an ordinary request.
-Upgrade = Callable[["Exchange"], "asyncio.BaseProtocol | None"]
+Upgrade = Callable[[Exchange], "asyncio.BaseProtocol | None"]
 # Given the headers of a request whose body is still to come, what goes on with its connection from the first
 # byte of that request; None: it is an ordinary one.
 Divert = Callable[[list[tuple[bytes, bytes]]], "asyncio.BaseProtocol | None"]
-
-
-class Exchange:
-    """One request, and the means to answer it once, now or from a later callback on the loop."""
-
-    __slots__ = (
-        "_conn",
-        "_gone",
-        "_header_map",
-        "_headers",
-        "_keep_alive",
-        "_refusal",
-        "_replied",
-        "_wire",
-        "body",
-        "method",
-        "target",
-    )
-
-    def __init__(
-        self,
-        conn: Connection,
-        method: str,
-        target: str,
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-        keep_alive: bool,
-    ) -> None:
-        self.method = method
-        #: as it was sent: path and query, not decoded
-        self.target = target
-        self.body = body
-        self._conn = conn
-        self._headers = headers
-        self._header_map: Mapping[str, str] | None = None
-        self._keep_alive = keep_alive
-        self._replied = False
-        # A reply that is ready but must wait for those before it on the same connection.
-        self._wire: bytes | None = None
-        self._gone: Callable[[], object] | None = None
-        # The server's own answer, given in the handler's place.
-        self._refusal: tuple[int, bytes] | None = None
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Names in lower case; the values of a repeated one joined by ``", "`` (RFC 9110 section 5.3)."""
-        if self._header_map is None:
-            self._header_map = MappingProxyType(join_headers(self._headers))
-        return self._header_map
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """The address and port of the client."""
-        return self._conn.peer
-
-    @property
-    def closed(self) -> bool:
-        """Whether the client is gone; a reply would go nowhere."""
-        return self._conn.closed
-
-    @property
-    def replied(self) -> bool:
-        return self._replied
-
-    def when_gone(self, tell: Callable[[], object]) -> None:
-        """Call ``tell`` on the loop when the client has gone, or will say no more, before it is answered.
-        From here both look the same; clients that close their half and wait for the answer are rare.
-        """
-        if self._conn.leaves:
-            tell()
-        else:
-            self._gone = tell
-
-    @property
-    def secure(self) -> bool:
-        """Whether the request came over TLS."""
-        return self._conn.ssl_object is not None
-
-    @property
-    def certificate(self) -> Certificate | None:
-        """The certificate that the client has shown; ``None`` without TLS or certificate."""
-        return certificate_of(self._conn.ssl_object)
-
-    def reply(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Answer with a status, a body and further headers; a no-op when the client is gone.
-
-        Raises RuntimeError on a second reply, ValueError for a header that would break the framing.
-        """
-        if self._replied:
-            raise RuntimeError("this request has already been answered")
-        conn = self._conn
-        extra = encode_headers(headers) if headers else b""
-        self._replied = True
-        if conn.closed:
-            return
-        head = conn.shared.heads.head(status, self._keep_alive)
-        if status in NO_BODY:
-            wire = b"%b%b\r\n" % (head, extra)
-        else:
-            sent = b"" if self.method == "HEAD" else body
-            wire = b"%b%bContent-Length: %d\r\n\r\n%b" % (head, extra, len(body), sent)
-        conn.deliver(self, wire)
 
 
 @dataclass(slots=True)
@@ -297,9 +194,14 @@ class Connection(asyncio.Protocol):
 
     def _tell_gone(self) -> None:
         for exchange in list(self._in_flight):
-            tell, exchange._gone = exchange._gone, None
+            tell, exchange.gone = exchange.gone, None
             if tell is not None and not exchange.replied:
                 tell()
+
+    @property
+    def heads(self) -> ReplyHeads:
+        """The heads of replies."""
+        return self.shared.heads
 
     @property
     def leaves(self) -> bool:
@@ -316,7 +218,7 @@ class Connection(asyncio.Protocol):
             if found is not None and self._may_go():
                 head, body = found
                 exchange = Exchange(self, head.method, head.target, head.headers, body, True)
-                exchange._header_map = head.header_map
+                exchange.header_map = head.header_map
                 self._in_flight.append(exchange)
                 self._hand_over(exchange)
                 return
@@ -344,8 +246,8 @@ class Connection(asyncio.Protocol):
                 self._refuse(431, b"", last=True)
         if plain and idle and len(self._waiting) == 1 and not (self._stopped or self._receiving):
             only = self._waiting[0]
-            if only._refusal is None:
-                self.shared.known_heads.learn(data, only.method, only.target, only._headers, only.body)
+            if only.refusal is None:
+                self.shared.known_heads.learn(data, only.method, only.target, only.fields, only.body)
         self._dispatch()
         self._uncork()
         self._corked = None
@@ -375,11 +277,11 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         if self._diverted is None:
             asked = self._waiting[-1] if self._waiting else None
-            if asked is None or asked._headers is not self._headers or self._hand_on(rest):
+            if asked is None or asked.fields is not self._headers or self._hand_on(rest):
                 return None  # it was behind the last request, or this connection is another's now
-            if asked._refusal is not None or method == "CONNECT" or offers > PIPELINED_MAX:
+            if asked.refusal is not None or method == "CONNECT" or offers > PIPELINED_MAX:
                 self._stopped = self._junk = True  # what follows may be no HTTP
-                asked._keep_alive = False
+                asked.keep_alive = False
                 return None
             del self._waiting[-1]
             self._stopped = False
@@ -506,7 +408,7 @@ class Connection(asyncio.Protocol):
                 return
         self._refused = True
         exchange = self._exchange(b"", not last and self._keeps_alive())
-        exchange._refusal = (status, body)
+        exchange.refusal = (status, body)
         self._waiting.append(exchange)
 
     def _turn_away(self, status: int, body: bytes) -> None:
@@ -519,7 +421,7 @@ class Connection(asyncio.Protocol):
     def _mark_last(self) -> None:
         pending = self._waiting or self._in_flight
         if pending:
-            pending[-1]._keep_alive = False
+            pending[-1].keep_alive = False
         else:
             self._close()
 
@@ -539,8 +441,8 @@ class Connection(asyncio.Protocol):
             ):
                 exchange = self._waiting.popleft()
                 self._in_flight.append(exchange)
-                if exchange._refusal is not None:
-                    exchange.reply(*exchange._refusal)
+                if exchange.refusal is not None:
+                    exchange.reply(*exchange.refusal)
                     continue
                 self._hand_over(exchange)
         finally:
@@ -571,10 +473,10 @@ class Connection(asyncio.Protocol):
         if upgrade is None or len(self._waiting) != 1 or self._in_flight or self._eof:
             return False
         asked = self._waiting[0]
-        protocol = None if asked._refusal is not None or asked.body else upgrade(asked)
+        protocol = None if asked.refusal is not None or asked.body else upgrade(asked)
         if protocol is None:
             return False
-        self._leave_to(protocol, request_head(asked.method, asked.target, asked._headers) + rest)
+        self._leave_to(protocol, request_head(asked.method, asked.target, asked.fields) + rest)
         return True
 
     def _divert(self, divert: Divert) -> None:
@@ -604,14 +506,14 @@ class Connection(asyncio.Protocol):
 
     def deliver(self, exchange: Exchange, wire: bytes) -> None:
         """Take a reply; send it, and those that waited for it, when its turn has come."""
-        exchange._wire = wire
+        exchange.wire = wire
         in_flight = self._in_flight
         if not in_flight or in_flight[0] is not exchange:
             return
-        while in_flight and in_flight[0]._wire is not None:
+        while in_flight and in_flight[0].wire is not None:
             done = in_flight.popleft()
-            self._write(cast(bytes, done._wire))
-            if not done._keep_alive:
+            self._write(cast(bytes, done.wire))
+            if not done.keep_alive:
                 self._close()
                 return
         self._served = True
@@ -692,7 +594,7 @@ class Connection(asyncio.Protocol):
     @property
     def held(self) -> int:
         """Bytes of a request that is not whole, and of replies that are not taken."""
-        waiting = sum(len(each._wire) for each in self._in_flight if each._wire is not None)
+        waiting = sum(len(each.wire) for each in self._in_flight if each.wire is not None)
         return (
             waiting + self._transport.get_write_buffer_size() + (self._body_bytes if self._receiving else 0)
         )
@@ -713,7 +615,7 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         if self._in_flight or self._waiting:
-            (self._waiting or self._in_flight)[-1]._keep_alive = False
+            (self._waiting or self._in_flight)[-1].keep_alive = False
             self._stopped = True
         elif not self._lingering:
             self._transport.close()

@@ -14,7 +14,7 @@ from ..errors import BadRequestError
 from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..wire import Request, decode_request, encode_bad_request_reply
 from .http1 import HttpServer
-from .http1_connection import Exchange as HttpExchange
+from .http1_exchange import Exchange as HttpExchange
 from .rpc_server import Exchange, MakeServer, Receiver, RpcServer
 from .stream_exchange import StreamExchange, Streams
 from .stream_server import StreamServer

@@ -77,7 +77,7 @@ class _Message:
         return self._caller.visitor.certificate
 
     def when_gone(self, tell: Callable[[], object]) -> None:
-        """As ``http1_connection.Exchange.when_gone``."""
+        """As ``http1_exchange.Exchange.when_gone``."""
         self._caller.when_gone(self, tell)
 
     def reply(self, status: int, body: bytes) -> None:

@@ -65,7 +65,7 @@ class StreamExchange(StreamProtocol):
         return self.gone.is_set()
 
     def when_gone(self, tell: Callable[[], object]) -> None:
-        """As ``http1_connection.Exchange.when_gone``, but only when the connection has gone."""
+        """As ``http1_exchange.Exchange.when_gone``, but only when the connection has gone."""
         if self.closed:
             tell()
         else:
@@ -73,7 +73,7 @@ class StreamExchange(StreamProtocol):
 
     @property
     def certificate(self) -> Certificate | None:
-        """As ``http1_connection.Exchange.certificate``."""
+        """As ``http1_exchange.Exchange.certificate``."""
         return certificate_of(self._ssl_object())
 
     def _ssl_object(self) -> Any:

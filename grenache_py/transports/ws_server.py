@@ -27,7 +27,7 @@ from ..tls import Certificate, certificate_of, is_authorized
 from . import descriptors
 from .busy_poll import BusyPoll, busy_poll
 from .http1 import HttpServer
-from .http1_connection import Exchange
+from .http1_exchange import Exchange
 from .ws import Channel, all_gone, picows_log, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
 

@@ -16,7 +16,8 @@ import pytest
 
 from grenache_py.tls import Certificate
 from grenache_py.transports.http1 import HttpServer
-from grenache_py.transports.http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX, Exchange
+from grenache_py.transports.http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX
+from grenache_py.transports.http1_exchange import Exchange
 from grenache_py.transports.turns import TURN_REQUESTS
 from tests.unit.tls_files import make_ca
 

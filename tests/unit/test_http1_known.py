@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from grenache_py.transports.http1_connection import Exchange
+from grenache_py.transports.http1_exchange import Exchange
 from grenache_py.transports.http1_known import KnownHeads
 from tests.unit.test_http1 import connect, read_reply, serving, until
 

@@ -22,7 +22,7 @@ from grenache_py.grape.api import Api, outcome
 from grenache_py.grape.crowd import CROWDED_WALKS
 from grenache_py.signing import Signer
 from grenache_py.testing import Grapes
-from grenache_py.transports.http1_connection import Exchange
+from grenache_py.transports.http1_exchange import Exchange
 from tests.harness import Process, eventually
 from tests.simulation.dht_network import Network
 from tests.unit.grape.test_grape import call
