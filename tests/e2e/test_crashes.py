@@ -116,6 +116,8 @@ class Trader(threading.Thread):
         self.peer = peer
         self._seed = seed
         self._random = Random(seed)
+        self._http = requests.Session()
+        self._http.trust_env = False  # its proxies; pytest changes the environment meanwhile
         self._stopped = threading.Event()
         self.told: dict[str, Any] = {}
         self.count = 0
@@ -132,10 +134,10 @@ class Trader(threading.Thread):
                 "owner": f"{self.peer.name}{self._seed}-{self.count}",
             }
             try:
-                self._note(requests.post(self.peer.url + "/orders", json=order, timeout=10))
+                self._note(self._http.post(self.peer.url + "/orders", json=order, timeout=10))
                 if len(self._resting) > RESTING:
                     oldest = self._resting.pop(0)
-                    self._note(requests.delete(f"{self.peer.url}/orders/{oldest}", timeout=10))
+                    self._note(self._http.delete(f"{self.peer.url}/orders/{oldest}", timeout=10))
             except requests.RequestException:
                 self._stopped.wait(0.02)  # it is down
 
@@ -149,6 +151,7 @@ class Trader(threading.Thread):
     def stop(self) -> None:
         self._stopped.set()
         self.join(30)
+        self._http.close()
 
 
 def kill_anywhere(victim: PeerProcess, random: Random) -> None:
@@ -185,16 +188,18 @@ def test_kill_9_in_the_middle_of_confirmations_loses_and_doubles_nothing(
         trader.start()
     kinds = ["anywhere", "taker", "maker"] * 2
     random.shuffle(kinds)
-    for kind in kinds:
-        victim = random.choice(peers)
-        if kind == "taker":
-            kill_taker(victim)
-        elif kind == "maker":
-            kill_maker(victim, [peer for peer in peers if peer is not victim])
-        else:
-            kill_anywhere(victim, random)
-    for trader in traders:
-        trader.stop()
+    try:
+        for kind in kinds:
+            victim = random.choice(peers)
+            if kind == "taker":
+                kill_taker(victim)
+            elif kind == "maker":
+                kill_maker(victim, [peer for peer in peers if peer is not victim])
+            else:
+                kill_anywhere(victim, random)
+    finally:
+        for trader in traders:
+            trader.stop()
 
     for peer in peers:
         eventually(lambda peer=peer: not peer.market["in_doubt"], 60.0, f"{peer.name} to know")

@@ -72,6 +72,7 @@ def test_errors_of_a_node_server(flavour, grape_url, node_server):
 def test_a_silent_node_handler(flavour, grape_url, node_server):
     node_server()
     client = flavour.client(flavour.link(grape_url))
+    assert client.request("rpc_test", 1)["payload"] == 1  # looked up, and connected
     started = time.monotonic()
     with pytest.raises(errors.RequestTimeout):
         client.request("rpc_test", {"do": "silence"}, timeout=0.3)

@@ -330,7 +330,7 @@ def test_a_peer_that_reads_nothing(ws_flavour):
         for _ in range(limits.WS_CONNECTIONS_PER_DESTINATION + 5):
             started = time.monotonic()
             with pytest.raises(errors.PeerError) as caught:
-                client.request_to(peer.destination, "k", big, timeout=0.1)
+                client.request_to(peer.destination, "k", big, timeout=0.3)
             assert time.monotonic() - started < 1
             seen.add(type(caught.value))
         if ws_flavour.name == "aio":
