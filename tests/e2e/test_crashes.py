@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -37,13 +38,20 @@ class PeerProcess:
         self.name = name
         self._grape = grape
         self._journals = journals / name
-        self.start()
+        self.launch()
 
     def start(self) -> None:
+        self.launch()
+        self.ready()
+
+    def launch(self) -> None:
         argv = [sys.executable, "-m", "tests.e2e.dying_peer", "peer", "--name", self.name]
         argv += ["--grape", self._grape, "--market", MARKET, "--api", "127.0.0.1:0", "--host", "127.0.0.1"]
         argv += ["--journal", str(self._journals), "--ready-json"]
         self.process = Process(argv, env={"DIES_WHEN": str(self._journals)}, cwd=ROOT)
+
+    def ready(self) -> None:
+        """Wait until it has started."""
         self.url: str = self.process.next_json()["ready"]["api"]
 
     def dies_as(self, role: str) -> None:
@@ -100,6 +108,8 @@ def grapes(node_grape: Callable[..., NodeGrape]) -> Iterator[list[str]]:
 @pytest.fixture
 def peers(grapes: list[str], tmp_path: Path) -> Iterator[list[PeerProcess]]:
     started = [PeerProcess(name, grapes[n % 2], tmp_path) for n, name in enumerate(("alice", "bob", "carol"))]
+    for peer in started:
+        peer.ready()
     for peer in started:
         eventually(lambda peer=peer: peer.market["peers"] == 2, 30.0, "the peers to meet")
     yield started
@@ -227,11 +237,13 @@ def assert_journals_agree(peers: list[PeerProcess]) -> None:
     kept: dict[str, list[str]] = {}
     proven: Counter[tuple[str, str]] = Counter()
     matches: dict[str, set[str]] = {}
-    for peer in peers:
-        assert peer.verified()["unanswered_confirmations"] == 0
+    with ThreadPoolExecutor() as several:
+        read = list(several.map(lambda peer: (peer.verified(), peer.exported()), peers))
+    for peer, (report, journal) in zip(peers, read, strict=True):
+        assert report["unanswered_confirmations"] == 0
         filled: Counter[str] = Counter()
         ordered: dict[str, Decimal] = {}
-        for line in peer.exported():
+        for line in journal:
             if line["type"] == "accepted":
                 ordered[line["order_id"]] = Decimal(line["quantity"])
             elif line["type"] == "executed":
