@@ -129,6 +129,7 @@ def test_handshakes_that_are_refused(ws_flavour, handshake, status):
     with RawWs(socket.create_connection(("127.0.0.1", service.port), timeout=10)) as client:
         client.send(handshake)
         assert client.head()[0].split()[1] == str(status)
+        client.conn.shutdown(socket.SHUT_WR)
         client.file.read()  # to the end of the connection
     with raw_client(service.port) as client:
         assert ask(client, '["r","k",1]') == ["r", None, 1]
