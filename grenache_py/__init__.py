@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from .discovery import MapResult as MapResult
     from .grape import Grape as Grape
     from .grape_api import Item as Item
-    from .grape_api import PutReport as PutReport
     from .link import Link as Link
     from .peer import PeerRPCClient as PeerRPCClient
     from .peer import PeerRPCServer as PeerRPCServer
+    from .put_report import PutReport as PutReport
     from .service import Service as Service
     from .transports.rpc_server import Handler as Handler
     from .worker import ActionClient as ActionClient
@@ -38,7 +38,7 @@ _HOMES = {
     "MapResult": "discovery",
     "PeerRPCClient": "peer",
     "PeerRPCServer": "peer",
-    "PutReport": "grape_api",
+    "PutReport": "put_report",
     "Service": "service",
     "Worker": "worker",
 }

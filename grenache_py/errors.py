@@ -37,7 +37,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .grape_api import PutReport
+    from .put_report import PutReport
 
 _CODE = re.compile(r"ERR_[A-Z0-9_]+")
 

@@ -46,7 +46,6 @@ from .grape_api import (
     RENEWABLE,
     WITHDRAW_TIMEOUT_S,
     Item,
-    PutReport,
     announce_result,
     as_reported,
     decode_grape_reply,
@@ -58,6 +57,7 @@ from .grape_api import (
     put_request,
 )
 from .hosts import elsewhere_text, grape_host, is_address, is_here
+from .put_report import PutReport
 from .transports.http import HttpClient
 
 if TYPE_CHECKING:

@@ -41,6 +41,7 @@ import msgspec
 from aiohttp import web
 
 from grenache_py.prometheus import CONTENT_TYPE
+from grenache_py.tasks import end_tasks
 
 from . import limits, metrics
 from .entry import Amendment, NewOrder, NewPair, NewQuote
@@ -305,8 +306,7 @@ class Api:
         return response
 
     async def _end_feeds(self, app: web.Application) -> None:
-        for task in self._feeds:
-            task.cancel()
+        await end_tasks(self._feeds)
 
     async def _set_state(self, request: web.Request) -> web.Response:
         fields = json_object(await request.read())

@@ -20,6 +20,7 @@ import msgspec
 
 from grenache_py.aio import Link, PeerRPCClient
 from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
+from grenache_py.tasks import end_tasks
 
 from . import limits
 from .effects import Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
@@ -113,9 +114,7 @@ class HostedMarket:
             self._timer.cancel()
             self._timer = None
         await self._lines.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         for future in itertools.chain.from_iterable(self._settling.values()):
             future.cancel()
 

@@ -22,6 +22,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from grenache_py.errors import ConnectionLost, PeerError, RemoteError, RequestTimeout
+from grenache_py.tasks import end_tasks
 from grenache_py.transports.ws import Channel
 from grenache_py.transports.ws_client import connect
 from grenache_py.transports.ws_frames import BINARY, NORMAL, POLICY_VIOLATION, TEXT
@@ -269,9 +270,7 @@ class Lines(Generic[Context]):
         """Close all; what is under way fails."""
         if self._ticking is not None:
             self._ticking.cancel()
-        for task in list(self._connecting.values()):
-            task.cancel()
-        await asyncio.gather(*self._connecting.values(), return_exceptions=True)
+        await end_tasks(self._connecting.values())
         await asyncio.gather(*(line.close() for line in (*self._open.values(), *self._replaced)))
 
 

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..discovery import MapResult
-from ..grape_api import Item, PutReport
+from ..grape_api import Item
+from ..put_report import PutReport
 from ..transports.rpc_server import Handler
 from .link import Link
 from .peer import PeerRPCClient, PeerRPCServer

@@ -39,7 +39,6 @@ from ..grape_api import (
     RENEWABLE,
     WITHDRAW_TIMEOUT_S,
     Item,
-    PutReport,
     announce_result,
     as_reported,
     decode_grape_reply,
@@ -51,6 +50,8 @@ from ..grape_api import (
     put_request,
 )
 from ..hosts import elsewhere_text, grape_host, is_address, is_here
+from ..put_report import PutReport
+from ..tasks import end_tasks
 from ..transports.aio_http import HttpClient
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ class Link:
         task = self._announcing.pop((name, port), None)
         if task is None:
             return False
-        await _end(task)
+        await end_tasks([task])
         await self._withdraw(name, port)
         return True
 
@@ -339,12 +340,10 @@ class Link:
     async def _withdraw_all(self, announcing: dict[tuple[str, int], asyncio.Task[None]]) -> None:
         if not announcing:
             return
-        for task in announcing.values():
-            await _end(task)
+        await end_tasks(announcing.values())
         withdrawing = [asyncio.ensure_future(self._withdraw(*place)) for place in announcing]
         _, late = await asyncio.wait(withdrawing, timeout=WITHDRAW_TIMEOUT_S)
-        for task in late:
-            await _end(task)
+        await end_tasks(late)
 
     async def _withdraw(self, name: str, port: int) -> None:
         """Tell the Grape that a service has stopped; a Node Grape answers that it knows no such request."""
@@ -365,11 +364,10 @@ class Link:
         for peer in list(self._peers):
             await peer.stop()
         await self._http.close()
-        for task in list(self._in_flight.values()):
-            await _end(task)
+        await end_tasks(self._in_flight.values())
         self._cache.clear()
         if self._starting is not None:
-            await _end(self._starting)
+            await end_tasks([self._starting])
         if self._embedded is not None:
             await self._embedded.stop()
 
@@ -441,8 +439,3 @@ class Link:
         """Ask another Grape than ``failed`` from now on, if there is another and nobody did so before."""
         if self.grape == failed:
             self.grape = self._grapes[(self._grapes.index(failed) + 1) % len(self._grapes)]
-
-
-async def _end(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

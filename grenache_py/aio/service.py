@@ -14,6 +14,7 @@ from .. import limits
 from ..checks import check_event, check_listen_port, check_transport
 from ..listeners import Check, Listening
 from ..middleware import IncomingCall, Middleware, chain
+from ..tasks import end_tasks
 from ..transports.rpc_server import Handler, MakeServer, Receiver
 from ..transports.stream_server import finish
 from ..transports.streams import Stream
@@ -119,11 +120,7 @@ class Service(Listening):
             self._listens = False
             await self._link.withdraw(self.port)
         await self._server.close(drain)
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks(self._tasks.values())
 
     def _handle(self, request: Request, handler: Handler) -> None:
         listener = self._listeners.get("request")

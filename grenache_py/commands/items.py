@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ..errors import KeyFileError
-from ..grape_api import PutReport
+from ..put_report import PutReport
 from .options import Network, network_options
 from .status import ExitStatus
 from .terminal import Failure, as_json, json_option, printable, run, tell

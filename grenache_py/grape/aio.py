@@ -20,6 +20,7 @@ from ..dht.identity import id_fits, make_id
 from ..dht.node import DhtNode
 from ..dht.settings import DhtSettings
 from ..dht.udp import UdpSocket, parse_address, resolve
+from ..tasks import end_tasks
 from ..transports.http1 import HttpServer
 from . import state as state_file
 from .api import PAYLOAD_BYTES_MAX, Api, address_text
@@ -241,9 +242,7 @@ class Grape:
             self._node_id = node.node_id
         self._node = self._socket = self._server = None
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
         if node is not None:
             if self._state is not None and server is not None:
                 self._save(self._state, self._take(node))

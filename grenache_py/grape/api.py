@@ -22,8 +22,8 @@ from ..dht.krpc import Refusal, unpack_address
 from ..dht.node import Busy, DhtNode
 from ..dht.storing import StoreReport
 from ..dht.transactions import Reply
-from ..grape_api import PUT_REPORT_HEADER, PutReport
 from ..prometheus import CONTENT_TYPE
+from ..put_report import PUT_REPORT_HEADER, PutReport
 from ..transports.http1_exchange import Exchange
 from . import metrics
 from .crowd import CROWDED_WALKS, Crowd, Request

@@ -28,6 +28,7 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
+from ..tasks import end_tasks
 from ..tls import DISTRUST, Resuming, Sessions
 from ..wire import rids
 from .broadcast import Waiting
@@ -401,11 +402,7 @@ class WsClient:
         for timer in (self._tidying, self._ticking):
             if timer is not None:
                 timer.cancel()
-        connecting = list(self._connecting.values())
-        for task in connecting:
-            task.cancel()
-        if connecting:
-            await asyncio.wait(connecting)
+        await end_tasks(self._connecting.values())
         lines = self._all()
         for line in lines:
             for waiting, _, _ in line.calls.values():

@@ -16,6 +16,7 @@ from ssl import SSLContext
 
 from .. import limits
 from ..errors import ArgumentError, ConnectError, GrenacheError, LookupEmptyError
+from ..tasks import end_tasks
 from ..tls import Certificate, Resuming
 from .ports import listen_error
 from .ws import Channel, all_gone
@@ -163,8 +164,7 @@ class Subscriber:
             await self.unfollow(name)
         if self._delivering is not None:
             task, self._delivering = self._delivering, None
-            task.cancel()
-            await asyncio.wait([task])
+            await end_tasks([task])
 
     def report(self, channel: Channel, event: Event) -> None:
         self._events.append(event)
@@ -202,10 +202,7 @@ class _Following:
         self._looking = asyncio.ensure_future(self._keep_looking())
 
     async def end(self) -> None:
-        tasks = [self._looking, *self._tasks.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await end_tasks([self._looking, *self._tasks.values()])
         self.first_round.set()
         await all_gone(list(self.channels.values()), NORMAL)
 

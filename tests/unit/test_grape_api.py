@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from grenache_py import grape_api, limits
 from grenache_py.codec import compress
 from grenache_py.errors import AnnounceError, ArgumentError, GrapeError, GrapeReplyError, LookupEmptyError
-from grenache_py.grape_api import Item, PutReport
+from grenache_py.grape_api import Item
+from grenache_py.put_report import PutReport, read_put_report
 from grenache_py.wire import HttpReply
 
 GRAPE = "http://127.0.0.1:30001"
@@ -109,12 +110,12 @@ def test_reports_of_puts(text):
     ],
 )
 def test_what_is_no_report(text):
-    assert grape_api.read_put_report([(b"Grenache-Put", text.encode())]) is None
+    assert read_put_report([(b"Grenache-Put", text.encode())]) is None
 
 
 @given(st.binary(max_size=80))
 def test_any_header_is_a_report_or_none(value):
-    report = grape_api.read_put_report([(b"Grenache-Put", value)])
+    report = read_put_report([(b"Grenache-Put", value)])
     assert report is None or isinstance(report, PutReport)
 
 

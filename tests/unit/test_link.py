@@ -12,7 +12,8 @@ import pytest
 
 from grenache_py import errors, limits
 from grenache_py.dht.items import Item as DhtItem
-from grenache_py.grape_api import Item, PutReport
+from grenache_py.grape_api import Item
+from grenache_py.put_report import PutReport
 from grenache_py.signing import Signer
 from tests.harness import eventually, free_port
 from tests.scripted import Asked, ScriptedServer, reply
