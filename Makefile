@@ -18,7 +18,7 @@ demo: $(STAMP)  ## two Grapes, three order book peers, replayed order flow, reco
 	$(BIN)/orderbook demo $(ARGS)
 
 test: $(STAMP) node lint types  ## lint, types and all tests
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2)
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
