@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from grenache_py.aio import Link
+from grenache_py.signals import on_stop_signals
 
 from . import limits
 from .api import Api
@@ -85,9 +85,7 @@ async def run_peer(settings: PeerSettings, ready: Callable[[Worker, Api], None])
     tune_process()
     identity = None if settings.key is None else load_key(settings.key)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    on_stop_signals(stop.set)
     async with Link(settings.grape) as link:
         worker = Worker(
             link,

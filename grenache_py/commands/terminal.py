@@ -7,7 +7,6 @@ import codecs
 import json
 import logging
 import os
-import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
@@ -17,6 +16,7 @@ import click
 
 from .. import fastest_loop
 from ..errors import ArgumentError, GrenacheError, PeerError
+from ..signals import on_stop_signals
 from .status import ExitStatus, hint, status_of
 
 _INPUT_BYTES = 256 * 1024
@@ -121,13 +121,8 @@ class Stop:
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._loop.add_signal_handler(number, self.ask)
-            except NotImplementedError:  # Windows
-                signal.signal(number, lambda *_: self._loop.call_soon_threadsafe(self.ask))
+        on_stop_signals(self.ask)
 
     def ask(self) -> None:
         """Want it to end; the second time at once."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 import click
 
 from .. import __version__
 from ..fastest_loop import new_event_loop, open_standard_files
+from ..signals import on_stop_signals
 from ..transports import descriptors
 from .aio import Grape
 
@@ -180,12 +180,7 @@ def main(
 
 async def _serve(grape: Grape) -> None:
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stopped.set)
-        except NotImplementedError:  # Windows: Ctrl-C raises KeyboardInterrupt instead
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
+    on_stop_signals(stopped.set)
     grape.on(
         "listening",
         lambda: click.echo(

@@ -151,11 +151,16 @@ def test_so_many_commands_at_once_and_so_many_waiting(serve, started, cli, tmp_p
 
 
 def test_a_command_that_runs_when_it_is_stopped_comes_to_its_end(serve, started, cli, run, tmp_path):
-    file = tmp_path / "runs"
-    worker = serve(code=f"import time; open({str(file)!r}, 'w'); time.sleep(1); print('done')")
-    asking = started(*cli("request", "svc"))
+    file, go = tmp_path / "runs", tmp_path / "go"
+    waited = f"while not os.path.exists('{go}'): time.sleep(0.01)"
+    worker = serve(code=f"import os, time; open({str(file)!r}, 'w')\n{waited}\nprint('done')")
+    asking = started(*cli("request", "svc", "--timeout", 60))
     eventually(file.exists)
-    assert worker.stop() == 0
+    os.kill(worker.pid, signal.SIGTERM)
+    eventually(lambda: run("lookup", "svc").returncode == 3, what="the worker to be withdrawn")
+    assert worker.returncode is None
+    go.touch()
+    assert worker.wait(20) == 0
     assert asking.wait(10) == 0
     assert asking.lines == ['"done"']
 
