@@ -18,21 +18,6 @@ from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, on
 REJECTED = {"status": "rejected", "reason": "lock_gone: run out"}
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def maker(clock: Clock) -> Peer:
-    return Peer("maker", clock)
-
-
-@pytest.fixture
-def taker(clock: Clock) -> Peer:
-    return Peer("taker", clock, "maker")
-
-
 def test_a_failed_match_does_not_bring_back_an_order_that_was_cancelled_meanwhile(
     taker: Peer, maker: Peer
 ) -> None:

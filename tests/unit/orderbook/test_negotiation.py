@@ -22,22 +22,6 @@ from orderbook.model import OrderStatus
 from orderbook.selection import POLICIES
 from tests.unit.orderbook.negotiators import INSTRUMENT, Clock, Peer, confirmed, kinds, offered, only
 
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def maker(clock: Clock) -> Peer:
-    return Peer("maker", clock)
-
-
-@pytest.fixture
-def taker(clock: Clock) -> Peer:
-    return Peer("taker", clock, "maker")
-
-
 # -- the happy path ------------------------------------------------------------------------------------
 
 

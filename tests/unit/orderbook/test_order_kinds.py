@@ -17,21 +17,6 @@ from orderbook.terms import Routing
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, kinds, offered, only
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def maker(clock: Clock) -> Peer:
-    return Peer("maker", clock)
-
-
-@pytest.fixture
-def taker(clock: Clock) -> Peer:
-    return Peer("taker", clock, "maker")
-
-
 class Network:
     """A taker and its makers, each of which sells ``lots`` at 100 plus its place."""
 

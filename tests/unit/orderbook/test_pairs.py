@@ -17,21 +17,6 @@ from orderbook.recovery import Recovered
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def maker(clock: Clock) -> Peer:
-    return Peer("maker", clock)
-
-
-@pytest.fixture
-def taker(clock: Clock) -> Peer:
-    return Peer("taker", clock, "maker")
-
-
 def pair(
     price: int = 110, stop_price: int = 90, names: tuple[str | None, str | None] = (None, None)
 ) -> NewPair:

@@ -15,21 +15,6 @@ from orderbook.recovery import Recovered
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def maker(clock: Clock) -> Peer:
-    return Peer("maker", clock)
-
-
-@pytest.fixture
-def taker(clock: Clock) -> Peer:
-    return Peer("taker", clock, "maker")
-
-
 def quote(peer: Peer, *quotes: tuple[str, str, int | None, int]) -> tuple[list[Any], list[Effect]]:
     """Quotes of mia: ``(name, side, price, quantity)``."""
     rows = [

@@ -12,22 +12,6 @@ from orderbook.model import OrderStatus
 from orderbook.recovery import Recovered
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, kinds, offered, only
 
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def maker(clock: Clock) -> Peer:
-    return Peer("maker", clock)
-
-
-@pytest.fixture
-def taker(clock: Clock) -> Peer:
-    return Peer("taker", clock, "maker")
-
-
 CLOSED = pytest.mark.parametrize("state", ["halted", "cancel_only"])
 
 
