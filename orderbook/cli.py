@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .client import BookRecord, Client, ReservationRecord
+from .client import Client
 from .commands.doubts import doubts_group
 from .commands.journal import journal_group
 from .commands.keys import keygen, verify_trade
@@ -38,6 +38,7 @@ from .commands.views import (
 from .errors import IdentityError, InvalidFieldError, JournalError
 from .journal.file import DURABILITIES
 from .model import Instrument
+from .records import BookRecord, ReservationRecord
 from .selection import POLICIES
 from .signing.keyfile import allowed_keys
 from .terms import Routing

@@ -1,4 +1,4 @@
-"""The client API of a peer (``orderbook/api.py``), spoken over HTTP with aiohttp.
+"""The client API of a peer (``api/server.py``), spoken over HTTP with aiohttp.
 
     async with Client("http://127.0.0.1:8081") as client:
         placed = await client.submit("BTC-USD", "buy", "0.5", "78318.00", owner="bob")
@@ -22,8 +22,30 @@ from msgspec import Struct
 
 from . import limits
 from .errors import InvalidFieldError
-from .feed_reader import BookReplica, FeedLine
+from .feed_reader import BookReplica
 from .messages import TradeRecord
+from .records import (
+    BookRecord,
+    Cancelled,
+    Cursor,
+    DoubtList,
+    DoubtRecord,
+    ErrorAnswer,
+    FeedLine,
+    Health,
+    OrderPage,
+    OrderRecord,
+    PeerList,
+    PeerRecord,
+    Placed,
+    PlacedPair,
+    ProofRecord,
+    QuotedOrders,
+    ReservationList,
+    ReservationRecord,
+    StateRecord,
+    TradePage,
+)
 
 TIMEOUT_S = 30.0
 """Time limit of one call. An order's way through the network takes a few seconds at the worst."""
@@ -35,212 +57,6 @@ FEED_LINE_BYTES = 256 * 1024
 """Longest line of a feed: a snapshot of 1,000 prices a side, the most there may be, takes some 100 KB."""
 ERROR_TEXT = 300
 """Characters kept of an answer that we do not understand."""
-
-Cursor = int | str
-"""What a page says to pass as ``after`` for the next one."""
-
-
-class OrderRecord(Struct, frozen=True):
-    """An order as its peer shows it; at every instant ``quantity == open + reserved + filled + cancelled``.
-
-    Attributes:
-        price: The limit; None of a market order.
-        in_doubt: What of ``reserved`` another peer was asked to execute, and has not answered yet.
-        reason: Why some of it was cancelled, or None: ``docs/engine.md`` lists what there is.
-        amended: Its price or quantity was another one at first.
-        partner: The id of the other order of its pair, or None.
-        time: When the peer accepted it, in milliseconds since the epoch.
-    """
-
-    id: str
-    market: str
-    side: str
-    price: str | None
-    quantity: str
-    filled: str
-    open: str
-    reserved: str
-    cancelled: str
-    status: str
-    owner: str
-    client_order_id: str | None
-    time: int
-    time_in_force: str = "gtc"
-    type: str = "limit"
-    in_doubt: str = "0"
-    reason: str | None = None
-    post_only: str | None = None
-    stop_price: str | None = None
-    display: str | None = None
-    expires_ms: int | None = None
-    self_trade: str = "cancel_newest"
-    amended: bool = False
-    partner: str | None = None
-
-
-class Placed(Struct, frozen=True):
-    """An order and the trades it has had so far."""
-
-    order: OrderRecord
-    trades: list[TradeRecord]
-
-
-class PlacedPair(Struct, frozen=True):
-    """Two orders of which one cancels the other."""
-
-    resting: Placed
-    stop: Placed
-
-
-class QuotedOrders(Struct, frozen=True):
-    """The order of each quote; None where there was and is none."""
-
-    orders: list[OrderRecord | None]
-
-
-class OrderPage(Struct, frozen=True):
-    orders: list[OrderRecord]
-    next: Cursor | None
-
-
-class TradePage(Struct, frozen=True):
-    trades: list[TradeRecord]
-    next: Cursor | None
-
-
-class BookRecord(Struct, frozen=True):
-    """Open quantity by price, best price first: ``[(price, quantity), …]``."""
-
-    market: str
-    bids: list[tuple[str, str]]
-    asks: list[tuple[str, str]]
-
-
-class PeerRecord(Struct, frozen=True):
-    """Another peer, as the one asked sees it.
-
-    ``refused`` says why they do not trade; ``key`` is its public key, or None if it does not sign.
-    """
-
-    name: str | None
-    destination: str
-    market: str
-    heard_s_ago: float | None
-    refused: str | None
-    key: str | None = None
-
-
-class MarketHealth(Struct, frozen=True):
-    """One market at one peer in figures. ``reservations``, ``under_way`` and ``in_doubt`` are 0 at rest."""
-
-    open_orders: int
-    reservations: int
-    under_way: int
-    in_doubt: int
-    orders: int
-    trades: int
-    cross_peer_trades: int
-    peers: int
-    best_bid: str | None
-    best_ask: str | None
-    state: str = "open"
-
-
-class ReservedFill(Struct, frozen=True):
-    """Part of one of the peer's orders that is set aside."""
-
-    order_id: str
-    side: str
-    price: str
-    quantity: str
-
-
-class ReservationRecord(Struct, frozen=True):
-    """What a peer has set aside for ``peer``, and until when: ``for_order`` is the other's order."""
-
-    lock_id: str
-    peer: str
-    for_order: str
-    market: str
-    expires_in_s: float
-    fills: list[ReservedFill]
-
-
-class Health(Struct, frozen=True):
-    status: str
-    peer: str
-    markets: dict[str, MarketHealth]
-    key: str | None = None
-
-
-class DoubtFill(Struct, frozen=True):
-    """Part of another peer's order that it was asked to execute."""
-
-    order_id: str
-    price: str
-    quantity: str
-
-
-class DoubtRecord(Struct, frozen=True):
-    """A confirmation whose maker has not answered: whether it has executed is not known.
-
-    Attributes:
-        order_id: The peer's own order.
-        maker: The other peer; ``key`` is its public key, or None if it did not sign.
-        asked: How often it has been, and did not answer in time.
-    """
-
-    match_id: str
-    market: str
-    order_id: str
-    side: str
-    quantity: str
-    maker: str
-    destination: str
-    asked: int
-    fills: list[DoubtFill]
-    key: str | None = None
-
-
-class ProofRecord(Struct, frozen=True):
-    """What both peers of a match have signed; ``orderbook.signing.proofs`` checks it."""
-
-    match_id: str
-    request: dict[str, Any]
-    answer: dict[str, Any]
-
-
-class StateRecord(Struct, frozen=True):
-    """What a market takes at one peer: ``"open"``, ``"cancel_only"`` or ``"halted"``."""
-
-    market: str
-    state: str
-
-
-class _Doubts(Struct):
-    doubts: list[DoubtRecord]
-
-
-class _Cancelled(Struct):
-    order: OrderRecord
-
-
-class _Peers(Struct):
-    peers: list[PeerRecord]
-
-
-class _Reservations(Struct):
-    reservations: list[ReservationRecord]
-
-
-class _Error(Struct):
-    code: str
-    message: str
-    field: str | None = None
-
-
-class _ErrorAnswer(Struct):
-    error: _Error
 
 
 class ClientError(Exception):
@@ -417,7 +233,7 @@ class Client:
 
     async def cancel(self, order_id: str) -> OrderRecord:
         """Take an order back. What is reserved of it may still trade; then it is ``pending_cancel``."""
-        return (await self._call("DELETE", f"/orders/{quote(order_id, safe='')}", _Cancelled)).order
+        return (await self._call("DELETE", f"/orders/{quote(order_id, safe='')}", Cancelled)).order
 
     async def order(self, order_id: str) -> Placed:
         """An order and its trades."""
@@ -477,7 +293,7 @@ class Client:
 
     async def doubts(self, *, market: str | None = None) -> list[DoubtRecord]:
         """Confirmations that other peers have not answered."""
-        return (await self._call("GET", "/doubts", _Doubts, {"market": market})).doubts
+        return (await self._call("GET", "/doubts", DoubtList, {"market": market})).doubts
 
     async def resolve(self, match_id: str, outcome: str, by: str) -> Placed:
         """Settle a doubt by hand, knowing that it may be wrong: only the maker knows.
@@ -521,11 +337,11 @@ class Client:
 
     async def peers(self) -> list[PeerRecord]:
         """The other peers that this one knows."""
-        return (await self._call("GET", "/peers", _Peers)).peers
+        return (await self._call("GET", "/peers", PeerList)).peers
 
     async def reservations(self, *, market: str | None = None) -> list[ReservationRecord]:
         """What the peer has set aside for others, in order of expiry."""
-        return (await self._call("GET", "/reservations", _Reservations, {"market": market})).reservations
+        return (await self._call("GET", "/reservations", ReservationList, {"market": market})).reservations
 
     async def set_state(self, market: str, state: str, by: str) -> StateRecord:
         """Open, restrict or halt a market at the peer; the others trade on.
@@ -624,7 +440,7 @@ class Client:
         try:
             if status < 300:
                 return msgspec.json.decode(content, type=kind)
-            error = msgspec.json.decode(content, type=_ErrorAnswer).error
+            error = msgspec.json.decode(content, type=ErrorAnswer).error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = content[:ERROR_TEXT].decode(errors="replace")
             reason = f"is this the client API of a peer? Status {status}, {said!r}"

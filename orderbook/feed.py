@@ -3,7 +3,7 @@
 The first line is a snapshot, each further one says what has changed since the one before:
 
     {"type":"snapshot","sequence":7,"bids":[["99.00","0.5",2]],"asks":[],"checksum":-1834513240}
-    {"type":"delta","previous":7,"sequence":9,"bids":[["99.00","0",0]],"asks":[["101.00","1",1]],"checksum":…}
+    {"type":"delta","sequence":9,"bids":[["99.00","0",0]],"asks":[["101.00","1",1]],"checksum":…,"previous":7}
 
 Rows are ``[price, quantity, orders]``, those of a snapshot best first; a quantity of ``"0"`` says that the
 price is gone. ``previous`` is the ``sequence`` of the line before, so that none can be missed unnoticed.
@@ -17,13 +17,15 @@ and nothing is kept for one but the rows that it has.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Literal, cast
 
 from .engine import Feed, LevelRow, Side, checksum, l2
 from .engine.views import CHECKSUM_LEVELS
 from .market import Market
+from .records import FeedLine
 
 Row = tuple[str, str, int]
+LineType = Literal["snapshot", "delta"]
 
 
 class BookFeed:
@@ -35,13 +37,13 @@ class BookFeed:
         self._feed = Feed(lambda: l2(market.book, levels))
         self._sequence = 0
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> FeedLine:
         """The first line."""
         view = self._feed.snapshot()
         self._sequence = view.sequence
         return self._line("snapshot", self._rows(view.bids), self._rows(view.asks))
 
-    def delta(self) -> dict[str, Any] | None:
+    def delta(self) -> FeedLine | None:
         """What has changed since the last line; None if nothing has that the reader would see."""
         delta = self._feed.delta()
         if delta is None or not (delta.changed or delta.gone):
@@ -54,22 +56,20 @@ class BookFeed:
             sides[side].append((self._market.instrument.price_text(price), "0", 0))
         return self._line("delta", sides[Side.BUY], sides[Side.SELL], previous)
 
-    def alive(self) -> dict[str, Any]:
+    def alive(self) -> FeedLine:
         """A delta of nothing."""
         return self._line("delta", [], [], self._sequence)
 
     def _line(
-        self, type: str, bids: list[Row], asks: list[Row], previous: int | None = None
-    ) -> dict[str, Any]:
+        self,
+        type: Literal["snapshot", "delta"],
+        bids: list[Row],
+        asks: list[Row],
+        previous: int | None = None,
+    ) -> FeedLine:
         market = self._market
-        line: dict[str, Any] = {"type": type} if previous is None else {"type": type, "previous": previous}
-        return {
-            **line,
-            "sequence": self._sequence,
-            "bids": bids,
-            "asks": asks,
-            "checksum": checksum(market.book, market.instrument, min(self._levels, CHECKSUM_LEVELS)),
-        }
+        sum = checksum(market.book, market.instrument, min(self._levels, CHECKSUM_LEVELS))
+        return FeedLine(type, self._sequence, bids, asks, sum, previous)
 
     def _rows(self, rows: Iterable[LevelRow]) -> list[Row]:
         instrument = self._market.instrument

@@ -5,26 +5,14 @@ from __future__ import annotations
 import zlib
 from decimal import Decimal
 from itertools import zip_longest
-from typing import Literal
 
-from msgspec import Struct
+from .records import FeedLine
 
 CHECKSUM_LEVELS = 25
 """Prices a side that the checksum covers at the most, as on Bitfinex."""
 
 Level = tuple[str, str]
 """Price and quantity."""
-
-
-class FeedLine(Struct, frozen=True):
-    """One line; ``feed`` tells what it says."""
-
-    type: Literal["snapshot", "delta"]
-    sequence: int
-    bids: list[tuple[str, str, int]]
-    asks: list[tuple[str, str, int]]
-    checksum: int
-    previous: int | None = None
 
 
 class BookReplica:

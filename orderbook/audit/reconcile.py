@@ -14,8 +14,8 @@ from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation,
 from typing import Any, NamedTuple
 
 from .. import limits
-from ..client import MarketHealth, OrderRecord
 from ..messages import TradeRecord
+from ..records import MarketHealth, OrderRecord
 
 RULES = {
     "reachable": "every peer that a trade names was asked",

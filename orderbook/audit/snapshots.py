@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 
-from ..client import Client, Health, MarketHealth
+from ..client import Client
+from ..records import Health, MarketHealth
 from .reconcile import Report, Snapshot, check
 
 QUIET_TIMEOUT_S = 60.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..client import Client, DoubtRecord, Placed, ProofRecord
+from ..client import Client
+from ..records import DoubtRecord, Placed, ProofRecord
 from .keys import asked_for_proof, read_proof
 from .orders import show
 from .terminal import api_option, ask, json_option, market_option, only_market, print_json

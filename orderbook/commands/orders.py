@@ -7,8 +7,9 @@ from datetime import datetime
 
 import click
 
-from ..client import Client, OrderPage, OrderRecord, Placed, PlacedPair, StateRecord
+from ..client import Client
 from ..model import OrderStatus
+from ..records import OrderPage, OrderRecord, Placed, PlacedPair, StateRecord
 from ..terms import PostOnly, SelfTrade
 from .terminal import (
     after_option,

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..audit.reconcile import RULES, Report
-from ..client import BookRecord, DoubtRecord, Health, OrderRecord, PeerRecord, ReservationRecord
 from ..flow.replay import Counts
 from ..messages import TradeRecord
+from ..records import BookRecord, DoubtRecord, Health, OrderRecord, PeerRecord, ReservationRecord
 
 FINDINGS_SHOWN = 20
 KEY_SHOWN = 12

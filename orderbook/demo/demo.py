@@ -12,9 +12,10 @@ from typing import Any
 
 from ..audit.reconcile import Report
 from ..audit.snapshots import reconcile
-from ..client import Client, ClientError, Health, PeerFailedError
+from ..client import Client, ClientError, PeerFailedError
 from ..flow.files import Row
 from ..flow.replay import Counts, replay
+from ..records import Health
 from .network import LocalNetwork, NetworkError
 
 PEER_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")

@@ -11,9 +11,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from ..client import Health
 from ..commands.views import counts_line, network_line, network_table, plain
 from ..flow.replay import Counts
+from ..records import Health
 from .demo import Display
 
 LINE_EVERY_S = 2.0

@@ -12,8 +12,9 @@ from grenache_py.aio import Link
 from grenache_py.aio.testing import Grapes
 from orderbook import limits
 from orderbook.api import Api
-from orderbook.client import BookRecord, Client, PeerFailedError, RefusedError
+from orderbook.client import Client, PeerFailedError, RefusedError
 from orderbook.model import Instrument
+from orderbook.records import BookRecord
 from orderbook.worker import Worker
 from tests.harness import until
 

@@ -10,8 +10,9 @@ import pytest
 
 from orderbook.entry import NewOrder
 from orderbook.feed import BookFeed
-from orderbook.feed_reader import BookReplica, FeedLine
+from orderbook.feed_reader import BookReplica
 from orderbook.model import Side
+from orderbook.records import FeedLine
 from tests.unit.orderbook.negotiators import Clock, Peer
 
 
@@ -87,7 +88,7 @@ def test_a_line_that_is_wrong_is_noticed() -> None:
     line = feed.delta()
     assert line is not None
     with pytest.raises(ValueError, match="checksum"):
-        replica.apply(travelled({**line, "bids": [("100", "6", 1)]}))
+        replica.apply(travelled(msgspec.structs.replace(line, bids=[("100", "6", 1)])))
 
 
 @pytest.mark.parametrize("price", ["x", "NaN", "Infinity", ""])

@@ -14,9 +14,8 @@ import msgspec
 import pytest
 
 from orderbook import limits
-from orderbook.api import order_view
+from orderbook.api.views import order_record as record_of
 from orderbook.audit.reconcile import RULES, Report, Snapshot, check
-from orderbook.client import MarketHealth, OrderRecord
 from orderbook.entry import NewOrder
 from orderbook.errors import OrderClosedError
 from orderbook.flow.synthetic import synthesize
@@ -24,6 +23,7 @@ from orderbook.market import Market
 from orderbook.messages import TradeRecord
 from orderbook.model import Instrument, Side
 from orderbook.negotiation import Negotiator
+from orderbook.records import MarketHealth, OrderRecord
 from tests.unit.orderbook.fake_api import QUIET, order_record, trade_record
 
 NOW_MS = 1_700_000_000_000
@@ -381,7 +381,9 @@ def local_market(rows: int, seed: int) -> Snapshot:
                 negotiator.cancel(placed[row.id])
     best = {"best_bid": market.book.best(Side.BUY), "best_ask": market.book.best(Side.SELL)}
     peer = Peer(
-        orders={id: order_view(market, market.ledger.order(id), 0) for id in placed.values()},
+        orders={
+            id: msgspec.to_builtins(record_of(market, market.ledger.order(id), 0)) for id in placed.values()
+        },
         trades=[msgspec.to_builtins(market.record(trade)) for trade in market.ledger.trades(0, 10**6)],
         health={**QUIET, **{name: market.instrument.price_text(price or 0) for name, price in best.items()}},
     )

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from orderbook.audit import snapshots
 from orderbook.audit.snapshots import reconcile, what_moves
-from orderbook.client import Client, Health, PeerFailedError
+from orderbook.client import Client, PeerFailedError
+from orderbook.records import Health
 from tests.unit.orderbook.fake_api import QUIET, FakePeer, fake_peers, order_record, trade_record
 
 

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console, RenderableType
 
 from orderbook.audit.reconcile import Finding, Report
-from orderbook.client import BookRecord, Health, OrderRecord, PeerRecord
 from orderbook.commands import views
 from orderbook.commands.terminal import SafeFormatter
 from orderbook.demo.display import LineDisplay, LiveDisplay, make_display
 from orderbook.flow.replay import Counts
 from orderbook.messages import TradeRecord
+from orderbook.records import BookRecord, Health, OrderRecord, PeerRecord
 from tests.unit.orderbook.fake_api import QUIET, order_record, trade_record
 
 NASTY = "\x1b[31m[bold]\u202eevil\r\n\x07\x9b"

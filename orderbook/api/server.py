@@ -24,34 +24,63 @@
     GET    /healthz                                           -> {status, peer, key, markets}
 
 Prices and quantities are decimal strings, times are milliseconds since the epoch. ``next`` is what to pass
-as ``after`` for the next page, or null. An error is ``{"error": {"code", "message", "field"?}}`` with a
-status of 400 or more, and has changed nothing.
+as ``after`` for the next page, or null. ``records`` has the answers in full. An error is
+``{"error": {"code", "message", "field"?}}`` with a status of 400 or more, and has changed nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from grenache_py.prometheus import CONTENT_TYPE
 from grenache_py.tasks import end_tasks
 
-from . import limits, metrics
-from .entry import Amendment, NewOrder, NewPair, NewQuote
-from .errors import BusyError, InvalidFieldError, OrderBookError
-from .feed import BookFeed
-from .hosted import HostedMarket
-from .market import Market
-from .model import Order, OrderStatus, Side
-from .signing.proofs import Proof
-from .worker import Worker
+from .. import limits, metrics
+from ..entry import Amendment, NewOrder, NewPair
+from ..errors import BusyError, InvalidFieldError, OrderBookError
+from ..feed import BookFeed
+from ..hosted import HostedMarket
+from ..model import Order, OrderStatus
+from ..records import (
+    Cancelled,
+    DoubtList,
+    ErrorAnswer,
+    ErrorRecord,
+    FeedLine,
+    Health,
+    OrderPage,
+    OrderRecord,
+    PeerList,
+    Placed,
+    PlacedPair,
+    ProofRecord,
+    QuotedOrders,
+    ReservationList,
+    StateRecord,
+    TradePage,
+)
+from ..worker import Worker
+from . import views
+from .fields import (
+    PAIR_LEGS,
+    check_known,
+    check_order_fields,
+    json_object,
+    leg_of,
+    number,
+    page_of,
+    proof_of,
+    quotes_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +109,6 @@ STATUSES = {
     **{status.value: [status] for status in OrderStatus},
 }
 """What ``GET /orders?status=`` selects."""
-
-ORDER_FIELDS = ("market", "side", "quantity", "owner")
-COMMON_FIELDS = ("market", "side", "owner")
-PAIR_LEGS = ("resting", "stop")
-PAIR_FIELDS = COMMON_FIELDS + PAIR_LEGS
-QUOTES_FIELDS = ("market", "owner", "quotes")
-OPTIONAL_ORDER_FIELDS = tuple(name for name in NewOrder._fields if name not in ORDER_FIELDS)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -149,7 +171,7 @@ class Api:
         host, port = self._runner.addresses[0][:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    async def _answer(self, content: Any, status: int = 200) -> web.Response:
+    async def _answer(self, content: Struct, status: int = 200) -> web.Response:
         """``content``, once all that it may speak of is durable."""
         response = answer(content, status)
         await self._worker.durable()
@@ -162,96 +184,69 @@ class Api:
         check_order_fields(fields)
         new = NewOrder(*(fields.get(name) for name in NewOrder._fields))
         order = await self._worker.submit(fields["market"], new)
-        return await self._answer(await self._order_and_trades(order), 201)
+        return await self._answer(await self._placed(order), 201)
 
     async def _submit_pair(self, request: web.Request) -> web.Response:
         fields = json_object(await request.read())
         resting, stop = (leg_of(fields, name) for name in PAIR_LEGS)
         pair = await self._worker.submit_pair(fields["market"], NewPair(resting, stop))
-        orders = [await self._order_and_trades(order) for order in pair]
-        return await self._answer(dict(zip(PAIR_LEGS, orders, strict=True)), 201)
+        placed = [await self._placed(order) for order in pair]
+        return await self._answer(PlacedPair(*placed), 201)
 
     async def _quote(self, request: web.Request) -> web.Response:
         body = await request.clone(client_max_size=limits.API_QUOTES_BYTES).read()
         fields = json_object(body)
         quotes = quotes_of(fields)
         orders = await self._worker.mass_quote(fields["market"], fields["owner"], quotes)
-        return await self._answer({"orders": [order and self._view(order) for order in orders]})
+        rows = [None if order is None else self._record(order) for order in orders]
+        return await self._answer(QuotedOrders(rows))
 
     async def _order(self, request: web.Request) -> web.Response:
         market = self._worker.market_of(request.match_info["id"])
         order = market.ledger.order(request.match_info["id"])
-        return await self._answer(await self._order_and_trades(order))
+        return await self._answer(await self._placed(order))
 
-    async def _order_and_trades(self, order: Order) -> dict[str, Any]:
-        market = self._worker.market_of(order.id)
+    async def _placed(self, order: Order) -> Placed:
         trades = await self._worker.trades_of_order(order.id)
-        return {"order": self._view(order), "trades": [market.record(trade) for trade in trades]}
+        return views.placed(self._worker.hosted_of(order.id), order, trades)
 
     async def _amend(self, request: web.Request) -> web.Response:
         fields = json_object(await request.read())
         check_known(fields, Amendment._fields, "a change")
         change = Amendment(*(fields.get(name) for name in Amendment._fields))
         order = await self._worker.amend(request.match_info["id"], change)
-        return await self._answer(await self._order_and_trades(order))
+        return await self._answer(await self._placed(order))
 
-    def _view(self, order: Order) -> dict[str, Any]:
-        hosted = self._worker.hosted_of(order.id)
-        return order_view(hosted.market, order, hosted.negotiator.lots_in_doubt().get(order.id, 0))
+    def _record(self, order: Order) -> OrderRecord:
+        return views.order_records(self._worker.hosted_of(order.id), [order])[0]
 
     async def _cancel(self, request: web.Request) -> web.Response:
         order = await self._worker.cancel(request.match_info["id"])
-        return await self._answer({"order": self._view(order)})
+        return await self._answer(Cancelled(self._record(order)))
 
     async def _orders(self, request: web.Request) -> web.Response:
-        market = self._one_market(request)
+        hosted = self._one_market(request)
         statuses = None
         if "status" in request.query:
             statuses = STATUSES.get(request.query["status"])
             if statuses is None:
                 raise InvalidFieldError("status", f"must be one of {', '.join(STATUSES)}")
-        rows, next_after = market.ledger.orders(statuses, *page_of(request))
-        doubts = self._worker.markets[market.instrument.market].negotiator.lots_in_doubt()
-        views = [order_view(market, order, doubts.get(order.id, 0)) for order in rows]
-        return await self._answer({"orders": views, "next": next_after})
+        rows, next_after = hosted.market.ledger.orders(statuses, *page_of(request.query))
+        return await self._answer(OrderPage(views.order_records(hosted, rows), next_after))
 
     async def _trades(self, request: web.Request) -> web.Response:
-        market = self._one_market(request)
-        rows, next_after = await self._worker.trades(market.instrument.market, *page_of(request))
-        return await self._answer({"trades": [market.record(trade) for trade in rows], "next": next_after})
+        market = self._one_market(request).market
+        rows, next_after = await self._worker.trades(market.instrument.market, *page_of(request.query))
+        return await self._answer(TradePage([market.record(trade) for trade in rows], next_after))
 
     async def _proof(self, request: web.Request) -> web.Response:
         signed = await self._worker.signed(request.match_info["match_id"], request.query.get("taker"))
-        return answer({"match_id": signed.match_id, "request": signed.request, "answer": signed.answer})
+        return answer(ProofRecord(signed.match_id, signed.request, signed.answer))
 
     # -- doubts ------------------------------------------------------------------------------------------
 
     async def _doubts(self, request: web.Request) -> web.Response:
-        hosted = self._worker.markets[self._one_market(request).instrument.market]
-        record = hosted.market.instrument
-        rows = [
-            {
-                "match_id": match_id,
-                "market": record.market,
-                "order_id": doubt.order.id,
-                "side": doubt.order.side.value,
-                "quantity": record.quantity_text(doubt.quantity),
-                "maker": doubt.maker,
-                "key": doubt.key,
-                "destination": doubt.destination,
-                "asked": doubt.silences,
-                "fills": [
-                    {
-                        "order_id": fill.order_id,
-                        "price": record.price_text(fill.price),
-                        "quantity": record.quantity_text(fill.quantity),
-                    }
-                    for fill in doubt.fills
-                ],
-            }
-            for match_id, doubt in hosted.negotiator.doubts()
-        ]
-        return await self._answer({"doubts": rows})
+        return await self._answer(DoubtList(views.doubt_records(self._one_market(request))))
 
     async def _resolve(self, request: web.Request) -> web.Response:
         body = await request.clone(client_max_size=limits.API_PROOF_BYTES).read()
@@ -262,32 +257,29 @@ class Api:
         else:
             check_known(fields, ("outcome", "by"), "a settled doubt")
             order = await self._worker.resolve(match_id, fields.get("outcome"), fields.get("by"))
-        return await self._answer(await self._order_and_trades(order))
+        return await self._answer(await self._placed(order))
 
-    def _one_market(self, request: web.Request) -> Market:
+    def _one_market(self, request: web.Request) -> HostedMarket:
         """The market asked for; a peer of a single one needs no asking."""
         name = request.query.get("market")
         if name is None and len(self._worker.markets) > 1:
             raise InvalidFieldError("market", f"must be one of {', '.join(self._worker.markets)}")
-        return self._worker.market(name or next(iter(self._worker.markets)))
+        return self._hosted(name or next(iter(self._worker.markets)))
+
+    def _hosted(self, name: str) -> HostedMarket:
+        """Raises UnknownMarketError."""
+        return self._worker.markets[self._worker.market(name).instrument.market]
 
     # -- views -------------------------------------------------------------------------------------------
 
     async def _book(self, request: web.Request) -> web.Response:
         market = self._worker.market(request.match_info["market"])
-        levels = number(request, "levels", limits.BOOK_LEVELS, 1, limits.PAGE_MAX)
-        sides = {
-            name: [
-                (market.instrument.price_text(price), market.instrument.quantity_text(quantity))
-                for price, quantity in market.book.depth(side, levels)
-            ]
-            for name, side in (("bids", Side.BUY), ("asks", Side.SELL))
-        }
-        return await self._answer({"market": market.instrument.market, **sides})
+        levels = number(request.query, "levels", limits.BOOK_LEVELS, 1, limits.PAGE_MAX)
+        return await self._answer(views.book_record(market, levels))
 
     async def _feed(self, request: web.Request) -> web.StreamResponse:
-        hosted = self._worker.markets[self._worker.market(request.match_info["market"]).instrument.market]
-        levels = number(request, "levels", limits.FEED_LEVELS, 1, limits.FEED_LEVELS_MAX)
+        hosted = self._hosted(request.match_info["market"])
+        levels = number(request.query, "levels", limits.FEED_LEVELS, 1, limits.FEED_LEVELS_MAX)
         task = asyncio.current_task()
         assert task is not None
         if len(self._feeds) >= limits.FEEDS:
@@ -314,61 +306,24 @@ class Api:
         market = self._worker.market(request.match_info["market"])
         name = market.instrument.market
         await self._worker.set_state(name, fields.get("state"), fields.get("by"))
-        return await self._answer({"market": name, "state": market.book.state.value})
+        return await self._answer(StateRecord(name, market.book.state.value))
 
     async def _peers(self, request: web.Request) -> web.Response:
-        rows = []
-        for name, hosted in self._worker.markets.items():
-            now = hosted.market.clock.monotonic()
-            rows += [
-                {
-                    "name": peer.name,
-                    "key": None if peer.name is None else hosted.channel.gate.keyring.key_of(peer.name),
-                    "destination": peer.destination,
-                    "market": name,
-                    "heard_s_ago": None if peer.heard is None else round(now - peer.heard, 3),
-                    "refused": peer.refused,
-                }
-                for peer in hosted.market.roster.all()
-            ]
-        return await self._answer({"peers": rows})
+        rows = [peer for hosted in self._worker.markets.values() for peer in views.peer_records(hosted)]
+        return await self._answer(PeerList(rows))
 
     async def _reservations(self, request: web.Request) -> web.Response:
-        """What is set aside for other peers, and would be free again first, first."""
-        market = self._one_market(request)
-        now, record = market.clock.monotonic(), market.instrument
-        held = sorted(market.book.reservations.values(), key=lambda reservation: reservation.expires)
-        rows = [
-            {
-                "lock_id": reservation.id,
-                "peer": reservation.counterparty,
-                "for_order": reservation.purpose,
-                "market": record.market,
-                "expires_in_s": round(reservation.expires - now, 3),
-                "fills": [
-                    {
-                        "order_id": fill.order.id,
-                        "side": fill.order.side.value,
-                        "price": record.price_text(fill.order.price),
-                        "quantity": record.quantity_text(fill.quantity),
-                    }
-                    for fill in reservation.fills
-                ],
-            }
-            for reservation in held[: page_of(request)[1]]
-        ]
-        return answer({"reservations": rows})
+        market, most = self._one_market(request).market, page_of(request.query)[1]
+        return answer(ReservationList(views.reservation_records(market, most)))
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=metrics.render(self._worker), headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        markets = {name: market_view(hosted) for name, hosted in self._worker.markets.items()}
+        markets = {name: views.market_health(hosted) for name, hosted in self._worker.markets.items()}
         troubles = [hosted.journal.trouble for hosted in self._worker.markets.values()]
         status = next((trouble for trouble in troubles if trouble is not None), "ok")
-        return answer(
-            {"status": status, "peer": self._worker.name, "key": self._worker.key, "markets": markets}
-        )
+        return answer(Health(status, self._worker.name, markets, self._worker.key))
 
 
 async def lines_of(hosted: HostedMarket, levels: int) -> AsyncGenerator[bytes, None]:
@@ -376,7 +331,7 @@ async def lines_of(hosted: HostedMarket, levels: int) -> AsyncGenerator[bytes, N
     feed, changed = BookFeed(hosted.market, levels), asyncio.Event()
     hosted.watchers.add(changed)
     try:
-        line: dict[str, Any] | None = feed.snapshot()
+        line: FeedLine | None = feed.snapshot()
         while True:
             if line is not None:
                 data = msgspec.json.encode(line)
@@ -393,158 +348,12 @@ async def lines_of(hosted: HostedMarket, levels: int) -> AsyncGenerator[bytes, N
         hosted.watchers.discard(changed)
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """What a client has sent. Raises InvalidFieldError."""
-    try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidFieldError("body", f"must be a JSON object: {error}") from None
-    if not isinstance(fields, dict):
-        raise InvalidFieldError("body", "must be a JSON object")
-    return fields
-
-
-def proof_of(field: object) -> Proof:
-    """Raises InvalidFieldError."""
-    try:
-        return msgspec.convert(field, Proof)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise InvalidFieldError(
-            "proof", f"must be what GET /trades/{{match_id}}/proof gives: {error}"
-        ) from None
-
-
-def leg_of(fields: dict[str, Any], name: str) -> NewOrder:
-    """One order of a pair, whose common fields stand beside it. Raises InvalidFieldError."""
-    for field in PAIR_FIELDS:
-        if field not in fields:
-            raise InvalidFieldError(field, "is required")
-    check_known(fields, PAIR_FIELDS, "a pair")
-    leg = fields[name]
-    if not isinstance(leg, dict):
-        raise InvalidFieldError(name, "must be a JSON object")
-    for field in COMMON_FIELDS:
-        if field in leg:
-            raise InvalidFieldError(f"{name}.{field}", "is that of the pair, and stands beside its orders")
-    order = {**{field: fields[field] for field in COMMON_FIELDS}, **leg}
-    check_order_fields(order, f"{name}.")
-    return NewOrder(*(order.get(field) for field in NewOrder._fields))
-
-
-def quotes_of(fields: dict[str, Any]) -> list[NewQuote]:
-    """Raises InvalidFieldError."""
-    for name in QUOTES_FIELDS:
-        if name not in fields:
-            raise InvalidFieldError(name, "is required")
-    check_known(fields, QUOTES_FIELDS, "a mass quote")
-    quotes = fields["quotes"]
-    if not isinstance(quotes, list) or not 1 <= len(quotes) <= limits.MASS_QUOTE:
-        raise InvalidFieldError("quotes", f"must be a list of 1 to {limits.MASS_QUOTE} quotes")
-    for place, quote in enumerate(quotes):
-        if not isinstance(quote, dict):
-            raise InvalidFieldError(f"quotes[{place}]", "must be a JSON object")
-        check_known(quote, NewQuote._fields, "a quote", f"quotes[{place}].")
-    return [NewQuote(*(quote.get(name) for name in NewQuote._fields)) for quote in quotes]
-
-
-def check_order_fields(fields: dict[str, Any], of: str = "") -> None:
-    """Whether a new order has the fields that it needs, and no others. Raises InvalidFieldError, which names
-    them after ``of``."""
-    required = ORDER_FIELDS if fields.get("type") == "market" else (*ORDER_FIELDS, "price")
-    for name in required:
-        if name not in fields:
-            raise InvalidFieldError(of + name, "is required")
-    check_known(fields, ORDER_FIELDS + OPTIONAL_ORDER_FIELDS, "an order", of)
-
-
-def check_known(fields: dict[str, Any], known: Sequence[str], what: str, of: str = "") -> None:
-    """Whether ``fields`` are all among ``known``: a mistyped one is not silently left out."""
-    for name in fields:
-        if name not in known:
-            names = ", ".join(known)
-            raise InvalidFieldError(
-                of + name[: limits.NAME_LENGTH], f"is no field of {what}; they are {names}"
-            )
-
-
-def page_of(request: web.Request) -> tuple[int, int]:
-    """``after`` and ``limit``. Raises InvalidFieldError."""
-    after = number(request, "after", 0, 0, 2**63)
-    return after, number(request, "limit", limits.PAGE_DEFAULT, 1, limits.PAGE_MAX)
-
-
-def number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
-        return int(text)
-    raise InvalidFieldError(name, f"must be a whole number from {least} to {most}")
-
-
-def order_view(market: Market, order: Order, in_doubt: int) -> dict[str, Any]:
-    """An order as clients see it; ``in_doubt`` lots of what is reserved are."""
-    price_text, quantity_text = market.instrument.price_text, market.instrument.quantity_text
-    terms = order.terms
-    return {
-        "id": order.id,
-        "market": market.instrument.market,
-        "side": order.side.value,
-        "type": "market" if terms.market else "limit",
-        "price": None if terms.market else price_text(order.price),
-        "quantity": quantity_text(order.quantity),
-        "filled": quantity_text(order.filled),
-        "open": quantity_text(order.open),
-        "reserved": quantity_text(order.reserved),
-        "in_doubt": quantity_text(in_doubt),
-        "cancelled": quantity_text(order.cancelled),
-        "status": order.status.value,
-        "reason": order.reason,
-        "owner": order.owner,
-        "client_order_id": order.client_order_id,
-        "time_in_force": terms.time_in_force.value,
-        "post_only": None if terms.post_only is None else terms.post_only.value,
-        "stop_price": None if terms.stop_price is None else price_text(terms.stop_price),
-        "display": None if terms.display is None else quantity_text(terms.display),
-        "expires_ms": terms.expires_ms,
-        "self_trade": terms.self_trade.value,
-        "partner": order.partner,
-        "amended": market.ledger.was_amended(order),
-        "time": order.time_ms,
-    }
-
-
-def market_view(hosted: HostedMarket) -> dict[str, Any]:
-    """The figures of one market that an operator watches."""
-    market, negotiator = hosted.market, hosted.negotiator
-    best: dict[str, str | None] = {}
-    for name, side in (("best_bid", Side.BUY), ("best_ask", Side.SELL)):
-        price = market.book.best(side)
-        best[name] = None if price is None else market.instrument.price_text(price)
-    return {
-        "state": market.book.state.value,
-        "open_orders": len(market.book.orders),
-        "reservations": len(market.book.reservations),
-        "under_way": negotiator.under_way,
-        "in_doubt": negotiator.in_doubt,
-        "orders": market.ledger.order_count,
-        "trades": market.ledger.trade_count,
-        "cross_peer_trades": market.ledger.cross_peer_trades,
-        "journal_waiting": hosted.journal.waiting,
-        "peers": len(market.roster.trading()),
-        **best,
-    }
-
-
-def answer(content: Any, status: int = 200) -> web.Response:
+def answer(content: Struct, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
 
 
 def error_answer(status: int, code: str, message: str, field: str | None = None) -> web.Response:
-    error = {"code": code, "message": message}
-    if field is not None:
-        error["field"] = field
-    return answer({"error": error}, status)
+    return answer(ErrorAnswer(ErrorRecord(code, message, field)), status)
 
 
 @web.middleware
