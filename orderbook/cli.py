@@ -33,6 +33,7 @@ from .commands.views import (
     make_console,
     peers_table,
     reservations_table,
+    trade_text,
     trades_table,
 )
 from .errors import IdentityError, InvalidFieldError, JournalError
@@ -254,12 +255,17 @@ def host_and_port(text: str) -> tuple[str, int]:
 @limit_option
 @after_option
 @api_option()
+@click.option(
+    "--follow", is_flag=True, help="Show those that come, from now on or from CURSOR, until Ctrl-C."
+)
 @json_option
-def trades(market: str | None, limit: int, after: str | None, api: str, as_json: bool) -> None:
+def trades(market: str | None, limit: int, after: str | None, api: str, follow: bool, as_json: bool) -> None:
     """List a peer's trades, in order of execution."""
 
     async def work(client: Client) -> Any:
         name = await only_market(client, market)
+        if follow:
+            await follow_trades(client, name, after, as_json)
         return await client.trades_page(market=name, after=after, limit=limit)
 
     page = ask(api, work)
@@ -268,6 +274,19 @@ def trades(market: str | None, limit: int, after: str | None, api: str, as_json:
     else:
         make_console().print(trades_table(page.trades))
         tell_of_more(page.next)
+
+
+async def follow_trades(client: Client, market: str, after: str | None, as_json: bool) -> None:
+    """Show trades as they come, until the peer or the user ends it. Raises BadParameter."""
+    if after is not None and not (after.isascii() and after.isdigit()):
+        raise click.BadParameter("must be what `next` says of an earlier page", param_hint="--after")
+    console = make_console()
+    async for page in client.follow_trades(market, None if after is None else int(after)):
+        if as_json:
+            print_json(page)
+            continue
+        for trade in page.trades:
+            console.print(trade_text(trade))
 
 
 @main.command(short_help="Show open quantity by price.")

@@ -335,6 +335,29 @@ class Client:
                 if changed:
                     yield BookRecord(market, *replica.sides())
 
+    async def follow_trades(self, market: str, after: int | None = None) -> AsyncIterator[TradePage]:
+        """The trades of a market as they are executed, page by page: none is missing, none comes twice.
+
+        It ends with a :class:`PeerFailedError` when the connection does. ``next`` of the last page is what to
+        pass as ``after`` to go on from there, also after the peer has started again, if it keeps a journal.
+
+        Args:
+            after: Begin after so many trades of the peer; 0: with its first one; None: with the next one.
+                Then the first page says at once where that is, and may be empty; later ones never are.
+        """
+        query = {} if after is None else {"after": after}
+        async with aclosing(self._lines(f"/feed/{quote(market, safe='')}/trades", query)) as lines:
+            async for data in lines:
+                try:
+                    page = msgspec.json.decode(data, type=TradePage)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise PeerFailedError(self.api, f"its feed is broken: {error}") from error
+                if after is not None and page.next != after + len(page.trades):
+                    raise PeerFailedError(self.api, f"its feed is broken: trades after {after} are missing")
+                if page.trades or after is None:
+                    yield page
+                after = int(page.next or 0)
+
     async def peers(self) -> list[PeerRecord]:
         """The other peers that this one knows."""
         return (await self._call("GET", "/peers", PeerList)).peers

@@ -13,6 +13,7 @@
     DELETE /orders/{id}                                       -> {order}
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
     GET    /feed/{market}    ?levels=                         -> a line for each change: see feed.py
+    GET    /feed/{market}/trades  ?after=                     -> a line {trades, next} for new ones
     PUT    /state/{market}   {state, by}                      -> {market, state}
     GET    /trades           ?market= after= limit=           -> {trades, next}
     GET    /trades/{match_id}/proof  ?taker=                  -> {match_id, request, answer}
@@ -30,11 +31,8 @@ as ``after`` for the next page, or null. ``records`` has the answers in full. An
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from typing import Any
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -42,12 +40,10 @@ from aiohttp import web
 from msgspec import Struct
 
 from grenache_py.prometheus import CONTENT_TYPE
-from grenache_py.tasks import end_tasks
 
 from .. import limits, metrics
 from ..entry import Amendment, NewOrder, NewPair
-from ..errors import BusyError, InvalidFieldError, OrderBookError
-from ..feed import BookFeed
+from ..errors import InvalidFieldError, OrderBookError
 from ..hosted import HostedMarket
 from ..model import Order, OrderStatus
 from ..records import (
@@ -55,7 +51,6 @@ from ..records import (
     DoubtList,
     ErrorAnswer,
     ErrorRecord,
-    FeedLine,
     Health,
     OrderPage,
     OrderRecord,
@@ -70,6 +65,7 @@ from ..records import (
 )
 from ..worker import Worker
 from . import views
+from .feeds import Feeds, book_lines, trade_lines
 from .fields import (
     PAIR_LEGS,
     check_known,
@@ -138,6 +134,7 @@ class Api:
                 web.put("/quotes", self._quote),
                 web.get("/book/{market}", self._book),
                 web.get("/feed/{market}", self._feed),
+                web.get("/feed/{market}/trades", self._trades_feed),
                 web.put("/state/{market}", self._set_state),
                 web.get("/trades", self._trades),
                 web.get("/trades/{match_id}/proof", self._proof),
@@ -149,8 +146,8 @@ class Api:
                 web.get("/metrics", self._metrics),
             ]
         )
-        app.on_shutdown.append(self._end_feeds)
-        self._feeds: set[asyncio.Task[Any]] = set()
+        self._feeds = Feeds()
+        app.on_shutdown.append(self._feeds.end)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=limits.STOP_S)
 
     async def __aenter__(self) -> Api:
@@ -280,25 +277,15 @@ class Api:
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosted(request.match_info["market"])
         levels = number(request.query, "levels", limits.FEED_LEVELS, 1, limits.FEED_LEVELS_MAX)
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._feeds) >= limits.FEEDS:
-            raise BusyError(f"this peer has {limits.FEEDS} readers of feeds already")
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        self._feeds.add(task)
-        try:
-            await response.prepare(request)
-            async with aclosing(lines_of(hosted, levels)) as lines:
-                async for line in lines:
-                    await asyncio.wait_for(response.write(line), limits.FEED_IDLE_S)
-        except (ConnectionError, asyncio.TimeoutError):
-            pass  # the reader has gone, or does not read
-        finally:
-            self._feeds.discard(task)
-        return response
+        return await self._feeds.send(request, book_lines(hosted, levels))
 
-    async def _end_feeds(self, app: web.Application) -> None:
-        await end_tasks(self._feeds)
+    async def _trades_feed(self, request: web.Request) -> web.StreamResponse:
+        hosted = self._hosted(request.match_info["market"])
+        now = hosted.market.ledger.trade_count
+        after = number(request.query, "after", now, 0, 2**63)
+        if after > now:
+            raise InvalidFieldError("after", f"must be at most {now}: this peer has had no more trades")
+        return await self._feeds.send(request, trade_lines(hosted, after))
 
     async def _set_state(self, request: web.Request) -> web.Response:
         fields = json_object(await request.read())
@@ -324,28 +311,6 @@ class Api:
         troubles = [hosted.journal.trouble for hosted in self._worker.markets.values()]
         status = next((trouble for trouble in troubles if trouble is not None), "ok")
         return answer(Health(status, self._worker.name, markets, self._worker.key))
-
-
-async def lines_of(hosted: HostedMarket, levels: int) -> AsyncGenerator[bytes, None]:
-    """The lines of a feed, each once all that it tells is durable."""
-    feed, changed = BookFeed(hosted.market, levels), asyncio.Event()
-    hosted.watchers.add(changed)
-    try:
-        line: FeedLine | None = feed.snapshot()
-        while True:
-            if line is not None:
-                data = msgspec.json.encode(line)
-                await hosted.durable()
-                yield data + b"\n"
-                await asyncio.sleep(limits.FEED_PAUSE_S)
-            try:
-                await asyncio.wait_for(changed.wait(), limits.FEED_IDLE_S)
-                changed.clear()
-                line = feed.delta()
-            except asyncio.TimeoutError:
-                line = feed.alive()
-    finally:
-        hosted.watchers.discard(changed)
 
 
 def answer(content: Struct, status: int = 200) -> web.Response:

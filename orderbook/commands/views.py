@@ -139,6 +139,14 @@ def trades_table(trades: Sequence[TradeRecord]) -> RenderableType:
     return table
 
 
+def trade_text(trade: TradeRecord) -> Text:
+    """A trade in one line."""
+    said = f"{trade.quantity} at {trade.price}, maker {trade.maker_peer}, taker {trade.taker_peer}"
+    return Text.assemble(
+        time_text(trade.time), " ", plain(trade.market), " ", side_text(trade.side or ""), " ", plain(said)
+    )
+
+
 def order_and_trades(order: OrderRecord, trades: Sequence[TradeRecord]) -> RenderableType:
     """What came of a submitted order."""
     return Group(orders_table([order]), trades_table(trades)) if trades else orders_table([order])

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from grenache_py.aio import Link
 from grenache_py.aio.testing import Grapes
 from orderbook import limits
 from orderbook.api import Api
+from orderbook.api.feeds import trade_lines
 from orderbook.client import Client, PeerFailedError, RefusedError
+from orderbook.errors import InvalidFieldError, JournalError
 from orderbook.model import Instrument
-from orderbook.records import BookRecord
+from orderbook.records import BookRecord, TradePage
 from orderbook.worker import Worker
 from tests.harness import until
 
@@ -31,6 +38,16 @@ async def api() -> AsyncIterator[Api]:
         Api(worker) as api,
     ):
         yield api
+
+
+async def trade(client: Client, quantity: str) -> None:
+    """Let ``quantity`` trade, at 100."""
+    await client.submit(MARKET, "sell", quantity, "100", "bob")
+    await client.submit(MARKET, "buy", quantity, "100", "ann")
+
+
+def quantities(page: TradePage) -> list[str]:
+    return [trade.quantity for trade in page.trades]
 
 
 def watchers(api: Api) -> int:
@@ -104,3 +121,109 @@ async def test_a_peer_that_stops_ends_its_feeds() -> None:
         with pytest.raises(PeerFailedError):
             await anext(books)
         await client.close()
+
+
+async def test_a_client_follows_trades_and_goes_on_where_it_stopped(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Client(api.url) as client:
+        await trade(client, "1")
+        async with aclosing(client.follow_trades(MARKET)) as pages:
+            assert await anext(pages) == TradePage([], 1), "where now is"
+            await trade(client, "2")
+            page = await anext(pages)
+            assert (quantities(page), page.next) == (["2"], 2)
+        for quantity in ("3", "4"):
+            await trade(client, quantity)
+        monkeypatch.setattr(limits, "FEED_TRADES", 1)
+        async with aclosing(client.follow_trades(MARKET, after=2)) as pages:
+            pages_read = [await anext(pages), await anext(pages)]
+            await trade(client, "5")
+            pages_read.append(await anext(pages))
+        assert [(quantities(page), page.next) for page in pages_read] == [(["3"], 3), (["4"], 4), (["5"], 5)]
+
+
+async def test_trades_that_have_not_been_cannot_be_followed(api: Api) -> None:
+    async with Client(api.url) as client:
+        await trade(client, "1")
+        with pytest.raises(RefusedError, match="at most 1: this peer has had no more trades") as caught:
+            await anext(client.follow_trades(MARKET, after=2))
+    assert caught.value.field == "after"
+
+
+async def test_whoever_is_too_slow_for_what_is_remembered_is_told(api: Api) -> None:
+    hosted = api._worker.markets[MARKET]
+    hosted.market.ledger._trades_in_memory = 1
+    async with Client(api.url) as client, aclosing(trade_lines(hosted, 0)) as lines:
+        assert await anext(lines) == b'{"trades":[],"next":0}\n'
+        for _ in range(3):
+            await trade(client, "1")
+        hosted.market.ledger.drop_trades(3)
+        with pytest.raises(InvalidFieldError, match="after must be at least 2: older trades are forgotten"):
+            await anext(lines)
+        with pytest.raises(RefusedError, match="older trades are forgotten"):
+            await anext(client.follow_trades(MARKET, after=0))
+
+
+async def test_a_feed_ends_when_trades_cannot_be_read_any_more(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreadable(after: int, limit: int) -> None:
+        raise JournalError("the disk is gone")
+
+    async with Client(api.url) as client, aclosing(client.follow_trades(MARKET)) as pages:
+        await anext(pages)
+        monkeypatch.setattr(api._worker.markets[MARKET], "trades", unreadable)
+        await client.submit(MARKET, "buy", "1", "100", "ann")
+        with pytest.raises(PeerFailedError, match="the feed has ended"):
+            await anext(pages)
+        with pytest.raises(RefusedError, match="the disk is gone"):
+            await anext(client.follow_trades(MARKET))
+
+
+async def test_trades_are_followed_over_a_restart_of_the_peer(tmp_path: Path) -> None:
+    async with Grapes() as grapes, Link(grapes.grapes[0].url) as link:
+
+        def alice() -> Worker:
+            instrument = Instrument(MARKET, tick="1", lot="1")
+            return Worker(link, "alice", [instrument], host="127.0.0.1", journals=tmp_path)
+
+        async with alice() as worker, Api(worker) as api, Client(api.url) as client:
+            for quantity in ("1", "2"):
+                await trade(client, quantity)
+            page = await anext(client.follow_trades(MARKET, after=1))
+            assert (quantities(page), page.next) == (["2"], 2)
+        async with alice() as worker, Api(worker) as api, Client(api.url) as client:
+            await trade(client, "3")
+            page = await anext(client.follow_trades(MARKET, after=2))
+        assert (quantities(page), page.next) == (["3"], 3)
+
+
+async def test_a_feed_of_trades_with_a_gap_is_noticed() -> None:
+    async def gap(request: web.Request) -> web.Response:
+        return web.Response(body=b'{"trades":[],"next":7}\n{"trades":[],"next":9}\n')
+
+    app = web.Application()
+    app.router.add_get(f"/feed/{MARKET}/trades", gap)
+    async with TestServer(app) as server, Client(str(server.make_url("/"))) as client:
+        pages = client.follow_trades(MARKET)
+        assert await anext(pages) == TradePage([], 7)
+        with pytest.raises(PeerFailedError, match="trades after 7 are missing"):
+            await anext(pages)
+
+
+async def test_the_command_line_follows_trades(api: Api) -> None:
+    async with Client(api.url) as client:
+        await trade(client, "7")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "orderbook", "trades", "--follow", "--after", "0", "--api", api.url),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            assert b"buy 7 at 100, maker alice, taker alice" in await process.stdout.readline()
+            await trade(client, "8")
+            assert b"buy 8 at 100" in await process.stdout.readline()
+        finally:
+            process.terminate()
+            await process.wait()

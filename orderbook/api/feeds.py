@@ -1,0 +1,123 @@
+"""Answers that do not end: a line of JSON whenever there is news, and now and then without any.
+
+Nothing is kept for a reader but where it is. Whoever reads slowly gets fewer lines that say more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from grenache_py.tasks import end_tasks
+
+from .. import limits
+from ..errors import BusyError, OrderBookError
+from ..feed import BookFeed
+from ..hosted import HostedMarket
+from ..records import FeedLine, TradePage
+
+log = logging.getLogger(__name__)
+
+Lines = AsyncGenerator[bytes, None]
+
+
+class Feeds:
+    """The readers of feeds, :data:`limits.FEEDS` at the most."""
+
+    def __init__(self) -> None:
+        self._readers: set[asyncio.Task[Any]] = set()
+
+    async def send(self, request: web.Request, lines: Lines) -> web.StreamResponse:
+        """Send ``lines`` until the reader has gone, or does not read.
+
+        Raises:
+            BusyError: There are too many readers.
+            OrderBookError: There is not even a first line. One that can't be told later ends the answer.
+        """
+        if len(self._readers) >= limits.FEEDS:
+            raise BusyError(f"this peer has {limits.FEEDS} readers of feeds already")
+        reader = asyncio.current_task()
+        assert reader is not None
+        self._readers.add(reader)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        try:
+            async with aclosing(lines):
+                first = await anext(lines)
+                await response.prepare(request)
+                await _write(response, first)
+                async for line in lines:
+                    await _write(response, line)
+        except (ConnectionError, asyncio.TimeoutError):
+            pass
+        except OrderBookError as error:
+            if not response.prepared:
+                raise
+            log.info("a feed ends: %s", error)
+        finally:
+            self._readers.discard(reader)
+        return response
+
+    async def end(self, app: web.Application) -> None:
+        """Let go of all readers."""
+        await end_tasks(self._readers)
+
+
+async def _write(response: web.StreamResponse, line: bytes) -> None:
+    await asyncio.wait_for(response.write(line), limits.FEED_IDLE_S)
+
+
+async def book_lines(hosted: HostedMarket, levels: int) -> Lines:
+    """The book as it changes (``feed``), each line once all that it tells is durable."""
+    feed, changed = BookFeed(hosted.market, levels), asyncio.Event()
+    hosted.watchers.add(changed)
+    try:
+        line: FeedLine | None = feed.snapshot()
+        while True:
+            if line is not None:
+                data = msgspec.json.encode(line)
+                await hosted.durable()
+                yield data + b"\n"
+                await asyncio.sleep(limits.FEED_PAUSE_S)
+            line = feed.delta() if await _happens(changed) else feed.alive()
+    finally:
+        hosted.watchers.discard(changed)
+
+
+async def trade_lines(hosted: HostedMarket, after: int) -> Lines:
+    """The trades from the one that ``after`` others come before, as pages, each once it is durable.
+
+    Raises:
+        InvalidFieldError: They are forgotten: the reader was too slow, and there is no journal.
+        JournalError: They can't be read.
+    """
+    changed = asyncio.Event()
+    hosted.watchers.add(changed)
+    try:
+        quiet = True  # so that the first line says where it begins
+        while True:
+            rows, more = await hosted.trades(after, limits.FEED_TRADES)
+            if rows or quiet:
+                after += len(rows)
+                data = msgspec.json.encode(TradePage([hosted.market.record(trade) for trade in rows], after))
+                await hosted.durable()
+                yield data + b"\n"
+                await asyncio.sleep(limits.FEED_PAUSE_S)
+            quiet = more is None and not await _happens(changed)
+    finally:
+        hosted.watchers.discard(changed)
+
+
+async def _happens(changed: asyncio.Event) -> bool:
+    """Whether there was a step, now or since last asked, before it is time to say that the feed is alive."""
+    try:
+        await asyncio.wait_for(changed.wait(), limits.FEED_IDLE_S)
+    except asyncio.TimeoutError:
+        return False
+    changed.clear()
+    return True
