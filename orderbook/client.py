@@ -11,7 +11,7 @@ Prices and quantities are decimal strings, as everywhere outside a peer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -253,7 +253,7 @@ class Client:
 
     async def orders(
         self, *, status: str | None = None, market: str | None = None
-    ) -> AsyncIterator[OrderRecord]:
+    ) -> AsyncGenerator[OrderRecord, None]:
         """All orders, page by page."""
         after: Cursor | None = None
         while True:
@@ -276,7 +276,7 @@ class Client:
             "GET", "/trades", TradePage, {"market": market, "after": after, "limit": limit}
         )
 
-    async def trades(self, *, market: str | None = None) -> AsyncIterator[TradeRecord]:
+    async def trades(self, *, market: str | None = None) -> AsyncGenerator[TradeRecord, None]:
         """All trades, page by page."""
         after: Cursor | None = None
         while True:
@@ -318,7 +318,7 @@ class Client:
         """The best ``levels`` prices of both sides and what is open there."""
         return await self._call("GET", f"/book/{quote(market, safe='')}", BookRecord, {"levels": levels})
 
-    async def follow(self, market: str, levels: int = limits.FEED_LEVELS) -> AsyncIterator[BookRecord]:
+    async def follow(self, market: str, levels: int = limits.FEED_LEVELS) -> AsyncGenerator[BookRecord, None]:
         """The best ``levels`` prices of both sides, now and again whenever they have changed.
 
         Whoever is slow to ask for the next one misses those in between, never the last one. It ends with a
@@ -335,7 +335,7 @@ class Client:
                 if changed:
                     yield BookRecord(market, *replica.sides())
 
-    async def follow_trades(self, market: str, after: int | None = None) -> AsyncIterator[TradePage]:
+    async def follow_trades(self, market: str, after: int | None = None) -> AsyncGenerator[TradePage, None]:
         """The trades of a market as they are executed, page by page: none is missing, none comes twice.
 
         It ends with a :class:`PeerFailedError` when the connection does. ``next`` of the last page is what to

@@ -62,7 +62,11 @@ class LoopThread:
         """Run ``coroutine`` on the loop; returns its result or raises its exception. Not to be called on the
         loop.
         """
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # where Ctrl-C has ended the wait; else it is done
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
