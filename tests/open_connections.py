@@ -18,7 +18,14 @@ _init = _Transport.__init__
 
 
 def _noted(transport: Any, *arguments: Any, **options: Any) -> None:
-    _init(transport, *arguments, **options)
+    try:
+        _init(transport, *arguments, **options)
+    except BaseException:
+        # Its server was closed after it had accepted the connection. CPython leaves the socket to the
+        # collector (gh-109564, gh-155934); newer ones close it.
+        transport._sock.close()
+        transport._sock = None
+        raise
     _made.add(transport)
 
 
