@@ -60,7 +60,16 @@ class Listener:
 
     def close(self) -> None:
         """Accept no more."""
-        self._server.close()
+        loop = self._server.get_loop()
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            # What it has accepted in this turn it gives to a protocol in the next one. A server that is
+            # closed by then leaves such a connection open and unheard, until its caller gives up (CPython
+            # gh-109564).
+            for sock in self._server.sockets:
+                loop.remove_reader(sock)
+            loop.call_soon(self._server.close)
+        else:
+            self._server.close()
 
     async def wait_closed(self) -> None:
         """End the handshakes that are under way, and wait for the port to be closed."""
