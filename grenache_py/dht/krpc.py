@@ -128,7 +128,14 @@ def _number(text: bytes) -> int:
 
 
 def encode_query(transaction_id: bytes, method: bytes, args: dict[bytes, Any]) -> bytes:
-    return bencode({b"t": transaction_id, b"y": b"q", b"q": method, b"a": args})
+    # The outer dict is written here, its keys in order: that takes half the time.
+    return b"d1:a%b1:q%d:%b1:t%d:%b1:y1:qe" % (
+        bencode(args),
+        len(method),
+        method,
+        len(transaction_id),
+        transaction_id,
+    )
 
 
 def encode_reply(transaction_id: Any, reply: dict[bytes, Any], ip: bytes | None = None) -> bytes:

@@ -228,7 +228,9 @@ class Walk:
         own_id, entries = self._own_id, self._entries
         if type(nodes) is not bytes:
             return
-        end = min(len(nodes) // NODE_BYTES, NODES_READ_MAX) * NODE_BYTES  # a short tail is dropped
+        end = len(nodes) - len(nodes) % NODE_BYTES  # a short tail is dropped
+        if end > NODES_READ_MAX * NODE_BYTES:
+            end = NODES_READ_MAX * NODE_BYTES
         for at in range(0, end, NODE_BYTES):
             entry = nodes[at : at + NODE_BYTES]
             # Nodes list us among the others, and each other again and again.

@@ -10,13 +10,14 @@ from .krpc import Address
 
 
 class RoundTrips:
-    """Smoothed round trip, its variation and the time-out that follows, in seconds, by address; the one that
-    was new first goes when there are too many.
+    """Smoothed round trip and its variation, in seconds, by address; the one that was new first goes when
+    there are too many.
     """
 
     def __init__(self, max_addresses: int = ROUND_TRIPS_MAX) -> None:
         self._max_addresses = max_addresses
-        # Lists, which are changed in place: one is for every answer that comes.
+        # Both, and the factor of the time-out. Lists, which are changed in place: one is for every answer
+        # that comes.
         self._known: dict[Address, list[float]] = {}
 
     def __len__(self) -> int:
@@ -25,35 +26,35 @@ class RoundTrips:
     def timeout_s(self, address: Address) -> float:
         """After so many seconds of silence a query is sent again."""
         known = self._known.get(address)
-        return RESEND_UNKNOWN_S if known is None else known[2]
+        if known is None:
+            return RESEND_UNKNOWN_S
+        smoothed, variation, factor = known
+        timeout_s = max(smoothed + 4 * variation, RESEND_MIN_S) if smoothed else RESEND_UNKNOWN_S
+        return min(timeout_s * factor, QUERY_TIMEOUT_S)
 
     def measured(self, address: Address, took_s: float) -> None:
         """A query that was sent once was answered (sections 2.2 and 2.3; of others it is not known which of
         the two was: section 3).
         """
         known = self._known.get(address) or self._add(address)
-        smoothed, variation, _ = known
+        smoothed = known[0]
         if smoothed:
-            known[1] = variation = variation + (abs(smoothed - took_s) - variation) / 4
-            known[0] = smoothed = smoothed + (took_s - smoothed) / 8
+            late = took_s - smoothed
+            known[0] = smoothed + late / 8
+            known[1] += ((late if late > 0.0 else -late) - known[1]) / 4
         else:
-            known[0] = smoothed = took_s
-            known[1] = variation = took_s / 2
-        timeout_s = smoothed + 4 * variation
-        if timeout_s < RESEND_MIN_S:
-            timeout_s = RESEND_MIN_S
-        elif timeout_s > QUERY_TIMEOUT_S:
-            timeout_s = QUERY_TIMEOUT_S
-        known[2] = timeout_s
+            known[0] = took_s
+            known[1] = took_s / 2
+        known[2] = 1.0
 
     def resent(self, address: Address) -> None:
         """A query was sent again: the next one is given twice the time (section 5.5)."""
         known = self._known.get(address) or self._add(address)
-        known[2] = min(2 * known[2], QUERY_TIMEOUT_S)
+        known[2] = min(2 * known[2], QUERY_TIMEOUT_S / RESEND_MIN_S)
 
     def _add(self, address: Address) -> list[float]:
         """Of an address of which nothing was measured yet."""
         if len(self._known) >= self._max_addresses:
             del self._known[next(iter(self._known))]
-        self._known[address] = known = [0.0, 0.0, RESEND_UNKNOWN_S]
+        self._known[address] = known = [0.0, 0.0, 1.0]
         return known

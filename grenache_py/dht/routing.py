@@ -83,6 +83,8 @@ class Routing:
         found: list[Contact]
         if len(self.by_id) <= count:
             found = list(self.by_id.values())
+            if len(found) < 2:
+                return found
         else:
             found = []
             # Every bucket is a prefix, so the distances of one lie wholly before or after those of another.
@@ -90,8 +92,7 @@ class Routing:
                 found += bucket.nodes.values()
                 if len(found) >= count:
                     break
-        if len(found) > 1:
-            found.sort(key=lambda contact: target_key ^ contact.long_id)
+        found.sort(key=lambda contact: target_key ^ contact.long_id)
         return found[:count]
 
     def heard(self, node_id: bytes, address: Address) -> bool:

@@ -117,7 +117,11 @@ class Transactions:
         _, sent, done, context, datagram = pending
         if datagram is not None:
             self._round_trips.measured(address, now - sent)
-        self._release(address)
+        in_flight = self._in_flight
+        if in_flight[address] == 1 and not self._queued:
+            del in_flight[address]
+        else:
+            self._release(address)
         return done, context
 
     def expire(self, now: float) -> list[tuple[Address, Done, Any]]:

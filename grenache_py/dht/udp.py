@@ -20,8 +20,8 @@ class UdpSocket(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.DatagramTransport | None = None
-        self._blocked = False
         self._closed: asyncio.Future[None] | None = None
+        self._send_to: Callable[[bytes, Address], object] | None = None
 
     async def open(self, host: str, port: int) -> None:
         """Bind to an IPv4 address and a port (0: any free one). Raises OSError when it is taken."""
@@ -33,6 +33,7 @@ class UdpSocket(asyncio.DatagramProtocol):
             sock.bind((host, port))
             self._closed = loop.create_future()
             await loop.create_datagram_endpoint(lambda: self, sock=sock)
+            self._send_to = sock.sendto
         except BaseException:
             sock.close()
             raise
@@ -50,11 +51,16 @@ class UdpSocket(asyncio.DatagramProtocol):
         return cast(Address, self._transport.get_extra_info("sockname"))
 
     def send(self, datagram: bytes, address: Address) -> None:
-        if self._transport is not None and not self._blocked and not self._transport.is_closing():
-            self._transport.sendto(datagram, address)
+        # Past the transport, which would queue, and takes longer.
+        if self._send_to is not None:
+            try:
+                self._send_to(datagram, address)
+            except OSError:
+                pass
 
     async def close(self) -> None:
         """Close, and wait until the port is free."""
+        self._send_to = None
         if self._transport is not None and self._closed is not None:
             self._transport.abort()
             await self._closed
@@ -63,14 +69,9 @@ class UdpSocket(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._send_to = None
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-
-    def pause_writing(self) -> None:
-        self._blocked = True
-
-    def resume_writing(self) -> None:
-        self._blocked = False
 
 
 def parse_address(text: str) -> Address:

@@ -87,8 +87,7 @@ class Walks:
         """Whether there are as many walks as may be, or as many callers of the walk for a name."""
         if len(self._under_way) >= WALKS_MAX:
             return True
-        walk = self._peer_walks.get(name) if name is not None else None
-        return walk is not None and len(self._under_way[walk]) >= WAITING_MAX
+        return name in self._peer_walks and len(self._under_way[self._peer_walks[name]]) >= WAITING_MAX
 
     def hurry(self, now: float) -> None:
         """End the wait for those who are too slow; they are suspects for a while."""

@@ -217,8 +217,7 @@ class Connection(asyncio.Protocol):
             found = self.shared.known_heads.find(data)
             if found is not None and self._may_go():
                 head, body = found
-                exchange = Exchange(self, head.method, head.target, head.headers, body, True)
-                exchange.header_map = head.header_map
+                exchange = Exchange(self, head.method, head.target, head.headers, body, True, head.header_map)
                 self._in_flight.append(exchange)
                 self._hand_over(exchange)
                 return
@@ -506,16 +505,18 @@ class Connection(asyncio.Protocol):
 
     def deliver(self, exchange: Exchange, wire: bytes) -> None:
         """Take a reply; send it, and those that waited for it, when its turn has come."""
-        exchange.wire = wire
         in_flight = self._in_flight
         if not in_flight or in_flight[0] is not exchange:
+            exchange.wire = wire
             return
-        while in_flight and in_flight[0].wire is not None:
+        ready: bytes | None = wire
+        while ready is not None:
             done = in_flight.popleft()
-            self._write(cast(bytes, done.wire))
+            self._write(ready)
             if not done.keep_alive:
                 self._close()
                 return
+            ready = in_flight[0].wire if in_flight else None
         self._served = True
         if not self._receiving:
             self._since = self.shared.now

@@ -54,6 +54,7 @@ class Exchange:
         headers: list[tuple[bytes, bytes]],
         body: bytes,
         keep_alive: bool,
+        header_map: Mapping[str, str] | None = None,
     ) -> None:
         self.method = method
         #: as it was sent: path and query, not decoded
@@ -64,7 +65,7 @@ class Exchange:
         # What follows is for its connection.
         #: the headers as they were sent
         self.fields = headers
-        self.header_map: Mapping[str, str] | None = None
+        self.header_map = header_map
         self.keep_alive = keep_alive
         #: a reply that is ready but must wait for those before it on the same connection
         self.wire: bytes | None = None
