@@ -105,6 +105,6 @@ class Confirmations:
             for fill in confirmation.fills
         ]
         order = confirmation.order
-        message = CrossPeerMatch(match_id, confirmation.lock_id, fills, order.side.value, order.id)
+        message = CrossPeerMatch(match_id, confirmation.lock_id, fills, order.side, order.id)
         payload = request(self._market.peer, message)
         return Confirm(match_id, confirmation.maker, confirmation.destination, payload, confirmation.key)

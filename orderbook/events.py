@@ -136,7 +136,7 @@ def accepted_event(order: Order) -> Accepted:
     return Accepted(
         order_id=order.id,
         owner=order.owner,
-        side=order.side.value,
+        side=order.side.text,
         price=order.price,
         quantity=order.quantity,
         time_ms=order.time_ms,
@@ -173,7 +173,7 @@ def trade_event(trade: Trade) -> Executed:
         maker_peer=trade.maker_peer,
         taker_peer=trade.taker_peer,
         time_ms=trade.time_ms,
-        side=None if trade.side is None else trade.side.value,
+        side=None if trade.side is None else trade.side.text,
     )
 
 

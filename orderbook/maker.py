@@ -27,7 +27,7 @@ from .messages import (
     Released,
     ReleaseLock,
 )
-from .model import Side, Trade
+from .model import Trade
 
 Reply = tuple[Struct | None, list[Effect]]
 """The answer to a request, and what else is to be done."""
@@ -71,7 +71,7 @@ class Maker:
         if announced.market != instrument.market:
             raise ProtocolError(f"order.market must be {instrument.market} here")
         self._market.check_instrument(message.instrument)
-        side = Side(announced.side)
+        side = announced.side
         price = instrument.price(announced.price, "order.price")
         quantity = instrument.quantity(announced.quantity, "order.quantity")
 
@@ -116,7 +116,7 @@ class Maker:
             # A lock commits once, and is gone then: only without it the match may be one of long ago.
             known = self._market.ledger.archived_match(sender, message.match_id)
         if known:
-            if message.side is not None and known[0].side not in (None, Side(message.side)):
+            if message.side is not None and known[0].side not in (None, message.side):
                 raise ProtocolError("side must be what it was")
             if message.order_id not in (None, known[0].taker_order_id):
                 raise ProtocolError("order_id must be what it was")
@@ -261,7 +261,7 @@ class Maker:
             quantity = instrument.quantity(fill.quantity, "fills.quantity")
             if held is None or fill.order_id in quantities or quantity > held.quantity:
                 raise ProtocolError("fills must be within what was reserved")
-            if message.side is not None and held.order.side is Side(message.side):
+            if message.side is not None and held.order.side is message.side:
                 raise ProtocolError(f"side must be {held.order.side.opposite.value}, as was announced")
             if message.order_id not in (None, reservation.purpose):
                 raise ProtocolError("order_id must be that of the order that was announced")

@@ -122,7 +122,8 @@ class Market:
         alive or was sent out. Executions are their caller's to record."""
         if not events:
             return []
-        effects = self.executed([event for event in events if isinstance(event, Match)])
+        matches = [event for event in events if isinstance(event, Match)]
+        effects = self.executed(matches) if matches else []
         for event in events:
             if isinstance(event, Cancellation):
                 self._cancelled(event)
@@ -167,7 +168,7 @@ class Market:
             self.trade(self.new_id(), maker, quantity, taker.id, taker_peer=self.peer, time_ms=time_ms)
             for maker, taker, _, quantity in matches
         ]
-        return self.traded(trades) if trades else []
+        return self.traded(trades)
 
     def trade(
         self, match_id: str, maker: Order, quantity: int, taker_id: str, *, taker_peer: str, time_ms: int
@@ -241,5 +242,5 @@ class Market:
             maker_peer=trade.maker_peer,
             taker_peer=trade.taker_peer,
             time=trade.time_ms,
-            side=None if trade.side is None else trade.side.value,
+            side=None if trade.side is None else trade.side.text,
         )

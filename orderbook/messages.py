@@ -18,15 +18,18 @@ it is signed is told in ``seals``. No message holds a fraction, which JSON write
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, defstruct, field
 
 from grenache_py.codec import decode_json
 
 from . import limits
 from .errors import ProtocolError
+from .model import Side
 
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH)]
 LockId = Annotated[str, Meta(min_length=1, max_length=2 * limits.NAME_LENGTH)]
@@ -34,7 +37,6 @@ Decimal = Annotated[str, Meta(min_length=1, max_length=limits.DECIMAL_LENGTH)]
 Digest = Annotated[str, Meta(max_length=limits.NAME_LENGTH)]
 PublicKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
-SideText = Annotated[str, Meta(pattern="^(buy|sell)$")]
 
 
 class Envelope(Struct):
@@ -50,7 +52,7 @@ class OpenOrder(Struct):
 
     id: Name
     market: Name
-    side: SideText
+    side: Side
     price: Decimal
     quantity: Decimal
 
@@ -107,7 +109,7 @@ class CrossPeerMatch(Struct):
     match_id: Name
     lock_id: LockId
     fills: Fills
-    side: SideText | None = None
+    side: Side | None = None
     order_id: Name | None = None
 
 
@@ -126,13 +128,13 @@ class TradeRecord(Struct):
     maker_peer: Name
     taker_peer: Name
     time: Count
-    side: SideText | None = None
+    side: Literal["buy", "sell"] | None = None
 
 
 class MatchAnswer(Struct, omit_defaults=True):
     """``committed`` with the trades, or ``rejected`` with the reason."""
 
-    status: Annotated[str, Meta(pattern="^(committed|rejected)$")]
+    status: Literal["committed", "rejected"]
     trades: list[TradeRecord] = []
     reason: Annotated[str, Meta(max_length=200)] = ""
     sender: Name | None = field(name="from", default=None)
@@ -237,15 +239,15 @@ def plain(message: Any) -> Any:
 # -- JSON ----------------------------------------------------------------------------------------------------
 
 
-class _UnreadEnvelope(Struct):
-    type: Name
-    sender: Name = field(name="from")
-    payload: msgspec.Raw
+def _envelope(kind: type[Struct]) -> type[Struct]:
+    """An :class:`Envelope` of this kind alone, so that all of one is read in one go."""
+    fields: list[Any] = [("sender", Name, field(name="from")), ("payload", kind)]
+    return defstruct(f"{kind.__name__}Envelope", fields, tag_field="type", tag=kind.__name__)
 
 
-_read_envelope = msgspec.json.Decoder(_UnreadEnvelope).decode
-_read_payload = {name: msgspec.json.Decoder(kind).decode for name, kind in REQUESTS.items()}
-UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError)
+_envelopes: Any = reduce(or_, map(_envelope, REQUESTS.values()))
+_read_envelope = msgspec.json.Decoder(_envelopes).decode
+UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What is raised by the quick readers below: it is no such message, or one that is only read with care."""
 
 encode = msgspec.json.Encoder().encode
@@ -267,8 +269,8 @@ def decode(data: bytes) -> Any:
 def read_request(data: bytes) -> Envelope:
     """What :func:`parse_request` makes of the JSON ``data``, where that is without fault; else raises one of
     :data:`UNREAD`."""
-    unread = _read_envelope(data)
-    return Envelope(unread.type, unread.sender, _read_payload[unread.type](unread.payload))
+    envelope = _read_envelope(data)
+    return request(envelope.sender, envelope.payload)
 
 
 def may_open_session(data: bytes) -> bool:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from . import limits
 from .errors import InvalidFieldError
@@ -29,6 +29,11 @@ class Side(Enum):
 
     BUY = "buy"
     SELL = "sell"
+
+    @property
+    def text(self) -> Literal["buy", "sell"]:
+        """Its ``value``, sooner than an enumeration gives it."""
+        return "buy" if self is Side.BUY else "sell"
 
     @property
     def opposite(self) -> Side:

@@ -101,7 +101,7 @@ class Taker:
             OpenOrder(
                 id=order.id,
                 market=instrument.market,
-                side=order.side.value,
+                side=order.side,
                 price=instrument.price_text(negotiation.price),
                 quantity=instrument.quantity_text(negotiation.asked),
             ),
@@ -133,16 +133,18 @@ class Taker:
         """A peer has answered. What is no valid offer counts as none; what comes too late is released."""
         negotiation = self._awaiting(order_id, round, destination)
         effects: list[Effect] = []
-        named = answer if isinstance(answer, dict) else {}
-        lock_id = answer.lock_id if isinstance(answer, Offer) else named.get("lock_id")
+        if isinstance(answer, Offer):
+            lock_id: object = answer.lock_id
+        else:
+            lock_id = answer.get("lock_id") if isinstance(answer, dict) else None
         if lock_id is not None:
             try:
                 if negotiation is None:
                     raise ProtocolError("too late")
                 self._take_offer(negotiation, destination, answer)
             except OrderBookError:
-                effects += self._release(destination, lock_id)
-        elif negotiation is not None and named.get("contended") is True:
+                effects += self._refuse(destination, lock_id)
+        elif negotiation is not None and isinstance(answer, dict) and answer.get("contended") is True:
             negotiation.contended = True
         return effects if negotiation is None else effects + self._heard_from(negotiation, destination)
 
@@ -230,7 +232,8 @@ class Taker:
         order, market = negotiation.order, self._market
         wanted = 0 if order.cancel_requested or not market.trades else negotiation.asked
         offers = [offer for offer in negotiation.offers if offer.destination or self._still_ours(offer)]
-        if negotiation.all_or_none:
+        all_or_none = negotiation.all_or_none
+        if all_or_none:
             safe = market.clock.monotonic() + limits.LEASE_LEFT_S
             usable = [offer for offer in offers if offer.expires >= safe]
             choices = choose(usable, order.side, wanted, market.policy, market.random)
@@ -240,7 +243,7 @@ class Taker:
             choices = choose(offers, order.side, wanted, market.policy, market.random)
         chosen = {(choice.offer.destination, choice.offer.lock_id) for choice in choices}
         effects: list[Effect] = []
-        if negotiation.all_or_none:
+        if all_or_none:
             # Our own comes last, before it the leases that last longest.
             negotiation.next = sorted(choices, key=_certainty, reverse=True)
         else:
@@ -296,7 +299,7 @@ class Taker:
 
     def _let_go(self, offer: PeerOffer) -> list[Effect]:
         if offer.destination != OURSELVES:
-            return self._release(offer.destination, offer.lock_id)
+            return [self._release(offer.destination, ReleaseLock(offer.lock_id))]
         reservation = self._book.reservations.get(offer.lock_id)
         return [] if reservation is None else self._market.free(reservation)
 
@@ -309,12 +312,15 @@ class Taker:
         negotiation.confirming.add(match_id)
         return self.confirmations.ask(match_id, confirmation)
 
-    def _release(self, destination: str, lock_id: object) -> list[Effect]:
+    def _refuse(self, destination: str, lock_id: object) -> list[Effect]:
+        """Release what was offered and is not taken; what is no lock id needs no answer."""
         try:
-            message = parse({"lock_id": lock_id}, ReleaseLock)
+            return [self._release(destination, parse({"lock_id": lock_id}, ReleaseLock))]
         except ProtocolError:
             return []
-        return [Tell(destination, request(self._market.peer, message))]
+
+    def _release(self, destination: str, message: ReleaseLock) -> Effect:
+        return Tell(destination, request(self._market.peer, message))
 
     def match_answered(self, match_id: str, answer: object) -> list[Effect]:
         """A maker has answered a confirmation, perhaps a repeated one. Only a valid answer ends its doubt."""

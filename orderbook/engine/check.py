@@ -132,7 +132,9 @@ def _check_reservations(book: Reserving) -> None:
             if order.side is ladder.side and order.reserved and order.terms.rests:
                 key = order.price * ladder.sign
                 sums[key] = sums.get(key, 0) + order.reserved
-        assert dict(ladder.reserved) == sums, f"the reserved sums of {ladder.side.value} disagree"
+        assert ladder.reserved == sums, f"the reserved sums of {ladder.side.value} disagree"
+        assert ladder._reserved_keys == sorted(sums), f"the reserved keys of {ladder.side.value} disagree"
+        assert ladder.best_reserved == max(sums, default=NO_KEY), "the best reserved price disagrees"
 
 
 def _check_uncrossed(book: Reserving) -> None:

@@ -10,7 +10,7 @@ from ..model import Order
 from ..terms import GTC, PostOnly, Routing, Terms, TimeInForce
 from .codes import Code, Reason, conflict_of
 from .events import Cancellation, Contention, Event, Execution, Match, Outbound, Trigger
-from .ladder import NO_KEY, Ladder
+from .ladder import Ladder
 from .resting import BUY, Resting
 from .rules import RULES, MarketState, Rules
 from .stops import Stops
@@ -94,7 +94,7 @@ class Entering(Resting):
                     self._on_closed(order)
                 self._follow_up()
                 return OK
-        elif other.reserved and other.contends(-key):
+        elif other.best_reserved >= -key:
             self.events.append(Contention(order))
         # The same as _rest, without its calls.
         level = own.levels.get(key)
@@ -229,7 +229,7 @@ class Entering(Resting):
         What is reserved counts as if it were open: the order must not take it when it is released either.
         """
         other = self.opposite(order.side)
-        best_key = max(other.best_key, other.reserved.keys()[-1] if other.reserved else NO_KEY)
+        best_key = max(other.best_key, other.best_reserved)
         if best_key < price * other.sign:
             return price
         if order.terms.post_only is PostOnly.REJECT:
@@ -304,7 +304,7 @@ class Entering(Resting):
             self._cancel_open(order, Reason.UNFILLABLE)
         elif other.best_key >= limit:
             self._match(order, other, limit)
-        elif other.reserved and other.contends(limit):
+        elif other.best_reserved >= limit:
             self.events.append(Contention(order))
         if order.open and not order.terms.rests:
             if self.routing is ALONE:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 from operator import attrgetter
 
-from sortedcontainers import SortedDict, SortedKeyList, SortedList
+from sortedcontainers import SortedKeyList, SortedList
 
 from ..model import Order, Side
 
@@ -132,9 +132,22 @@ class Ladder:
         best_key: The highest key, or ``NO_KEY``.
         best: Its level, or None.
         reserved: Reserved lots by key, where there are any.
+        best_reserved: The highest key of these, or ``NO_KEY``.
     """
 
-    __slots__ = ("_far", "_floor", "_near", "best", "best_key", "levels", "reserved", "side", "sign")
+    __slots__ = (
+        "_far",
+        "_floor",
+        "_near",
+        "_reserved_keys",
+        "best",
+        "best_key",
+        "best_reserved",
+        "levels",
+        "reserved",
+        "side",
+        "sign",
+    )
 
     def __init__(self, side: Side):
         self.side = side
@@ -142,7 +155,9 @@ class Ladder:
         self.levels: dict[int, Level] = {}
         self.best_key = NO_KEY
         self.best: Level | None = None
-        self.reserved: SortedDict = SortedDict()
+        self.reserved: dict[int, int] = {}
+        self.best_reserved = NO_KEY
+        self._reserved_keys: list[int] = []  # the best last; few, since reservations are short
         self._near: list[int] = []
         self._far: SortedList = SortedList()
         self._floor = NO_KEY  # above every key that is far, below every key that is near
@@ -217,13 +232,17 @@ class Ladder:
             yield levels[key]
 
     def reserve(self, key: int, quantity: int) -> None:
-        """Count ``quantity`` lots, or minus so many, as reserved at ``key``. O(log n)."""
-        total = self.reserved.get(key, 0) + quantity
+        """Count ``quantity`` lots, or minus so many, as reserved at ``key``. O(log n), and a short move."""
+        before = self.reserved.get(key, 0)
+        total = before + quantity
         if total:
             self.reserved[key] = total
+            if before:
+                return
+            keys = self._reserved_keys
+            insort(keys, key)
         else:
             del self.reserved[key]
-
-    def contends(self, limit: int) -> bool:
-        """Whether anything reserved is crossed by an order with the limit key ``limit``. O(1)."""
-        return bool(self.reserved) and self.reserved.keys()[-1] >= limit
+            keys = self._reserved_keys
+            del keys[bisect_left(keys, key)]
+        self.best_reserved = keys[-1] if keys else NO_KEY

@@ -66,22 +66,19 @@ class Reservation:
         counterparty: The peer that may commit or release it.
         purpose: The counterparty's order that it is for.
         fills: What is set aside, as :meth:`Reserving.crossing` found it.
+        quantity: All of that, in lots.
         expires: When :meth:`Reserving.expired` lists it, on the caller's monotonic clock.
     """
 
-    __slots__ = ("counterparty", "expires", "fills", "id", "purpose")
+    __slots__ = ("counterparty", "expires", "fills", "id", "purpose", "quantity")
 
     def __init__(self, id: str, counterparty: str, purpose: str, fills: list[Fill], expires: float):
         self.id = id
         self.counterparty = counterparty
         self.purpose = purpose
         self.fills = fills
+        self.quantity = fills[0].quantity if len(fills) == 1 else sum(fill.quantity for fill in fills)
         self.expires = expires
-
-    @property
-    def quantity(self) -> int:
-        """What is set aside, in lots."""
-        return sum(fill.quantity for fill in self.fills)
 
 
 class Reserving(Entering):
@@ -118,6 +115,9 @@ class Reserving(Entering):
             return Crossing([], False)
         other = self.opposite(side)
         limit = price * other.sign
+        first = other.best.head if other.best is not None and other.best_key >= limit else None
+        if first is not None and first.open - first.hidden >= quantity:
+            return Crossing([Fill(first, quantity)], False)  # the same for most orders, without the loops
         fills: list[Fill] = []
         hidden = False
         for level in other.down_to(limit):
@@ -130,7 +130,7 @@ class Reserving(Entering):
                 quantity -= part
                 if not quantity:
                     return Crossing(fills, False)
-        return Crossing(fills, hidden or other.contends(limit))
+        return Crossing(fills, hidden or other.best_reserved >= limit)
 
     def reserve(
         self, id: str, counterparty: str, purpose: str, fills: Iterable[Fill], expires: float
@@ -149,9 +149,8 @@ class Reserving(Entering):
         if id in self.reservations:
             raise ValueError(f"reservation {id} exists already")
         reservation = Reservation(id, counterparty, purpose, list(fills), expires)
-        if not reservation.fills or len({fill.order.id for fill in reservation.fills}) != len(
-            reservation.fills
-        ):
+        count = len(reservation.fills)
+        if count != 1 and (not count or len({fill.order.id for fill in reservation.fills}) != count):
             raise ValueError(f"reservation {id} must name each order once, and at least one")
         for order, quantity in reservation.fills:
             shown = 0 if order.level is None else order.open - order.hidden
@@ -236,7 +235,10 @@ class Reserving(Entering):
     def expired(self, now: float) -> list[Reservation]:
         """The reservations whose lease has run out at ``now``, earliest first; they are the caller's to
         :meth:`release`. O(k log k); O(1) when there is none."""
-        leases, run_out, at = self._leases, [], [0]
+        leases = self._leases
+        if not leases or leases[0][0] > now:
+            return []
+        run_out, at = [], [0]
         while at:  # down the heap, as far as they have run out
             place = at.pop()
             if place < len(leases) and leases[place][0] <= now:

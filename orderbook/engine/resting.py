@@ -163,7 +163,7 @@ class Resting:
                 level.count -= gone
                 level.open -= wanted - quantity
         self._settle_taker(taker, quantity)
-        if quantity and other.reserved and other.contends(limit):
+        if quantity and other.best_reserved >= limit:
             emit(Contention(taker))
 
     def _settle_taker(self, taker: Order, open: int) -> None:

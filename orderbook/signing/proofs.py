@@ -65,7 +65,7 @@ def agree(proof: Proof) -> Proven:
     check_fit(request.market, request.sender, request.to, match, signed, answer)
     assert match.side is not None
     return Proven(
-        Party(signed.sender, signed.key), Party(request.sender, request.key), match.side, answer.trades
+        Party(signed.sender, signed.key), Party(request.sender, request.key), match.side.text, answer.trades
     )
 
 
@@ -102,7 +102,7 @@ def check_fit(
             and trade.market == market
             and trade.maker_peer == signed.sender
             and trade.taker_peer == taker
-            and trade.side == match.side
+            and trade.side == match.side.text
             and trade.taker_order_id == match.order_id
         )
         if not same:

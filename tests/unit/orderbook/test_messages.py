@@ -32,12 +32,13 @@ from orderbook.messages import (
     read_request,
     request,
 )
+from orderbook.model import Side
 
-ORDER = OpenOrder("o-1", "SIM", "buy", "100.5", "3")
+ORDER = OpenOrder("o-1", "SIM", Side.BUY, "100.5", "3")
 FILL = OfferedFill("m-1", "100", "2")
 MESSAGES = [
     AnnounceOpenOrder(ORDER, 2, "0123456789abcdef"),
-    CrossPeerMatch("t-1", "m@1", [FILL], "buy", "o-1"),
+    CrossPeerMatch("t-1", "m@1", [FILL], Side.BUY, "o-1"),
     CrossPeerMatch("t-1", "m@1", [FILL]),
     ReleaseLock("m@1"),
     Heartbeat(7, "99", None, "0123456789abcdef", "bob", True),
