@@ -74,7 +74,7 @@ class HostedMarket:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._wakes = math.inf
-        self._timer_due = False
+        self._timer_set: asyncio.TimerHandle | None = None
         self._stopped = False
         self._discovery_wanted = asyncio.Event()
         self.watchers: set[asyncio.Event] = set()
@@ -110,9 +110,9 @@ class HostedMarket:
         if farewells:
             await asyncio.wait(farewells, timeout=limits.ANNOUNCE_TIMEOUT_S)
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._timer_set):
+            if timer is not None:
+                timer.cancel()
         await self._lines.close()
         await end_tasks(self._tasks)
         for future in itertools.chain.from_iterable(self._settling.values()):
@@ -224,19 +224,30 @@ class HostedMarket:
         self._outbox.promise(durable.set)
         await durable.wait()
 
-    def serve(self, read: Callable[[Any], Answer], payload: Any, reply: Callable[[Any], None]) -> None:
-        """Answer another peer's request, which ``read`` can read. Raises OrderBookError, having changed
-        nothing."""
+    def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
+        """Answer another peer's request, decoded JSON. Raises OrderBookError, having changed nothing."""
         try:
-            answer = read(payload)
+            answer = self.channel.handle(payload)
         except OrderBookError as error:
             self.market.counts["request", error.code] += 1
             raise
+        self._answer(answer, answer.content, reply)
+
+    def serve_line(self, payload: bytes, session: Session | None, reply: Callable[[bytes], None]) -> None:
+        """As :meth:`serve`, for a request that is still JSON, and an answer that is JSON too."""
+        try:
+            answer = self.channel.receive(payload, session)
+        except OrderBookError as error:
+            self.market.counts["request", error.code] += 1
+            raise
+        self._answer(answer, encode(answer.content), reply)
+
+    def _answer(self, answer: Answer, content: Any, reply: Callable[[Any], None]) -> None:
         self._after_step(answer.effects)
         if answer.promise:
-            self._outbox.promise(lambda: reply(answer.content))
+            self._outbox.promise(partial(reply, content))
         else:
-            reply(answer.content)
+            reply(content)
 
     # -- effects -----------------------------------------------------------------------------------------
 
@@ -244,9 +255,9 @@ class HostedMarket:
         self._outbox.after_step(effects)
         for watcher in self.watchers:
             watcher.set()
-        if not self._timer_due:
-            self._timer_due = True
-            asyncio.get_running_loop().call_soon(self._set_timer)  # once for all steps of a turn
+        if self._timer_set is None:  # once for all steps of a while
+            loop = asyncio.get_running_loop()
+            self._timer_set = loop.call_later(limits.TIMER_SET_S, self._set_timer)
 
     def _carry_out(self, effect: Effect) -> None:
         kind = type(effect)
@@ -272,7 +283,7 @@ class HostedMarket:
             log.error("a step of %s failed", self._key, exc_info=task.exception())
 
     def _set_timer(self) -> None:
-        self._timer_due = False
+        self._timer_set = None
         if self._stopped:
             return
         due = self.negotiator.next_due()
@@ -328,7 +339,8 @@ class HostedMarket:
             self.market.counts["answer", "not_believed"] += 1
             effects = self.channel.refused(effect, str(error))
         self._after_step(effects)
-        self._look_for_doubt(effect)
+        if isinstance(effect, Confirm):
+            self._look_for_doubt(effect)
 
     def _failed(self, asked: Asked, error: PeerError) -> None:
         effect = asked[0]
@@ -341,10 +353,11 @@ class HostedMarket:
                 self._after_step(self.negotiator.peer_lost(effect.destination))
             effects = self.channel.failed(effect)
         self._after_step(effects)
-        self._look_for_doubt(effect)
+        if isinstance(effect, Confirm):
+            self._look_for_doubt(effect)
 
-    def _look_for_doubt(self, effect: Question) -> None:
-        if isinstance(effect, Confirm) and self.negotiator.is_in_doubt(effect.match_id):
+    def _look_for_doubt(self, effect: Confirm) -> None:
+        if self.negotiator.is_in_doubt(effect.match_id):
             log.warning("%s has not confirmed %s, which is now in doubt", effect.maker, effect.match_id)
             self._discovery_wanted.set()  # it may have moved
 

@@ -143,7 +143,11 @@ class Ledger:
             self.cross_peer_trades += trade.cross_peer
             self._by_match.setdefault((trade.taker_peer, trade.match_id), []).append(trade)
             for order_id in trade.orders_of(self._peer):
-                self._by_order.setdefault(order_id, deque()).append(trade)
+                of_order = self._by_order.get(order_id)
+                if of_order is None:
+                    self._by_order[order_id] = deque((trade,))
+                else:
+                    of_order.append(trade)
 
     def drop_trades(self, upto: int) -> None:
         """Drop the oldest of what is in excess, whole matches only.

@@ -117,6 +117,9 @@ SESSION_FRAMES = 2**24
 """Frames in one direction after which it does the same: half an hour at 10,000 a second."""
 LINE_TICK_S = 0.02
 """How late a time limit over a connection may be noticed."""
+TIMER_SET_S = 0.002
+"""How late a market's timer may be set after a step, so that it is set once for many of them; the shortest
+pause is 15 times as long."""
 MESSAGE_BYTES = 1024 * 1024
 """Longest answer that is taken: several times that with the trades of 256 orders and the longest names."""
 DISCOVERY_S = 2.0

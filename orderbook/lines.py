@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -65,6 +66,7 @@ class Line(Generic[Context]):
         session: Session | None = None,
     ):
         self.session = session
+        self.full = channel.full  # the peer takes less than is sent to it
         self._channel = channel
         self._destination = destination
         self._key = msgspec.json.encode(key)
@@ -74,6 +76,7 @@ class Line(Generic[Context]):
         self._last_rid = 0
         self.used = channel.loop.time()
         channel.on_message = self._receive
+        channel.on_flow = self._flow
 
     def call(self, payload: bytes, context: Context, timeout_s: float) -> None:
         """Send a request, whose payload is JSON; ``answered`` or ``failed`` gets ``context``."""
@@ -93,10 +96,8 @@ class Line(Generic[Context]):
         else:
             self._channel.send(self.session.wrap(text), BINARY, alone=alone)
 
-    @property
-    def full(self) -> bool:
-        """Whether the peer takes less than is sent to it."""
-        return self._channel.full
+    def _flow(self) -> None:
+        self.full = self._channel.full
 
     @property
     def idle(self) -> bool:
@@ -344,9 +345,9 @@ class Caller:
         try:
             if self._greet is not None and self._begin(rid, key, bytes(payload)):
                 return
-            self._serve(key, bytes(payload), session, lambda result: self._reply(rid, b"null", result))
+            self._serve(key, bytes(payload), session, partial(self._reply, rid))
         except Refusal as error:
-            self._reply(rid, msgspec.json.encode(str(error)), b"null")
+            self._reply(rid, b"null", msgspec.json.encode(str(error)))
 
     def _begin(self, rid: int | str | None, key: str, payload: bytes) -> bool:
         """Whether the first request opens a session, or tries to."""
@@ -354,12 +355,12 @@ class Caller:
         greeted = None if greet is None else greet(key, payload)
         if greeted is None:
             return False
-        self._reply(rid, b"null", greeted.answer)
+        self._reply(rid, greeted.answer)
         self._session = greeted.session
         self._channel.on_end = lambda why: greeted.ended()
         return True
 
-    def _reply(self, rid: int | str | None, error: bytes, result: bytes) -> None:
+    def _reply(self, rid: int | str | None, result: bytes, error: bytes = b"null") -> None:
         self._unanswered -= 1
         if rid is not None:
             name = b"%d" % rid if type(rid) is int else msgspec.json.encode(rid)

@@ -10,7 +10,7 @@ anything, and returns what its caller is to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from . import limits
 from .desk import Desk
@@ -54,6 +54,13 @@ class Negotiator:
         self._desk = Desk(market, self._taker)
         self._unanswered = self._taker.confirmations.unanswered
         self._heartbeats = 0
+        self._handlers: dict[str, Callable[[str, Any], Reply]] = {
+            "AnnounceOpenOrder": self._maker.announce,
+            "CrossPeerMatch": self._maker.match,
+            "ReleaseLock": self._maker.release,
+            "Heartbeat": self._handle_heartbeat,
+            "Goodbye": self._handle_goodbye,
+        }
         self.market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
 
     def resume(self, recovered: Recovered) -> list[Effect]:
@@ -134,8 +141,10 @@ class Negotiator:
     def _on_its_way(self, order: Order, effects: list[Effect]) -> list[Effect]:
         """``Settled`` says when the way of ``order`` is over; if it has none, at once."""
         effects = self._end_step(effects)
-        if order.id not in self._taker.negotiations and Settled(order.id) not in effects:
-            effects.append(Settled(order.id))
+        if order.id not in self._taker.negotiations:
+            settled = Settled(order.id)
+            if settled not in effects:
+                effects.append(settled)
         return effects
 
     # -- other peers' requests -------------------------------------------------------------------------
@@ -153,7 +162,7 @@ class Negotiator:
         sender, kind = check_name(asked.sender, "from"), asked.type
         if sender == self.market.peer:
             return Answer(None, False, [])  # our own broadcast
-        content, effects = self._handlers[kind](self, sender, asked.payload)
+        content, effects = self._handlers[kind](sender, asked.payload)
         known = self.market.roster.called(sender, self.market.clock.monotonic())
         if not known and kind != "Goodbye":
             effects.append(Discover())
@@ -173,14 +182,6 @@ class Negotiator:
         if peer is not None:
             self.market.roster.lost(peer.destination)
         return self._maker.forget(name)
-
-    _handlers: ClassVar[dict[str, Callable[[Negotiator, str, Any], Reply]]] = {
-        "AnnounceOpenOrder": lambda self, sender, message: self._maker.announce(sender, message),
-        "CrossPeerMatch": lambda self, sender, message: self._maker.match(sender, message),
-        "ReleaseLock": lambda self, sender, message: self._maker.release(sender, message),
-        "Heartbeat": _handle_heartbeat,
-        "Goodbye": _handle_goodbye,
-    }
 
     # -- answers to our requests -----------------------------------------------------------------------
 
@@ -382,7 +383,9 @@ class Negotiator:
         outbound = self.market.outbound
         while outbound:
             effects += self._taker.enter(*outbound.pop(0))
-        self._taker.forget(self.market.file_closed())
+        closed = self.market.file_closed()
+        if closed:
+            self._taker.forget(closed)
         return effects
 
     # -- views -----------------------------------------------------------------------------------------

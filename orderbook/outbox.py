@@ -36,7 +36,7 @@ class Outbox:
         if events:
             journal.append(events)
         for effect in effects:
-            if type(effect) in PROMISES and journal.waiting:
+            if journal.waiting and type(effect) in PROMISES:
                 journal.when_durable(partial(self._carry_out, effect))
             else:
                 self._carry_out(effect)

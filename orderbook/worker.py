@@ -7,7 +7,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,7 +27,7 @@ from .events import Signed
 from .hosted import HostedMarket
 from .lines import Caller, Greeted, Refusal
 from .market import Market
-from .messages import encode, may_open_session
+from .messages import may_open_session
 from .model import Instrument, Order, Trade, check_name
 from .names import market_of_key, own_name, shared_name
 from .selection import POLICIES, Policy
@@ -119,6 +118,7 @@ class Worker:
             identity = new_identity() if journals is None else kept_key(journals / KEPT_KEY)
         self._identity = identity
         ids, clock = IdSource(), SystemClock()
+        self._hosted_by_key: dict[str, HostedMarket] = {}
         self.markets = {
             instrument.market: HostedMarket(
                 Market(
@@ -147,6 +147,8 @@ class Worker:
             )
             for instrument in instruments
         }
+        for market, hosted in self.markets.items():
+            self._hosted_by_key[shared_name(market)] = self._hosted_by_key[own_name(market, name)] = hosted
 
     @property
     def key(self) -> str:
@@ -331,7 +333,7 @@ class Worker:
     def _serve(self, rid: Any, key: Any, payload: Any, handler: Any) -> None:
         try:
             hosted = self._hosted(market_of_key(key))
-            hosted.serve(hosted.channel.handle, payload, lambda content: handler.reply(None, content))
+            hosted.serve(payload, lambda content: handler.reply(None, content))
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
             handler.reply(refusal(error))
@@ -349,9 +351,8 @@ class Worker:
         self, key: str, payload: bytes, session: Session | None, reply: Callable[[bytes], None]
     ) -> None:
         try:
-            hosted = self._hosted(market_of_key(key))
-            receive = partial(hosted.channel.receive, session=session)
-            hosted.serve(receive, payload, lambda content: reply(encode(content)))
+            hosted = self._hosted_by_key.get(key) or self._hosted(market_of_key(key))
+            hosted.serve_line(payload, session, reply)
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
             raise refusal(error) from error

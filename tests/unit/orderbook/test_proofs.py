@@ -101,7 +101,7 @@ def test_a_proof_with_anything_changed_is_none(path: tuple[Any, ...], change: st
         (proof(signed_request(type="Heartbeat")), "request is a Heartbeat"),
         (proof(signed_request(to=BOB.key)), "request is addressed to key"),
         (proof(status="rejected"), "answer is rejected: there was no trade"),
-        (proof(status="maybe"), "pattern|regex"),
+        (proof(status="maybe"), "Invalid enum value"),
         (proof(trades=[]), "trades are not the fills"),
         (proof(trades=VALID.answer["trades"][:1]), "trades are not the fills"),
         (proof(trades=VALID.answer["trades"] * 2), "trades are not the fills"),
