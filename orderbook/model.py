@@ -83,12 +83,22 @@ def _is_name(text: str) -> bool:
 
 
 class Unit:
-    """A decimal step (a tick or a lot) that converts between text and whole counts of itself, exactly."""
+    """A decimal step (a tick or a lot) that converts between text and whole counts of itself, exactly.
 
-    __slots__ = ("_counts", "_per_step", "_scale", "_texts", "decimals", "text", "trims")
+    Args:
+        text: The step as a decimal, such as ``"0.01"``.
+        name: The field that says so, for errors.
+        most: The largest count allowed.
+        trims: Write no trailing zeros.
 
-    def __init__(self, text: str, name: str, *, trims: bool):
-        """``text``: the step as a decimal, such as ``"0.01"``. ``trims``: write no trailing zeros."""
+    Attributes:
+        counts: Of the texts that were parsed lately: the same ones come again and again.
+        texts: As these were formatted.
+    """
+
+    __slots__ = ("_most", "_per_step", "_scale", "counts", "decimals", "text", "texts", "trims")
+
+    def __init__(self, text: str, name: str, most: int, *, trims: bool):
         match = _DECIMAL.fullmatch(text) if isinstance(text, str) and len(text) <= 20 else None
         if match is None:
             raise InvalidFieldError(name, 'must be a positive decimal such as "0.01"')
@@ -98,33 +108,30 @@ class Unit:
         self.decimals = len(fraction)
         self._scale: int = 10**self.decimals
         self._per_step = int(whole + fraction)
-        # The same prices and quantities come again and again.
-        self._counts: dict[str, int] = {}
-        self._texts: dict[int, str] = {}
+        self._most = most
+        self.counts: dict[str, int] = {}
+        self.texts: dict[int, str] = {}
         if self._per_step == 0:
             raise InvalidFieldError(name, "must be more than zero")
 
-    def parse(self, text: object, name: str, most: int) -> int:
+    def parse(self, text: object, name: str) -> int:
         """The count of steps in ``text``.
 
         Args:
             text: A decimal such as ``"0.5"``: no sign, exponent or spaces.
             name: The field, for the error.
-            most: The largest count allowed.
 
         Raises:
             InvalidFieldError: It is not such a decimal, not a whole count of steps, zero, or too large.
         """
         if not isinstance(text, str):
             raise InvalidFieldError(name, 'must be a decimal string such as "0.5", so that it stays exact')
-        count = self._counts.get(text)
-        if count is None:
-            count = self._parse(text, name)
-            if len(self._counts) >= limits.TEXTS_REMEMBERED:
-                self._counts.clear()
-            self._counts[text] = count
-        if count > most:
-            raise InvalidFieldError(name, f"must be at most {self.format(most)}")
+        count = self._parse(text, name)
+        if count > self._most:
+            raise InvalidFieldError(name, f"must be at most {self.format(self._most)}")
+        if len(self.counts) >= limits.TEXTS_REMEMBERED:
+            self.counts.clear()
+        self.counts[text] = count
         return count
 
     def _parse(self, text: str, name: str) -> int:
@@ -144,12 +151,10 @@ class Unit:
 
     def format(self, count: int) -> str:
         """``count`` steps as a decimal: with all of the step's decimals, or none that are zero."""
-        text = self._texts.get(count)
-        if text is None:
-            text = self._format(count)
-            if len(self._texts) >= limits.TEXTS_REMEMBERED:
-                self._texts.clear()
-            self._texts[count] = text
+        text = self._format(count)
+        if len(self.texts) >= limits.TEXTS_REMEMBERED:
+            self.texts.clear()
+        self.texts[count] = text
         return text
 
     def _format(self, count: int) -> str:
@@ -186,26 +191,28 @@ class Instrument:
 
     def __post_init__(self) -> None:
         check_name(self.market, "market")
-        object.__setattr__(self, "_tick", Unit(self.tick, "tick", trims=False))
-        object.__setattr__(self, "_lot", Unit(self.lot, "lot", trims=True))
+        object.__setattr__(self, "_tick", Unit(self.tick, "tick", self.max_price, trims=False))
+        object.__setattr__(self, "_lot", Unit(self.lot, "lot", self.max_quantity, trims=True))
         terms = f"{self.market}|{self.tick}|{self.lot}|{self.max_quantity}|{self.max_price}"
         object.__setattr__(self, "fingerprint", hashlib.sha256(terms.encode()).hexdigest()[:16])
 
     def price(self, text: object, name: str = "price") -> int:
         """A price in ticks. Raises InvalidFieldError."""
-        return self._tick.parse(text, name, self.max_price)
+        count = self._tick.counts.get(text) if type(text) is str else None
+        return self._tick.parse(text, name) if count is None else count
 
     def quantity(self, text: object, name: str = "quantity") -> int:
         """A quantity in lots. Raises InvalidFieldError."""
-        return self._lot.parse(text, name, self.max_quantity)
+        count = self._lot.counts.get(text) if type(text) is str else None
+        return self._lot.parse(text, name) if count is None else count
 
     def price_text(self, ticks: int) -> str:
         """``ticks`` as a decimal string with the tick's decimals: ``"78318.00"``."""
-        return self._tick.format(ticks)
+        return self._tick.texts.get(ticks) or self._tick.format(ticks)
 
     def quantity_text(self, lots: int) -> str:
         """``lots`` as a decimal string without trailing zeros: ``"0.5"``."""
-        return self._lot.format(lots)
+        return self._lot.texts.get(lots) or self._lot.format(lots)
 
 
 class Order:

@@ -153,13 +153,18 @@ class Negotiator:
         """Answer a request of another peer.
 
         Args:
-            payload: The envelope, as decoded from JSON or as :func:`messages.read_request` reads it.
+            payload: The envelope, as decoded from JSON, or as :func:`messages.read_request` reads it; then
+                the name of its sender is checked already.
 
         Raises:
             OrderBookError: It is no valid request; nothing has changed.
         """
-        asked = payload if isinstance(payload, Envelope) else parse_request(payload)
-        sender, kind = check_name(asked.sender, "from"), asked.type
+        if isinstance(payload, Envelope):
+            asked = payload
+        else:
+            asked = parse_request(payload)
+            check_name(asked.sender, "from")
+        sender, kind = asked.sender, asked.type
         if sender == self.market.peer:
             return Answer(None, False, [])  # our own broadcast
         content, effects = self._handlers[kind](sender, asked.payload)

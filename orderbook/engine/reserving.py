@@ -370,9 +370,10 @@ class Reserving(Entering):
         self._unreserve(order, quantity)
         order.filled += quantity
         self.last_price = price
-        if self._show_next(order):
+        if order.hidden and self._show_next(order):
             self._freed[order.id] = order
-        self._close_if_done(order)
+        if not (order.open or order.reserved):
+            self._close_if_done(order)
 
     def _give_back(self, order: Order, quantity: int) -> None:
         """What was reserved opens again, in its old place, or is cancelled if its owner has cancelled it."""

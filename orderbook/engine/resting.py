@@ -325,7 +325,7 @@ class Resting:
     def _count_reserved(self, order: Order, quantity: int) -> None:
         """Only what may rest contends with others: nobody can have anything of the other orders."""
         if order.terms is GTC or order.terms.rests:
-            own = self.ladder(order.side)
+            own = self.bids if order.side is BUY else self.asks
             own.reserve(order.price * own.sign, quantity)
 
     def _take_shown(self, order: Order, quantity: int) -> None:

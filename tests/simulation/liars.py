@@ -265,7 +265,7 @@ class Liar:
             call = self._lines.call
             if random.random() < 0.05:
                 session.wrap(b"a frame that is lost")
-            if message["type"] != "CrossPeerMatch" or random.random() < 0.3:
+            if message["type"] != "CrossPeerMatch" or random.random() < 0.8:
                 message = stripped(message)
         call(place, json.dumps(message), timeout_s=1.0, answered=answered, failed=lambda _: None)
 

@@ -129,7 +129,7 @@ def test_matching_never_looks_at_what_is_reserved(same_price: bool, monkeypatch:
 
     monkeypatch.setattr(Level, "__iter__", look)
     assert book.best(SELL) == (101 if same_price else 2000)
-    assert book.crossing(BUY, 2000, 1) == ([Fill(book.orders["open"], 1)], False)
+    assert book.crossing(BUY, 2000, 3) == ([Fill(book.orders["open"], 2)], True)
     assert looked_at == ["open"]
     book.submit(Order("x", "xi", BUY, 2000, 1))
     assert [(e.maker.id, e.quantity) for e in book.events if hasattr(e, "maker")] == [("open", 1)]
