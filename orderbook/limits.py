@@ -142,6 +142,12 @@ JOURNAL_INLINE_S = 0.0005
 about as long, and more of the processor."""
 JOURNAL_INLINE_EVENTS = 500
 """Events that the event loop writes itself at the most: some milliseconds of work."""
+JOURNAL_HANGS_S = 0.1
+"""From this time of one transaction on the disk hangs now and then: the event loop leaves it to the thread,
+until several transactions in a row were quicker."""
+JOURNAL_GATHER_EVENTS = 32
+"""Events that are worth a transaction of their own, so that no more are looked for: to write that many takes
+longer than to make them durable."""
 JOURNAL_LINGER_S = 0.05
 """How soon events are written that nobody waits for: most are written before, with others."""
 JOURNAL_TAIL = 50_000

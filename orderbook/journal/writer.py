@@ -26,8 +26,9 @@ from .thread import JobThread
 
 DROPPED_AT_A_TIME = 2_000
 """Events that a snapshot has replaced are deleted so many at a time: some milliseconds."""
-WRITES_REMEMBERED = 8
-"""Transactions over which their time is averaged: one slow one is not a slow disk, some are."""
+WRITES_REMEMBERED = 16
+"""Transactions whose time tells how quick the disk is: the quickest of them, since the others may only have
+waited for a processor."""
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ Written = tuple[int, float]
 class SqliteJournal:
     """A journal file that is written many steps to a transaction.
 
-    What somebody waits for is written at the end of the turn of the loop, what nobody waits for with it, or
-    some moments later. On a quick disk the loop itself writes: to hand a transaction to a thread and hear of
-    it again takes longer than to make it durable. Where the disk is slow, and for all that takes long, there
-    is a thread; while it has the file the next transaction collects.
+    What somebody waits for is written once a turn of the loop brings nothing more, what nobody waits for with
+    it, or some moments later. On a quick disk the loop itself writes: to hand a transaction to a thread and
+    hear of it again takes longer than to make it durable. Where the disk is slow or hangs, and for all that
+    takes long, there is a thread; while it has the file the next transaction collects.
 
     A disk that can't be written is tried again until it can; meanwhile ``trouble`` says why, nothing more is
     promised, and the market takes no new orders.
@@ -63,8 +64,8 @@ class SqliteJournal:
         self._buffer: list[Event] = []
         self._write_due = False
         self._lingering: asyncio.TimerHandle | None = None
-        self._write_s = 0.0
-        """How long a transaction takes, as a moving average."""
+        self._took_s: deque[float] = deque(maxlen=WRITES_REMEMBERED)
+        """How long the last transactions have taken."""
         self._thread = JobThread(f"journal {file.path.name}", loop)
         self._closing = threading.Event()
         self._archive: JournalArchive | None = None
@@ -89,7 +90,7 @@ class SqliteJournal:
         self._waiting.append((self._appended, then))
         if not self._write_due:
             self._write_due = True
-            self._loop.call_soon(self._write)  # at the end of this turn, whose steps share a transaction
+            self._loop.call_soon(self._gather, 0)
 
     @property
     def waiting(self) -> int:
@@ -148,13 +149,21 @@ class SqliteJournal:
         self._lingering = None
         self._write()
 
+    def _gather(self, appended: int) -> None:
+        """Write, unless the last turn of the loop has brought more than the ``appended`` events of before:
+        what comes close together shares a transaction, and to look for more once takes next to no time."""
+        if appended != self._appended and self.waiting < limits.JOURNAL_GATHER_EVENTS:
+            self._loop.call_soon(self._gather, self._appended)
+        else:
+            self._write()
+
     def _write(self) -> None:
         """Write what there is, unless the thread has the file: this is called again when it is done."""
         self._write_due = False
         events = self._buffer
         if not events or self._thread.busy or self._closing.is_set():
             return
-        if self._write_s <= limits.JOURNAL_INLINE_S and len(events) <= limits.JOURNAL_INLINE_EVENTS:
+        if self._disk_is_quick and len(events) <= limits.JOURNAL_INLINE_EVENTS:
             try:
                 took_s = self._timed_write(events)
             except sqlite3.Error:
@@ -174,7 +183,7 @@ class SqliteJournal:
         """The first events of the buffer are durable now."""
         count, took_s = what
         self.trouble = None
-        self._write_s += (took_s - self._write_s) / WRITES_REMEMBERED
+        self._took_s.append(took_s)
         del self._buffer[:count]
         self._durable += count
         while self._waiting and self._waiting[0][0] <= self._durable:
@@ -187,6 +196,12 @@ class SqliteJournal:
         started = time.perf_counter()
         self._file.write(events)
         return time.perf_counter() - started
+
+    @property
+    def _disk_is_quick(self) -> bool:
+        """Whether the loop can wait for it."""
+        least_s, most_s = min(self._took_s, default=0.0), max(self._took_s, default=0.0)
+        return least_s <= limits.JOURNAL_INLINE_S and most_s <= limits.JOURNAL_HANGS_S
 
     def _set_trouble(self, trouble: str) -> None:
         self.trouble = trouble
