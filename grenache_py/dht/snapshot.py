@@ -15,7 +15,7 @@ import msgspec
 from bencode2 import BencodeDecodeError, bdecode, bencode
 from msgspec import Meta
 
-from .bounds import ID_BYTES, NAME_BYTES_MAX, SAVED_CONTACTS_MAX
+from .bounds import ID_BYTES, NAME_BYTES_MAX, SAVED_CONTACTS_MAX, TOKEN_ROTATE_S
 from .items import Item, read_item
 from .krpc import Refusal
 from .node import DhtNode
@@ -99,11 +99,11 @@ def restore(
 ) -> list[SavedContact]:
     """Give a node that was just made what it knew. Returns the contacts, to be asked whether they are alive.
 
-    What has expired meanwhile is left out, and the tokens are when the port is another one. A clock that was
-    set back counts as no time.
+    What has expired meanwhile is left out, and so are the tokens that nobody has any more, or that belong to
+    another port. A clock that was set back counts as no time.
     """
     elapsed_s = max(0.0, wall_time - snapshot.saved_at)
-    if dht_port == snapshot.dht_port:
+    if dht_port == snapshot.dht_port and elapsed_s < TOKEN_ROTATE_S:
         node.tokens.secrets = snapshot.secrets
     for name, peer, source, age_s in _oldest_first(snapshot.peers):
         if age_s + elapsed_s < node.peers.max_age_s:

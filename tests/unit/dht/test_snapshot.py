@@ -89,6 +89,14 @@ def test_tokens_belong_to_a_port_and_a_clock_may_go_back() -> None:
     assert again.peers.names == 1
 
 
+def test_tokens_do_not_outlive_a_long_pause() -> None:
+    network, node = settled()
+    taken = snapshot.take(node, 20001, network.now, WALL)
+    token = node.tokens.issue(("10.0.0.5", 1), b"svc", network.now)
+    again = reborn(network, taken, bounds.TOKEN_ROTATE_S)
+    assert not again.tokens.valid(token, ("10.0.0.5", 1), b"svc", network.now)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

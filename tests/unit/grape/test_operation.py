@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -80,6 +81,31 @@ def test_contacts_are_found_again_without_a_bootstrap(tmp_path: Path) -> None:
             ports = first.dht_port, first.api_port
         with Grape(*ports, host="127.0.0.1", state=path) as again:
             eventually(lambda: len(again._grape.node.routing) == 1)
+
+
+@pytest.mark.parametrize("step_s", [-10 * 86400.0, 10 * 86400.0], ids=["back", "forward"])
+def test_a_step_of_the_wall_clock_changes_nothing(
+    step_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "grape.json"
+    true_time = time.time
+    stepped_s = 0.0
+    monkeypatch.setattr(time, "time", lambda: true_time() + stepped_s)
+    with Grape(host="127.0.0.1", state=path) as first:
+        with Grape(host="127.0.0.1", bootstrap=[first.dht_address]) as other:
+            call(other, "announce", ["svc", 6001])
+            key = call(other, "put", "hello")
+            stepped_s = step_s
+            assert call(first, "lookup", "svc") == ["127.0.0.1:6001"]
+            assert call(other, "lookup", "nobody") == []
+            assert call(other, "announce", ["svc", 6002]) == 1
+            assert call(first, "get", key)["v"] == "hello"
+            assert len(first._grape.node.routing) == 1
+        ports = first.dht_port, first.api_port
+    stepped_s = min(0.0, step_s)  # what was saved in the future is not older than what was saved now
+    with Grape(*ports, host="127.0.0.1", state=path) as again:
+        assert sorted(call(again, "lookup", "svc")) == ["127.0.0.1:6001", "127.0.0.1:6002"]
+        assert call(again, "get", key)["v"] == "hello"
 
 
 def test_a_damaged_file_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
