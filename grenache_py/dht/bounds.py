@@ -81,6 +81,8 @@ OWN_HOSTS_MAX: Final = 8  # addresses that were taken for our own
 REFRESH_S: Final = 900.0  # BEP 5: buckets unchanged for 15 minutes are refreshed
 BOOTSTRAP_RETRY_S: Final = 1.0  # doubling up to …
 BOOTSTRAP_RETRY_MAX_S: Final = 30.0
+# Contacts that were given up, the last K, are asked again while there are no others; outages are shorter.
+EARLIER_MAX_AGE_S: Final = 24 * 3600.0
 
 # Stores.
 PEER_MAX_AGE_S: Final = 120.0  # grenache-grape/lib/Grape.js

@@ -165,10 +165,12 @@ class DhtNode:
         """Begin, and find the nodes around our own id through these addresses; ``ready`` follows.
 
         The bootstrap addresses are asked again whenever they are not among the contacts; ``contacts`` of an
-        earlier life are asked this once.
+        earlier life, the newest first, while there are no others.
         """
         self._tick()
         self.bootstrap.addresses = list(bootstrap)
+        for address in reversed(contacts):
+            self.bootstrap.lost(address, self._clock())
         self._upkeep.join([*bootstrap, *contacts])
 
     def stop(self) -> None:

@@ -79,14 +79,16 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 def take(node: DhtNode, dht_port: int, now: float, wall_time: float) -> Snapshot:
     """What ``node`` knows. ``now`` is on its clock, ``wall_time`` is Unix time."""
-    contacts = sorted(node.routing, key=lambda contact: -contact.seen)[:SAVED_CONTACTS_MAX]
+    contacts = [contact.address for contact in sorted(node.routing, key=lambda contact: -contact.seen)]
+    if not contacts:  # an outage: those it had before are all that leads back
+        contacts = list(reversed(node.bootstrap.earlier))
     return Snapshot(
         VERSION,
         node.node_id,
         dht_port,
         wall_time,
         node.tokens.secrets,
-        [SavedContact(*contact.address) for contact in contacts],
+        [SavedContact(*address) for address in contacts[:SAVED_CONTACTS_MAX]],
         [SavedPeer(*record) for record in node.peers.dump(now)],
         [SavedAnnounce(*announce) for announce in node.own.dump(now)],
         [_save(item, age_s, source) for item, age_s, source in node.items.dump(now)],

@@ -139,8 +139,12 @@ class Upkeep:
         self._walks.suspect(address, now)
         self._transactions.give_up(address)
         # Many queries may end in silence at once; then the ping after the first of them decides.
-        if address not in self._verifying and self._routing.failed(address) is not None:
+        if address in self._verifying:
+            return
+        if self._routing.failed(address) is not None:
             self.verify(address)
+        elif contact is not None:
+            self._bootstrap.lost(address, now)
 
     def tick(self, now: float) -> None:
         """Ping the silent, tell newcomers what we announced, refresh old buckets, rejoin when alone."""

@@ -322,6 +322,39 @@ def test_two_halves_that_were_apart_find_each_other_again() -> None:
     assert lookup(network, third, b"other")[0] == [peer(4, 6002)]
 
 
+def test_those_that_were_apart_for_hours_find_each_other_again_without_a_bootstrap() -> None:
+    network = Network()
+    nodes = network.grow(3)
+    assert all(node.routing for node in nodes)
+    for node in nodes:
+        node.bootstrap.addresses = []
+    network.lost = {network.address(number): b"d" for number in (1, 2, 3)}
+    network.run(3 * 3600.0)
+    assert not any(node.routing for node in nodes)
+    network.lost = {}
+    network.until(lambda: all(node.routing for node in nodes), within_s=45.0)
+    announce(network, nodes[1], b"svc", 6001)
+    assert lookup(network, nodes[2], b"svc")[0] == [peer(2, 6001)]
+
+
+def test_contacts_that_were_given_up_are_bounded_and_forgotten() -> None:
+    network = Network()
+    lone = network.add(1)
+    others = [network.add(number, [1]) for number in range(2, 2 * bounds.K + 2)]
+    network.until(lambda: len(lone.routing) > bounds.K)
+    network.run(5.0)
+    for number in range(2, len(others) + 2):
+        network.remove(number)
+    network.run(900.0)
+    assert not lone.routing
+    assert len(lone.bootstrap.earlier) == bounds.K
+    network.run(bounds.EARLIER_MAX_AGE_S)
+    assert not lone.bootstrap.earlier
+    asked = network.datagrams
+    network.run(900.0)
+    assert network.datagrams == asked
+
+
 def test_a_newcomer_that_only_asks_is_known_at_once() -> None:
     network = Network()
     first = network.add(1)

@@ -67,6 +67,20 @@ def test_everything_comes_back() -> None:
     again.peers.check()
 
 
+def test_contacts_survive_a_restart_in_an_outage() -> None:
+    network, node = settled()
+    taken = snapshot.take(node, 20001, network.now, WALL)
+    network.partition = {network.address(1)}, {network.address(number) for number in (2, 3, 4, 5)}
+    again = reborn(network, taken, 5.0)
+    network.run(60.0)
+    assert not again.routing
+    again = reborn(network, snapshot.take(again, 20001, network.now, WALL), 5.0)
+    network.run(60.0)
+    assert not again.routing
+    network.partition = set(), set()
+    network.until(lambda: len(again.routing) == 4, within_s=45.0)
+
+
 def test_what_is_old_stays_away_and_the_rest_ages_on() -> None:
     network, node = settled()
     taken = snapshot.take(node, 20001, network.now, WALL)
