@@ -76,7 +76,7 @@ class Client:
         self._chooser = Chooser(choice, random.choice, random.random)
         self._middleware = check_middleware(middleware, coroutines=False)
         # Every call to one peer, whatever it is part of and by whichever transport, goes through here.
-        self._call = self._call_through if self._middleware else self._call_peer
+        self._call = self._call_through if self._middleware else transport.call
         # By ``random`` there is nothing to be remembered.
         self._attempt = self._call if choice == "random" else self._timed_call
         self._begin()
@@ -133,8 +133,9 @@ class Client:
             try:
                 limit_s = left_s(ends) / attempts.left
                 result = self._attempt(destination, key, payload, limit_s, compress, headers)
-                return typed(result, type, destination)
+                return result if type is None else typed(result, type, destination)
             except PeerError as error:
+                self._failed(key, destination, error)
                 others = self._link.known(key) or ()
                 if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
                     raise
@@ -152,7 +153,12 @@ class Client:
     ) -> Any:
         """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
         check_destination(destination)
-        result = self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        limit_s = check_seconds(timeout)
+        try:
+            result = self._call(destination, key, payload, limit_s, compress, headers)
+        except PeerError as error:
+            self._failed(key, destination, error)
+            raise
         return typed(result, type, destination)
 
     def map(
@@ -191,8 +197,8 @@ class Client:
         started = time.monotonic()
         results = []
         for destination, result, failure in finish_all(begin(), ends):
-            if isinstance(failure, (ConnectError, ConnectionLost)):
-                self._link.forget(key, destination)
+            if failure is not None:
+                self._failed(key, destination, failure)
             results.append(MapResult(destination, result, failure, time.monotonic() - started))
         if rest:
             results += map(_outcome, (outcomes.get() for _ in rest))
@@ -245,6 +251,7 @@ class Client:
                 result = self._call(destination, key, payload, left_s(ends), compress, headers)
             except PeerError as error:
                 failure = error
+                self._failed(key, destination, error)
             except BaseException as error:
                 outcomes.put(error)
                 return
@@ -267,28 +274,22 @@ class Client:
         compress: bool,
         headers: Mapping[str, Any] | None,
     ) -> Any:
-        """As ``_call_peer``, through the middleware."""
+        """As ``Transport.call``, through the middleware."""
         call = OutgoingCall(destination, key, payload, ends_at(timeout_s), dict(headers or ()), compress)
         return chain(self._middleware, self._proceed)(call)
 
     def _proceed(self, call: OutgoingCall) -> Any:
-        limit_s = left_s(call.ends)
-        return self._call_peer(call.destination, call.key, call.payload, limit_s, call.compress, call.headers)
-
-    def _call_peer(
-        self,
-        destination: str,
-        key: str,
-        payload: Any,
-        timeout_s: float,
-        compress: bool,
-        headers: Mapping[str, Any] | None,
-    ) -> Any:
+        arguments = (call.destination, call.key, call.payload, left_s(call.ends), call.compress, call.headers)
         try:
-            return self._transport.call(destination, key, payload, timeout_s, compress, headers)
+            return self._transport.call(*arguments)
         except (ConnectError, ConnectionLost):
-            self._link.forget(key, destination)
+            self._link.forget(call.key, call.destination)
             raise
+
+    def _failed(self, key: str, destination: str, error: PeerError) -> None:
+        """Forget a peer that does not work, unless that was done below the middleware."""
+        if isinstance(error, (ConnectError, ConnectionLost)) and not self._middleware:
+            self._link.forget(key, destination)
 
     def _destinations(self, key: str, ends: float) -> list[str]:
         # Straight from memory in the usual case.

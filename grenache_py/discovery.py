@@ -172,11 +172,12 @@ class Attempts:
     peer, but for the answer of its handler, uses up one of ``retry`` attempts.
     """
 
+    tried: Collection[str] = ()
+    _in_doubt = False
+
     def __init__(self, retry: int, idempotent: bool):
         self.left = check_count(retry, "retry")
-        self.tried: Collection[str] = ()
         self._idempotent = idempotent
-        self._in_doubt = False
 
     def go_on(self, destination: str, error: PeerError, others: Sequence[str]) -> bool:
         """Whether to try again after ``error`` at ``destination``; ``others`` are announced at present.

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
 
 from . import limits
 from .checks import check_name
@@ -67,7 +69,7 @@ def rids(prefix: str) -> Iterator[str]:
     """Ids for requests, unlike each other; with the first 24 characters of a random UUID as ``prefix`` they
     have the shape that Node sends. Thread-safe.
     """
-    return map((prefix + "%012d").__mod__, count())
+    return map(prefix.__add__, map(str, count(10**11)))
 
 
 def encode_request(
@@ -212,17 +214,28 @@ def _truthy(value: Any) -> bool:
 # --- RPC, the server's side
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, array_like=True, gc=False):
     """A request as received. ``rid``, ``key`` and ``payload`` may be any JSON value: the sender decides.
 
     ``extra`` is a fourth element, which only has a meaning over WebSocket.
     """
 
-    rid: Any
-    key: Any
-    payload: Any
-    gzipped: bool
+    gzipped: ClassVar[bool] = False
+
+    rid: Any = None
+    key: Any = None
+    payload: Any = None
     extra: Any = None
+
+
+class GzippedRequest(Request, array_like=True, gc=False):
+    """One that came as gzip, and is answered so."""
+
+    gzipped: ClassVar[bool] = True
+
+
+_requests = msgspec.json.Decoder(Request)
+_gzipped_requests = msgspec.json.Decoder(GzippedRequest)
 
 
 def decode_request(
@@ -251,22 +264,24 @@ def decode_request(
         return decode_message(body, gzipped)
     rid, key = _gr(header)
     request = decode_message(body, gzipped)
-    return Request(rid or request.rid, key or request.key, request.payload, gzipped)
+    request.rid, request.key = rid or request.rid, key or request.key
+    return request
 
 
 def decode_message(body: bytes, gzipped: bool = False) -> Request:
     """Read a request from its JSON alone, as ``decode_request`` does."""
     try:
+        return (_gzipped_requests if gzipped else _requests).decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # no array, or what only decode_json takes
+    try:
         frame = decode_json(body)
     except ValueError as error:
         raise BadRequestError("ERR_REQUEST_PAYLOAD_INVALID", 400, f"the body is not JSON: {error}") from None
-    if type(frame) is list and len(frame) == 3:  # as nearly all are
-        return Request(frame[0], frame[1], frame[2], gzipped)
     if not _truthy(frame):
         raise BadRequestError("ERR_REQUEST_PAYLOAD_INVALID", 400, f"the body is {body[:5].decode('ascii')}")
-    fields = list(frame[:4]) if isinstance(frame, (list, str)) else []
-    fields += [None] * (4 - len(fields))
-    return Request(fields[0], fields[1], fields[2], gzipped, fields[3])
+    fields = frame[:4] if isinstance(frame, (list, str)) else ()
+    return (GzippedRequest if gzipped else Request)(*fields)
 
 
 def encode_stream_head(rid: str, key: str, extra: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -285,7 +300,7 @@ def encode_stream_head(rid: str, key: str, extra: Mapping[str, Any] | None = Non
 def decode_stream_head(headers: Mapping[str, str]) -> Request:
     """Rid and key of a stream. Raises ``BadRequestError`` for a broken ``_gr``."""
     rid, key = _gr(headers.get("_gr"))
-    return Request(rid, key, None, gzipped=False)
+    return Request(rid, key)
 
 
 def decode_action(headers: Mapping[str, str]) -> tuple[str | None, Any]:

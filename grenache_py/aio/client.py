@@ -73,7 +73,7 @@ class Client:
         self._chooser = Chooser(choice, random.choice, random.random)
         self._middleware = check_middleware(middleware, coroutines=True)
         # Every call to one peer, whatever it is part of and by whichever transport, goes through here.
-        self._call = self._call_through if self._middleware else self._call_peer
+        self._call = self._call_through if self._middleware else transport.call
         # By ``random`` there is nothing to be remembered.
         self._attempt = self._call if choice == "random" else self._timed_call
         link.attach(self)
@@ -120,8 +120,9 @@ class Client:
             try:
                 limit_s = left_s(ends) / attempts.left
                 result = await self._attempt(destination, key, payload, limit_s, compress, headers)
-                return typed(result, type, destination)
+                return result if type is None else typed(result, type, destination)
             except PeerError as error:
+                self._failed(key, destination, error)
                 others = self._link.known(key) or ()
                 if not attempts.go_on(destination, error, others) or time.monotonic() >= ends:
                     raise
@@ -139,7 +140,12 @@ class Client:
     ) -> Any:
         """Call the peer at ``destination`` (``host:port``), without a look-up; returns the result."""
         check_destination(destination)
-        result = await self._call(destination, key, payload, check_seconds(timeout), compress, headers)
+        limit_s = check_seconds(timeout)
+        try:
+            result = await self._call(destination, key, payload, limit_s, compress, headers)
+        except PeerError as error:
+            self._failed(key, destination, error)
+            raise
         return typed(result, type, destination)
 
     async def map(
@@ -219,8 +225,7 @@ class Client:
             return MapResult(call.destination, call.result, None, call.elapsed_s)
         if not isinstance(error, PeerError):
             raise error
-        if isinstance(error, (ConnectError, ConnectionLost)):
-            self._link.forget(key, call.destination)
+        self._failed(key, call.destination, error)
         return MapResult(call.destination, None, error, call.elapsed_s)
 
     async def _timed_call(self, destination: str, *call: Any) -> Any:
@@ -236,30 +241,22 @@ class Client:
         compress: bool,
         headers: Mapping[str, Any] | None,
     ) -> Any:
-        """As ``_call_peer``, through the middleware."""
+        """As ``Transport.call``, through the middleware."""
         call = OutgoingCall(destination, key, payload, ends_at(timeout_s), dict(headers or ()), compress)
         return await chain(self._middleware, self._proceed)(call)
 
     async def _proceed(self, call: OutgoingCall) -> Any:
-        limit_s = left_s(call.ends)
-        return await self._call_peer(
-            call.destination, call.key, call.payload, limit_s, call.compress, call.headers
-        )
-
-    async def _call_peer(
-        self,
-        destination: str,
-        key: str,
-        payload: Any,
-        timeout_s: float,
-        compress: bool,
-        headers: Mapping[str, Any] | None,
-    ) -> Any:
+        arguments = (call.destination, call.key, call.payload, left_s(call.ends), call.compress, call.headers)
         try:
-            return await self._transport.call(destination, key, payload, timeout_s, compress, headers)
+            return await self._transport.call(*arguments)
         except (ConnectError, ConnectionLost):
-            self._link.forget(key, destination)
+            self._link.forget(call.key, call.destination)
             raise
+
+    def _failed(self, key: str, destination: str, error: PeerError) -> None:
+        """Forget a peer that does not work, unless that was done below the middleware."""
+        if isinstance(error, (ConnectError, ConnectionLost)) and not self._middleware:
+            self._link.forget(key, destination)
 
     async def _destinations(self, key: str, ends: float) -> list[str]:
         # Straight from memory in the usual case.

@@ -181,9 +181,10 @@ class Handler:
         accompany an error. Raises ``ArgumentError`` when ``result`` has no JSON form; the request is then
         still unanswered.
         """
-        text = error_text(error)
+        text = None if error is None else error_text(error)
         self._send(200, encode_reply(self._rid, text, result, self._gzipped))
-        self.ended(text)
+        if self._observers is not None:
+            self.ended(text)
 
     def refuse(self, status: int, error: str, result: Any = None) -> None:
         """Answer with an HTTP status and an error, as the service itself does. Raises as ``reply``."""
@@ -289,6 +290,7 @@ class RpcServer:
         self._deadlines: dict[Handler, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.loop: asyncio.AbstractEventLoop
+        self._clock: Callable[[], float]
         self.thread_id = 0
 
     @property
@@ -301,6 +303,7 @@ class RpcServer:
         ``ListenError``.
         """
         self.loop = asyncio.get_running_loop()
+        self._clock = self.loop.time
         self.thread_id = threading.get_ident()
         try:
             await self._exchanges.listen(port, host, self._ssl)
@@ -333,7 +336,7 @@ class RpcServer:
         if len(self._unanswered) >= self._concurrency:
             handler.refuse(503, "ERR_BUSY")
             return
-        self._unanswered[handler] = self.loop.time() + self._timeout_s
+        self._unanswered[handler] = self._clock() + self._timeout_s
         if self._timer is None:
             self._timer = self.loop.call_later(self._timeout_s, self._expire)
         if DEADLINE_HEADER in exchange.headers:

@@ -83,8 +83,7 @@ class _Message:
     def reply(self, status: int, body: bytes) -> None:
         """Send the reply; a message has no place for a status."""
         self.replied = True
-        self._caller.waiting.pop(self, None)
-        self._caller.reply(body)
+        self._caller.reply(self, body)
 
 
 class _Caller:
@@ -110,8 +109,10 @@ class _Caller:
             self._balance()
         self._server.receive(_Message(self, content))
 
-    def reply(self, body: bytes) -> None:
+    def reply(self, message: _Message, body: bytes) -> None:
         self.unanswered -= 1
+        if self.waiting:
+            self.waiting.pop(message, None)
         self.channel.send(body, alone=not self.unanswered and not self.channel.more)
         if self._held:
             self._balance()
@@ -149,6 +150,8 @@ class _MessageServer:
         ws: Callable[[OnChannel], WsServer],
     ):
         self._receive = receive
+        #: what takes a message
+        self.receive: Callable[[_Message], None] = receive
         self._ws = ws(self._greet)
         self._callers: set[_Caller] = set()
         self._idle = asyncio.Event()
@@ -161,10 +164,12 @@ class _MessageServer:
     async def listen(self, port: int, host: str | None, ssl: SSLContext | None = None) -> None:
         await self._ws.listen(port, host, ssl)
         self.draining = False
+        self.receive = self._receive
 
     async def close(self, drain_s: float) -> None:
         self._ws.stop_accepting()
         self.draining = True
+        self.receive = _refuse
         self._idle = asyncio.Event()
         self.answered()
         try:
@@ -177,12 +182,6 @@ class _MessageServer:
         """While it drains: look whether all requests are answered."""
         if not any(caller.unanswered for caller in self._callers):
             self._idle.set()
-
-    def receive(self, exchange: _Message) -> None:
-        if self.draining:
-            exchange.reply(503, _refused(exchange.body, "ERR_BUSY"))
-        else:
-            self._receive(exchange)
 
     def _greet(self, channel: Channel, visitor: Visitor) -> None:
         caller = _Caller(self, channel, visitor)
@@ -197,8 +196,9 @@ class _MessageServer:
         channel.on_end = left
 
 
-def _refused(body: bytes, code: str) -> bytes:
+def _refuse(message: _Message) -> None:
     try:
-        return encode_reply(decode_message(body).rid, code, None)
+        reply = encode_reply(decode_message(message.body).rid, "ERR_BUSY", None)
     except BadRequestError as error:
-        return encode_bad_request_reply(error)
+        reply = encode_bad_request_reply(error)
+    message.reply(503, reply)

@@ -42,6 +42,7 @@ from .ws_frames import (
     PONG,
     TEXT,
     TOO_BIG,
+    Answer,
     FrameError,
     Frames,
     Messages,
@@ -317,8 +318,8 @@ class _Connection:
         """Send a request."""
         cast(TimedSocket, self._socket).send(encode_frame(TEXT, request, next(self._masks)), ends)
 
-    def receive(self, rid: str, ends: float) -> list[Any] | None:
-        """What comes next, if it is the whole answer to ``rid``: ``[rid, error, result]``."""
+    def receive(self, rid: str, ends: float) -> Answer | None:
+        """What comes next, if it is the whole answer to ``rid``."""
         data, self._early = self._early, b""
         if not data:
             size = max(_READ_BYTES, min(self._frames.missing, _READ_BYTES_MAX))
@@ -328,14 +329,14 @@ class _Connection:
         try:
             for opcode, fin, payload in self._frames.feed(data):
                 answer = self._take(opcode, fin, payload, ends)
-                if answer is not None and answer[0] == rid:
+                if answer is not None and answer.rid == rid:
                     return answer
         except FrameError as error:
             self.say(CLOSE, encode_close(error.code, error.message), ends)
             raise
         return None
 
-    def _take(self, opcode: int, fin: bool, payload: bytes, ends: float) -> list[Any] | None:
+    def _take(self, opcode: int, fin: bool, payload: bytes, ends: float) -> Answer | None:
         """What a frame completes, if that is an answer."""
         if opcode == PING:
             self.say(PONG, payload, ends)

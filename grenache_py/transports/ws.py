@@ -73,7 +73,7 @@ class Channel(WSListener):
         self._client = False
         self._waiting: list[bytes] = []  # frames for the next write
         self._waiting_bytes = 0
-        self._full = False  # the system takes no more for now
+        self.full = False  # the other side takes less than is sent to it
         self._holds = 0
         self._room: asyncio.Event | None = None
         self.more = False  # the present message is not the last of those that came together
@@ -129,18 +129,18 @@ class Channel(WSListener):
             self.gone.set_result(None)
 
     def send_user_specific_ping(self, transport: WSTransport) -> None:
-        if self._holds and not self._full:
+        if self._holds and not self.full:
             # The answer could not be read. picows begins to wait for it after this returns.
             self.loop.call_soon(transport.notify_user_specific_pong_received)
         else:
             transport.send_ping()
 
     def pause_writing(self) -> None:
-        self._full = True
+        self.full = True
         self.on_flow()
 
     def resume_writing(self) -> None:
-        self._full = False
+        self.full = False
         self.on_flow()
         if self._room is not None:
             self._room.set()
@@ -158,18 +158,13 @@ class Channel(WSListener):
         return cast(Mapping[str, str], self._transport.response.headers)
 
     @property
-    def full(self) -> bool:
-        """Whether the other side takes less than is sent to it."""
-        return self._full
-
-    @property
     def unsent_bytes(self) -> int:
         """What was sent and has not left this process."""
         return self._waiting_bytes + self.transport.get_write_buffer_size()
 
     async def room(self) -> None:
         """Returns when the other side takes more, or never will."""
-        while self._full and not self.ended:
+        while self.full and not self.ended:
             if self._room is None:
                 self._room = asyncio.Event()
             self._room.clear()
@@ -213,7 +208,7 @@ class Channel(WSListener):
         self._holds += 1
         if self._holds == 1 and not self.transport.is_closing():
             self.transport.pause_reading()
-            if not self._full:
+            if not self.full:
                 self._transport.notify_user_specific_pong_received()
 
     def release(self) -> None:

@@ -150,11 +150,14 @@ class _Line:
         answer = decode_answer(content)
         if answer is None:
             return
-        call = self.calls.pop(answer[0], None)
+        call = self.calls.pop(answer.rid, None)
         if call is None:
             return
         waiting = call[0]
         if waiting.done():
+            return
+        if answer.error is None:
+            waiting.set_result(answer.result)
             return
         try:
             waiting.set_result(result_of(answer, self._destination))

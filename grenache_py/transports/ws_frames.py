@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from .. import limits
 from ..checks import check_name
 from ..codec import decode_json, encode_json
@@ -125,8 +127,9 @@ class Messages:
         Raises ``FrameError`` for what may not follow what came before, for messages that are too large, and
         for text that is not UTF-8. Of a message that comes in one frame nothing is copied.
         """
-        if self._parts is None and fin and len(payload) <= self._max_bytes and opcode != CONTINUATION:
-            return _message(opcode, payload)  # as nearly all are
+        if opcode and fin and self._parts is None and len(payload) <= self._max_bytes:
+            # As nearly all are.
+            return (opcode, payload) if payload.isascii() else _message(opcode, payload)
         if opcode == CONTINUATION:
             if self._parts is None:
                 raise FrameError(PROTOCOL_ERROR, "a continuation of nothing")
@@ -267,29 +270,42 @@ def _fit(headers: dict[str, str]) -> bool:
     )
 
 
-def decode_answer(message: bytes) -> list[Any] | None:
-    """A reply as ``[rid, error, result]``; ``None`` for whatever is no reply, which Node ignores as well (or
-    ends its process).
-    """
+class Answer(msgspec.Struct, array_like=True, gc=False):
+    """A reply."""
+
+    rid: str
+    error: Any = None
+    result: Any = None
+
+
+_answers = msgspec.json.Decoder(Answer)
+
+
+def decode_answer(message: bytes) -> Answer | None:
+    """A reply; ``None`` for whatever is none, which Node ignores as well (or ends its process)."""
+    try:
+        return _answers.decode(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # no reply, or what only decode_json takes
     try:
         frame = decode_json(message)
     except ValueError:
         return None
     if type(frame) is not list or not frame or type(frame[0]) is not str:
         return None
-    return frame if len(frame) == 3 else [*frame[:3], None, None][:3]
+    return Answer(*frame[:3])
 
 
 _STATUSES = {"ERR_BUSY": 503, "ERR_TIMEOUT": 504}
 
 
-def result_of(answer: list[Any], destination: str) -> Any:
+def result_of(answer: Answer, destination: str) -> Any:
     """The result in a reply; raises ``RemoteError`` when its error is truthy in the sense of JavaScript.
 
     ``ERR_BUSY`` and ``ERR_TIMEOUT``, which our servers say in a handler's place, are the ``StatusError`` that
     they are over HTTP, so that the call may go on to another peer.
     """
-    _, error, result = answer
+    error, result = answer.error, answer.result
     if error is None:
         return result
     if isinstance(error, str) and error in _STATUSES:

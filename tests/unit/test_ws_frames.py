@@ -17,6 +17,7 @@ from grenache_py.transports.ws_frames import (
     PROTOCOL_ERROR,
     TEXT,
     TOO_BIG,
+    Answer,
     FrameError,
     Frames,
     Messages,
@@ -171,10 +172,10 @@ def test_calls():
 @pytest.mark.parametrize(
     ("message", "answer"),
     [
-        (b'["r",null,1]', ["r", None, 1]),
-        (b'["r","ERR_X"]', ["r", "ERR_X", None]),
-        (b'["r"]', ["r", None, None]),
-        (b'["r",null,1,"more"]', ["r", None, 1]),
+        (b'["r",null,1]', Answer("r", None, 1)),
+        (b'["r","ERR_X"]', Answer("r", "ERR_X")),
+        (b'["r"]', Answer("r")),
+        (b'["r",null,1,"more"]', Answer("r", None, 1)),
         *[(bad, None) for bad in (b"[", b"", b"null", b"{}", b"[]", b"5", b'"abc"', b"[1,null,1]", b"[[]]")],
     ],
 )
@@ -184,20 +185,20 @@ def test_answers(message, answer):
 
 @pytest.mark.parametrize("error", [None, 0, "", False])
 def test_results(error):
-    assert result_of(["r", error, {"a": 1}], "h:1") == {"a": 1}
+    assert result_of(Answer("r", error, {"a": 1}), "h:1") == {"a": 1}
 
 
 @pytest.mark.parametrize(("error", "text"), [("ERR_X", "ERR_X"), (5, "5"), ({}, "{}"), ([], "[]")])
 def test_errors(error, text):
     with pytest.raises(errors.RemoteError) as caught:
-        result_of(["r", error, {"a": 1}], "h:1")
+        result_of(Answer("r", error, {"a": 1}), "h:1")
     assert (caught.value.message, caught.value.result) == (text, {"a": 1})
 
 
 def test_what_a_server_says_in_a_handlers_place():
     for error, status in (("ERR_BUSY", 503), ("ERR_TIMEOUT", 504)):
         with pytest.raises(errors.StatusError) as caught:
-            result_of(["r", error, None], "h:1")
+            result_of(Answer("r", error), "h:1")
         assert (caught.value.code, caught.value.status) == (error, status)
         # Who is busy has not begun.
         assert (caught.value.busy, caught.value.in_doubt) == (status == 503, status == 504)
