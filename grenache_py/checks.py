@@ -128,6 +128,8 @@ def check_busy_poll(microseconds: float) -> float:
 
 def check_count(count: int, field: str) -> int:
     """A count: an integer from 1."""
+    if type(count) is int and count > 0:
+        return count  # as nearly always
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ArgumentError(field, f"must be an integer from 1, not {count!r}")
     return count

@@ -127,7 +127,7 @@ class Client:
         also one after which the first peer may have done the work.
         """
         ends = ends_at(timeout)
-        attempts = Attempts(retry, idempotent)
+        attempts = Attempts(check_count(retry, "retry"), idempotent)
         while True:
             destination = self._chooser.choose(self._destinations(key, ends), attempts.tried)
             try:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from . import limits
-from .checks import check_count, check_policy
+from .checks import check_policy
 from .errors import ConnectError, ConnectionLost, PeerError, RemoteError, StatusError
 
 
@@ -164,20 +164,18 @@ class Chooser:
                 self._seconds.popitem(last=False)
 
 
-class Attempts:
+class Attempts(msgspec.Struct):
     """Which peers a request has been tried at, and whether it is tried at another one.
 
     A peer that cannot be connected to, or says that it is too busy to begin, costs nothing: another one is
     asked, each once. So is one that breaks off, when the request is ``idempotent``. Any other failure of a
-    peer, but for the answer of its handler, uses up one of ``retry`` attempts.
+    peer, but for the answer of its handler, uses up one of the attempts that are ``left``.
     """
 
+    left: int
+    idempotent: bool
     tried: Collection[str] = ()
-    _in_doubt = False
-
-    def __init__(self, retry: int, idempotent: bool):
-        self.left = check_count(retry, "retry")
-        self._idempotent = idempotent
+    in_doubt: bool = False
 
     def go_on(self, destination: str, error: PeerError, others: Sequence[str]) -> bool:
         """Whether to try again after ``error`` at ``destination``; ``others`` are announced at present.
@@ -188,9 +186,9 @@ class Attempts:
         free = (
             isinstance(error, ConnectError)
             or (isinstance(error, StatusError) and error.busy)
-            or (self._idempotent and isinstance(error, ConnectionLost))
+            or (self.idempotent and isinstance(error, ConnectionLost))
         )
-        self._in_doubt = error.in_doubt = self._in_doubt or error.in_doubt
+        self.in_doubt = error.in_doubt = self.in_doubt or error.in_doubt
         if free and any(place not in self.tried for place in others):
             return True
         self.left -= 1

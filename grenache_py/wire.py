@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import product
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -65,11 +65,14 @@ _RESERVED = frozenset(
 )
 
 
+_THOUSAND = [f"{number:03d}" for number in range(1000)]
+
+
 def rids(prefix: str) -> Iterator[str]:
     """Ids for requests, unlike each other; with the first 24 characters of a random UUID as ``prefix`` they
     have the shape that Node sends. Thread-safe.
     """
-    return map(prefix.__add__, map(str, count(10**11)))
+    return map("".join, product((prefix,), *4 * (_THOUSAND,)))
 
 
 def encode_request(

@@ -112,7 +112,7 @@ class Client:
         also one after which the first peer may have done the work.
         """
         ends = ends_at(timeout)
-        attempts = Attempts(retry, idempotent)
+        attempts = Attempts(check_count(retry, "retry"), idempotent)
         while True:
             known = self._link.known(check_name(key, "key"))
             destinations = known or await self._link.lookup(key, timeout=left_s(ends))

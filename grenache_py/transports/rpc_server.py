@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import msgspec
+
 from .. import limits
 from ..errors import BadRequestError, Refusal
 from ..tls import Certificate, is_authorized
@@ -114,18 +116,15 @@ class ReplyingServer(Protocol):
         """Send a reply; on the loop."""
 
 
-class Handler:
+class Handler(msgspec.Struct, eq=False):
     """What a request handler replies with; safe to use from any thread, also after the handler returned."""
 
-    __slots__ = ("_ends", "_exchange", "_gzipped", "_observers", "_rid", "_server")
-
-    def __init__(self, server: ReplyingServer, exchange: Any, request: Request):
-        self._server = server
-        self._exchange = exchange
-        self._rid = request.rid
-        self._gzipped = request.gzipped
-        self._ends: float | None = None
-        self._observers: list[Callable[[str | None], object]] | None = None
+    _server: ReplyingServer
+    _exchange: Any
+    _rid: Any
+    _gzipped: bool
+    _ends: float | None = None
+    _observers: list[Callable[[str | None], object]] | None = None
 
     @property
     def remaining_s(self) -> float | None:
@@ -332,7 +331,7 @@ class RpcServer:
             exchange.reply(error.status, encode_bad_request_reply(error))
             self._receiver.bad_request(error)
             return
-        handler = Handler(self, exchange, request)
+        handler = Handler(self, exchange, request.rid, request.gzipped)
         if len(self._unanswered) >= self._concurrency:
             handler.refuse(503, "ERR_BUSY")
             return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from ssl import SSLContext
 from typing import cast
+
+import msgspec
 
 from .. import limits
 from ..errors import BadRequestError
@@ -53,16 +55,13 @@ def ws_rpc_server(
     return RpcServer(receiver, exchanges, decode, timeout_s=timeout_s, concurrency=concurrency, ssl=ssl)
 
 
-class _Message:
+class _Message(msgspec.Struct, eq=False):
     """One message, as an ``Exchange``."""
 
-    __slots__ = ("_caller", "body", "headers", "replied")
-
-    def __init__(self, caller: _Caller, body: bytes):
-        self._caller = caller
-        self.headers = caller.headers
-        self.body = body
-        self.replied = False
+    _caller: _Caller
+    headers: Mapping[str, str]
+    body: bytes
+    replied: bool = False
 
     def add(self, headers: dict[str, str]) -> None:
         """It has headers of its own. What the handshake has said stands: a proxy may vouch for that."""
@@ -83,7 +82,14 @@ class _Message:
     def reply(self, status: int, body: bytes) -> None:
         """Send the reply; a message has no place for a status."""
         self.replied = True
-        self._caller.reply(self, body)
+        caller = self._caller
+        caller.unanswered -= 1
+        if caller.waiting:
+            caller.waiting.pop(self, None)
+        channel = caller.channel
+        channel.send(body, alone=not caller.unanswered and not channel.more)
+        if caller.held or caller.server.draining:
+            caller.answered()
 
 
 class _Caller:
@@ -98,8 +104,8 @@ class _Caller:
         self.unanswered = 0
         #: whom to tell when it goes before these are answered
         self.waiting: dict[_Message, Callable[[], object]] = {}
-        self._server = server
-        self._held = False
+        self.server = server
+        self.held = False
         channel.on_message = self._receive
         channel.on_flow = self._balance
 
@@ -107,17 +113,13 @@ class _Caller:
         self.unanswered += 1
         if self.unanswered >= limits.WS_REQUESTS_PER_CONNECTION:
             self._balance()
-        self._server.receive(_Message(self, content))
+        self.server.receive(_Message(self, self.headers, content))
 
-    def reply(self, message: _Message, body: bytes) -> None:
-        self.unanswered -= 1
-        if self.waiting:
-            self.waiting.pop(message, None)
-        self.channel.send(body, alone=not self.unanswered and not self.channel.more)
-        if self._held:
-            self._balance()
-        if self._server.draining:
-            self._server.answered()
+    def answered(self) -> None:
+        """One of its requests is answered."""
+        self._balance()
+        if self.server.draining:
+            self.server.answered()
 
     def when_gone(self, message: _Message, tell: Callable[[], object]) -> None:
         if self.channel.gone.done():
@@ -133,11 +135,11 @@ class _Caller:
     def _balance(self) -> None:
         """Read no more from who has many requests in hand here, or does not read the replies."""
         too_much = self.unanswered >= limits.WS_REQUESTS_PER_CONNECTION or self.channel.full
-        if too_much and not self._held:
-            self._held = True
+        if too_much and not self.held:
+            self.held = True
             self.channel.hold()
-        elif self._held and not too_much:
-            self._held = False
+        elif self.held and not too_much:
+            self.held = False
             self.channel.release()
 
 

@@ -303,7 +303,7 @@ class Streams:
             exchange.reply(error.status, encode_bad_request_reply(error))
             self._receiver.bad_request(error)
             return
-        handler = Handler(self, exchange, request)
+        handler = Handler(self, exchange, request.rid, request.gzipped)
         if self._authorize is not None and not is_authorized(self._authorize, exchange.certificate):
             exchange.reply(403, b'[null, "ERR_FORBIDDEN", null]')
             return

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
@@ -19,17 +21,13 @@ from .. import limits
 from .busy_poll import BusyPoll
 from .ws_frames import (
     BINARY,
-    CLOSE,
     GOING_AWAY,
     INTERNAL_ERROR,
     NORMAL,
-    PONG,
     PROTOCOL_ERROR,
     TEXT,
     FrameError,
     Messages,
-    encode_frame,
-    masks,
 )
 
 log = logging.getLogger(__name__)
@@ -39,12 +37,11 @@ picows_log = logging.getLogger(__name__ + ".picows")
 picows_log.setLevel(logging.CRITICAL)
 
 # picows' own names are of an enumeration in Python, slow to compare with numbers.
-_TEXT = WSMsgType.TEXT
+_TEXT, _CLOSE, _PONG = WSMsgType.TEXT, WSMsgType.CLOSE, WSMsgType.PONG
 _MSG_TYPES = {TEXT: _TEXT, BINARY: WSMsgType.BINARY}
-# Up to here masking and joining in Python costs less than a call of the system for each frame; beyond it the
+# Up to here it pays to gather frames, since each call of the system costs more than a frame; beyond it the
 # other side waits for its work longer than a call takes.
 _GATHERED_BYTES = 2048
-_masks = masks()
 
 
 class Channel(WSListener):
@@ -70,7 +67,9 @@ class Channel(WSListener):
         self._poll = poll
         self._messages = Messages(max_message)
         self._transport: WSTransport
+        self._encoder: WSTransport
         self._client = False
+        self._fd = -1  # where bytes go straight to the system
         self._waiting: list[bytes] = []  # frames for the next write
         self._waiting_bytes = 0
         self.full = False  # the other side takes less than is sent to it
@@ -86,6 +85,9 @@ class Channel(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         self._client = transport.is_client_side
+        self._encoder = _encoder(self._waiting, self._client, self.loop)
+        if sys.platform != "win32" and not transport.is_secure:
+            self._fd = transport.underlying_transport.get_extra_info("socket").fileno()
         if self._on_open is not None:
             self._on_open(self)
 
@@ -98,19 +100,18 @@ class Channel(WSListener):
         opcode: Any = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
-        elif opcode == CLOSE:
+        elif opcode is _CLOSE:
             self.close(NORMAL, consented=True)
-        elif opcode != PONG:
+        elif opcode is not _PONG:
+            opcode = TEXT if opcode is _TEXT else int(opcode)
             try:
-                message = self._messages.feed(
-                    TEXT if opcode is _TEXT else int(opcode), frame.fin, frame.get_payload_as_bytes()
-                )
+                message = self._messages.feed(opcode, frame.fin, frame.get_payload_as_bytes())
             except FrameError as error:
                 self.close(error.code, error.message)
                 return
             if message is not None:
                 try:
-                    self.on_message(*message)
+                    self.on_message(message[0], message[1])
                 except Exception:
                     log.exception("a message could not be handled")
                     self.close(INTERNAL_ERROR, "internal error")
@@ -176,15 +177,17 @@ class Channel(WSListener):
         ``alone`` says that nothing else is about to be sent before the other side answers, so that this need
         not wait for the end of the turn.
         """
-        if (alone and not self._waiting) or (self._client and len(content) > _GATHERED_BYTES):
-            if self._waiting:
-                self._flush()
-            if not self.ended:
-                self._transport.send(_MSG_TYPES[opcode], content)
-                if alone and self._poll is not None:
-                    self._poll.expect()
+        if self.ended:
             return
-        self.send_frame(encode_frame(opcode, content, next(_masks) if self._client else None))
+        if alone and not self._waiting and len(content) <= _GATHERED_BYTES:
+            self._transport.send(_MSG_TYPES[opcode], content)
+        else:
+            if not self._waiting:
+                self.loop.call_soon(self._flush)
+            self._encoder.send(_MSG_TYPES[opcode], content)
+            self._gather(len(content))
+        if alone and self._poll is not None:
+            self._poll.expect()
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame made by ``encode_frame``."""
@@ -193,15 +196,29 @@ class Channel(WSListener):
         if not self._waiting:
             self.loop.call_soon(self._flush)
         self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
+        self._gather(len(frame))
+
+    def _gather(self, size: int) -> None:
+        self._waiting_bytes += size
         if self._waiting_bytes > _GATHERED_BYTES:
             self._flush()  # so that the other side can begin
 
     def _flush(self) -> None:
-        if self._waiting:
-            frames, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            if not self.transport.is_closing():
-                self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if not self._waiting:
+            return
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        if self.transport.is_closing():
+            return
+        if self._fd >= 0 and not self.transport.get_write_buffer_size():
+            # At once, where a loop would do it at the end of its turn.
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError:
+                pass  # the transport will find out, or wait
+        if data:
+            self.transport.write(data)
 
     def hold(self) -> None:
         """Read no more until ``release``; counted."""
@@ -244,6 +261,35 @@ class Channel(WSListener):
         if self._room is not None:
             self._room.set()
         self.on_end(reason)
+
+
+class _Frames:
+    """A list of frames, as a transport that picows writes to."""
+
+    def __init__(self, frames: list[bytes]):
+        self.write = frames.append
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def get_extra_info(self, name: str) -> Any:
+        # A socket; and the TLS object that keeps picows from writing to that by itself.
+        return self
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def fileno(self) -> int:
+        return -1
+
+
+def _encoder(frames: list[bytes], client: bool, loop: asyncio.AbstractEventLoop) -> WSTransport:
+    """What adds to ``frames`` those of the messages that are sent by it: headers and masks are picows'
+    business, which does it without Python.
+    """
+    make: Any = WSTransport
+    encoder: WSTransport = make(client, _Frames(frames), picows_log, loop)
+    return encoder
 
 
 def picows_options(ping_s: float) -> dict[str, Any]:
