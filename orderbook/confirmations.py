@@ -68,20 +68,22 @@ class Confirmations:
     def trades(self, match_id: str, confirmation: Confirmation, said: MatchAnswer) -> Sequence[Trade]:
         """What was committed. A maker executes exactly what it was asked for, or nothing: so the fills are
         ours to know."""
+        market, order = self._market, confirmation.order
+        time_ms = said.trades[0].time if said.trades else market.clock.time_ms()
         return [
             Trade(
                 match_id=match_id,
-                market=self._market.instrument.market,
-                price=fill.price,
-                quantity=fill.quantity,
-                maker_order_id=fill.order_id,
-                taker_order_id=confirmation.order.id,
+                market=market.instrument.market,
+                price=price,
+                quantity=quantity,
+                maker_order_id=maker_order_id,
+                taker_order_id=order.id,
                 maker_peer=confirmation.maker,
-                taker_peer=self._market.peer,
-                time_ms=said.trades[0].time if said.trades else self._market.clock.time_ms(),
-                side=confirmation.order.side,
+                taker_peer=market.peer,
+                time_ms=time_ms,
+                side=order.side,
             )
-            for fill in confirmation.fills
+            for maker_order_id, price, quantity in confirmation.fills
         ]
 
     def _ask_later(self, pause_s: float, match_id: str) -> None:

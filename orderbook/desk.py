@@ -44,12 +44,13 @@ class Desk:
         market, book = self._market, self._market.book
         effects = market.expire_orders()
         order = order_of(new, market.instrument, market.new_id(), market.clock.time_ms())
-        known = self._known(order)
+        known = None if order.client_order_id is None else self._known(order)
         if known is not None:
             return known, effects
         self._check_room(1)
         accepted = accepted_event(order)
-        self._keep_apart(order)
+        if order.terms.post_only is not None:
+            self._keep_apart(order)
         check_code(book.submit(order))
         self._note_accepted(order, accepted)
         effects += market.happened(book.events)

@@ -7,12 +7,14 @@ simulation) carries them out and tells the outcome with the method that the effe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from .model import Trade
 
 
-class Announce(NamedTuple):
+class Announce(Struct, frozen=True):
     """Ask a peer for an offer; tell ``Negotiator.offer_answered`` or ``offer_failed``."""
 
     order_id: str
@@ -21,7 +23,7 @@ class Announce(NamedTuple):
     payload: Any
 
 
-class Confirm(NamedTuple):
+class Confirm(Struct, frozen=True):
     """Ask a maker to execute; tell ``Negotiator.match_answered`` or ``match_failed``.
 
     ``key`` is the maker's: only its holder may execute, and only its signature is an answer. None: the maker
@@ -35,37 +37,37 @@ class Confirm(NamedTuple):
     key: str | None = None
 
 
-class Tell(NamedTuple):
+class Tell(Struct, frozen=True):
     """Tell a peer something that needs no answer: a reservation is not needed, we leave."""
 
     destination: str
     payload: Any
 
 
-class Beat(NamedTuple):
+class Beat(Struct, frozen=True):
     """Send a heartbeat; tell ``Negotiator.heartbeat_answered`` or ``peer_lost``."""
 
     destination: str
     payload: Any
 
 
-class Discover(NamedTuple):
+class Discover(Struct, frozen=True):
     """Look the market up soon: somebody has called whom we do not know yet."""
 
 
-class Settled(NamedTuple):
+class Settled(Struct, frozen=True):
     """The order's way through the network is over for now: it is closed, or rests."""
 
     order_id: str
 
 
-class Traded(NamedTuple):
+class Traded(Struct, frozen=True):
     """These trades were executed here."""
 
     trades: Sequence[Trade]
 
 
-class DropTrades(NamedTuple):
+class DropTrades(Struct, frozen=True):
     """The first ``upto`` trades are in the journal: call ``Ledger.drop_trades``."""
 
     upto: int

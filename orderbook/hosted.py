@@ -244,7 +244,7 @@ class HostedMarket:
 
     def _answer(self, answer: Answer, content: Any, reply: Callable[[Any], None]) -> None:
         self._after_step(answer.effects)
-        if answer.promise:
+        if answer.promise and self.journal.waiting:
             self._outbox.promise(partial(reply, content))
         else:
             reply(content)

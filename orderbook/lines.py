@@ -84,17 +84,19 @@ class Line(Generic[Context]):
         self.used = now = self._channel.loop.time()
         calls = self._calls
         calls[rid] = (now + timeout_s, context)
-        self._send(b"[%d,%b,%b]" % (rid, self._key, payload), alone=len(calls) == 1)
+        text = b"[%d,%b,%b]" % (rid, self._key, payload)
+        if self.session is None:
+            self._channel.send(text, alone=len(calls) == 1)
+        else:
+            self._channel.send(self.session.wrap(text), BINARY, alone=len(calls) == 1)
 
     def tell(self, payload: bytes) -> None:
         """Send a request that needs no answer."""
-        self._send(b"[null,%b,%b]" % (self._key, payload))
-
-    def _send(self, text: bytes, *, alone: bool = False) -> None:
+        text = b"[null,%b,%b]" % (self._key, payload)
         if self.session is None:
-            self._channel.send(text, alone=alone)
+            self._channel.send(text)
         else:
-            self._channel.send(self.session.wrap(text), BINARY, alone=alone)
+            self._channel.send(self.session.wrap(text), BINARY)
 
     def _flow(self) -> None:
         self.full = self._channel.full

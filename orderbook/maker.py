@@ -67,18 +67,19 @@ class Maker:
 
     def announce(self, sender: str, message: AnnounceOpenOrder) -> Reply:
         """Step 3: reserve what is open for an announced order and offer it. Raises OrderBookError."""
-        announced, instrument = message.order, self._market.instrument
+        announced, market, instrument = message.order, self._market, self._market.instrument
         if announced.market != instrument.market:
             raise ProtocolError(f"order.market must be {instrument.market} here")
-        self._market.check_instrument(message.instrument)
+        market.check_instrument(message.instrument)
         side = announced.side
         price = instrument.price(announced.price, "order.price")
         quantity = instrument.quantity(announced.quantity, "order.quantity")
 
-        now = self._market.clock.monotonic()
-        effects = self.expire(now) + self._market.expire_orders()
+        now = market.clock.monotonic()
+        effects = self.expire(now) + market.expire_orders()
         key = (sender, announced.id, message.round)
-        reservation = self._book.reservations.get(self._lock_of.get(key, ""))
+        lock_id = self._lock_of.get(key)
+        reservation = None if lock_id is None else self._book.reservations.get(lock_id)
         contended = False
         if reservation is None:
             crossing = self._book.crossing(side, price, quantity, most=limits.OFFER_FILLS)
@@ -87,24 +88,20 @@ class Maker:
             if not lease_s:
                 contended = contended or bool(crossing.fills)
                 if not crossing.fills:
-                    self._market.counts["offer", "contended" if contended else "nothing"] += 1
-                return NoOffer(True, self._market.peer) if contended else None, effects
+                    market.counts["offer", "contended" if contended else "nothing"] += 1
+                return NoOffer(True, market.peer) if contended else None, effects
             reservation = self._lock(key, crossing.fills, now + lease_s)
         offer = Offer(
             lock_id=reservation.id,
             fills=[
-                OfferedFill(
-                    fill.order.id,
-                    instrument.price_text(fill.order.price),
-                    instrument.quantity_text(fill.quantity),
-                )
-                for fill in reservation.fills
+                OfferedFill(order.id, instrument.price_text(order.price), instrument.quantity_text(part))
+                for order, part in reservation.fills
             ],
             quantity=instrument.quantity_text(reservation.quantity),
             fully_matched=reservation.quantity == quantity,
             lease=max(1, int(1000 * (reservation.expires - now))),
             contended=contended,
-            sender=self._market.peer,
+            sender=market.peer,
         )
         return offer, effects
 
@@ -136,17 +133,17 @@ class Maker:
         except OrderBookError as error:
             return self._rejected("not_reserved", str(error)), effects + self._end(reservation, "refused")
         executed = self._book.commit(reservation, quantities)
-        caused = self._book.events
-        time_ms = self._market.clock.time_ms()
+        market, caused = self._market, self._book.events
+        time_ms = market.clock.time_ms()
         trades = [
-            self._market.trade(
+            market.trade(
                 message.match_id, order, quantity, reservation.purpose, taker_peer=sender, time_ms=time_ms
             )
             for order, quantity in executed
         ]
-        effects += self._market.traded(trades) + self._market.happened(caused)
+        effects += market.traded(trades) + market.happened(caused)
         self._standings[sender].wasted = 0
-        self._market.counts["confirmation", "committed"] += 1
+        market.counts["confirmation", "committed"] += 1
         effects += self._ended(reservation, "committed")
         return self._committed(trades), effects
 
@@ -220,9 +217,12 @@ class Maker:
         self._market.counts["offer", "offered"] += 1
         lock_id = f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
         reservation = self._book.reserve(lock_id, counterparty, order_id, fills, expires)
-        self._lock_of[key] = reservation.id
-        self._announcement_of[reservation.id] = key
-        self._standings.setdefault(counterparty, Standing()).locks.add(reservation.id)
+        self._lock_of[key] = lock_id
+        self._announcement_of[lock_id] = key
+        standing = self._standings.get(counterparty)
+        if standing is None:
+            standing = self._standings[counterparty] = Standing()
+        standing.locks.add(lock_id)
         return reservation
 
     def _may_be_forgotten(self, lock_id: str) -> bool:
@@ -247,7 +247,7 @@ class Maker:
         standing.locks.discard(reservation.id)
         if not standing.locks and not standing.wasted:
             del self._standings[reservation.counterparty]
-        return self._market.rematch([fill.order for fill in reservation.fills])
+        return self._market.rematch([order for order, _ in reservation.fills])
 
     # -- confirmations -----------------------------------------------------------------------------------
 

@@ -240,9 +240,11 @@ def plain(message: Any) -> Any:
 
 
 def _envelope(kind: type[Struct]) -> type[Struct]:
-    """An :class:`Envelope` of this kind alone, so that all of one is read in one go."""
+    """An :class:`Envelope` of this kind alone, so that all of one is read in one go; without any field
+    besides, such as those of a signature."""
     fields: list[Any] = [("sender", Name, field(name="from")), ("payload", kind)]
-    return defstruct(f"{kind.__name__}Envelope", fields, tag_field="type", tag=kind.__name__)
+    name = kind.__name__
+    return defstruct(f"{name}Envelope", fields, tag_field="type", tag=name, forbid_unknown_fields=True)
 
 
 _envelopes: Any = reduce(or_, map(_envelope, REQUESTS.values()))
@@ -267,8 +269,8 @@ def decode(data: bytes) -> Any:
 
 
 def read_request(data: bytes) -> Envelope:
-    """What :func:`parse_request` makes of the JSON ``data``, where that is without fault; else raises one of
-    :data:`UNREAD`."""
+    """What :func:`parse_request` makes of the JSON ``data``, where that is without fault and not signed; else
+    raises one of :data:`UNREAD`."""
     envelope = _read_envelope(data)
     return request(envelope.sender, envelope.payload)
 
@@ -279,5 +281,5 @@ def may_open_session(data: bytes) -> bool:
 
 
 def may_be_signed(data: bytes) -> bool:
-    """Whether it has to be looked at whether a message is signed."""
+    """Whether it has to be looked at whether an answer is signed."""
     return b'"sig"' in data or b'"key"' in data

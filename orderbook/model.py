@@ -363,5 +363,7 @@ class Trade(NamedTuple):
     def orders_of(self, peer: str) -> list[str]:
         """The ids of the orders that ``peer`` has in this trade: what another peer calls its own order may
         be the id of one of ours."""
-        sides = ((self.maker_peer, self.maker_order_id), (self.taker_peer, self.taker_order_id))
-        return [order_id for side, order_id in sides if side == peer]
+        ids = [self.maker_order_id] if self.maker_peer == peer else []
+        if self.taker_peer == peer:
+            ids.append(self.taker_order_id)
+        return ids

@@ -10,7 +10,9 @@ anything, and returns what its caller is to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from . import limits
 from .desk import Desk
@@ -30,7 +32,7 @@ from .terms import PostOnly
 from .under_way import Confirmation
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     """What another peer is to be told.
 
     Attributes:

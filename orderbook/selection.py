@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from .errors import InvalidFieldError
 from .model import Side
 
@@ -28,7 +30,7 @@ class OfferFill(NamedTuple):
     quantity: int
 
 
-class PeerOffer(NamedTuple):
+class PeerOffer(Struct, frozen=True):
     """A validated offer and who made it; offers are kept in order of arrival.
 
     What our own book offers, where it competes, is the first one: ``peer`` is ourselves, and it has no
@@ -50,7 +52,7 @@ class PeerOffer(NamedTuple):
     contended: bool = False
 
 
-class Choice(NamedTuple):
+class Choice(Struct, frozen=True):
     """What to confirm of one offer; the rest of it is freed by the confirmation."""
 
     offer: PeerOffer
@@ -110,13 +112,18 @@ def choose(
     """
     ranked = list(policy(offers, random))
     sign = 1 if side is Side.BUY else -1
-    candidates = [
+    prices = [sign * fill.price for offer in ranked for fill in offer.fills]
+    if prices and prices[0] == min(prices):
+        first = ranked[0].fills[0]
+        if first.quantity == quantity:
+            return [Choice(ranked[0], (first,))]  # the same for most orders, without sorting
+    candidates = sorted(
         (sign * fill.price, rank, place)
         for rank, offer in enumerate(ranked)
         for place, fill in enumerate(offer.fills)
-    ]
+    )
     taken: dict[int, list[OfferFill]] = {}
-    for _, rank, place in sorted(candidates):
+    for _, rank, place in candidates:
         if not quantity:
             break
         fill = ranked[rank].fills[place]

@@ -164,11 +164,11 @@ class Taker:
 
     def _take_offer(self, negotiation: Negotiation, destination: str, answer: object) -> None:
         """Note the offer in ``answer``. Raises OrderBookError when it is none, or not for this order."""
-        offer = parse(answer, Offer)
-        peer = self._market.roster.heard(destination, offer.sender, self._market.clock.monotonic())
+        offer, market = parse(answer, Offer), self._market
+        peer = market.roster.heard(destination, offer.sender, market.clock.monotonic())
         if peer is None or peer.name is None:
             raise ProtocolError(f"{destination} is not a peer of this market")
-        order, instrument = negotiation.order, self._market.instrument
+        order, instrument = negotiation.order, market.instrument
         fills: list[OfferFill] = []
         quantity = 0
         for fill in offer.fills:
@@ -336,7 +336,7 @@ class Taker:
         effects: list[Effect] = []
         if said.status == "committed":
             effects += self._market.traded(self.confirmations.trades(match_id, confirmation, said))
-            self._book.fill_held(order, *((fill.quantity, fill.price) for fill in confirmation.fills))
+            self._book.fill_held(order, *[(fill.quantity, fill.price) for fill in confirmation.fills])
             effects += self._market.happened(self._book.events)  # it may have brought stops alive
             if negotiation is None:
                 effects += self._market.rematch([order])  # an iceberg may show its next tip

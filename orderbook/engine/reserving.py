@@ -19,6 +19,7 @@ from ..terms import GTC, Routing, SelfTrade
 from .codes import Reason
 from .entering import ALONE, OPEN, Entering
 from .events import Cancellation, Execution, Match
+from .resting import _new
 from .rules import RULES, Rules
 
 _ENDED_LEASES = 1_000  # kept at the most before they are swept, beyond as many as there are live ones
@@ -117,7 +118,7 @@ class Reserving(Entering):
         limit = price * other.sign
         first = other.best.head if other.best is not None and other.best_key >= limit else None
         if first is not None and first.open - first.hidden >= quantity:
-            return Crossing([Fill(first, quantity)], False)  # the same for most orders, without the loops
+            return _new(Crossing, ([_new(Fill, (first, quantity))], False))  # as most orders, without loops
         fills: list[Fill] = []
         hidden = False
         for level in other.down_to(limit):
@@ -212,12 +213,11 @@ class Reserving(Entering):
     def _within(self, reservation: Reservation, quantities: Mapping[str, int]) -> list[Fill]:
         """``quantities`` in the reservation's order. Raises ValueError when they are not within it."""
         self._check_live(reservation)
-        reserved = {fill.order.id: fill.quantity for fill in reservation.fills}
+        reserved = {order.id: quantity for order, quantity in reservation.fills}
         for order_id, quantity in quantities.items():
             if type(quantity) is not int or not 0 < quantity <= reserved.get(order_id, 0):
                 raise ValueError(f"{quantity} of order {order_id} is not within reservation {reservation.id}")
-        orders = [fill.order for fill in reservation.fills]
-        return [Fill(order, quantities[order.id]) for order in orders if order.id in quantities]
+        return [Fill(order, quantities[order.id]) for order, _ in reservation.fills if order.id in quantities]
 
     def release(self, reservation: Reservation) -> None:
         """Free all of a reservation. O(k log n). Its orders are the caller's to :meth:`rematch`.
@@ -316,7 +316,7 @@ class Reserving(Entering):
         Raises:
             ValueError: So much is not reserved.
         """
-        self._check_reserved(order, sum(quantity for quantity, _ in fills))
+        self._check_reserved(order, sum([quantity for quantity, _ in fills]))
         self.events = []
         self.sequence += 1
         for quantity, price in fills:
@@ -363,7 +363,7 @@ class Reserving(Entering):
     # -- between open, reserved and filled -----------------------------------------------------------------
 
     def _execute(self, order: Order, quantity: int, price: int) -> None:
-        self.events.append(Execution(order, price, quantity))
+        self.events.append(_new(Execution, (order, price, quantity)))
         self._fill(order, quantity, price)
 
     def _fill(self, order: Order, quantity: int, price: int) -> None:

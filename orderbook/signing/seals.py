@@ -56,7 +56,7 @@ class SignedAnswer(Struct):
     sig: Signature
 
 
-class Sealed(NamedTuple):
+class Sealed(Struct, frozen=True):
     """A message that goes out.
 
     Attributes:
