@@ -317,10 +317,6 @@ class HostedMarket:
             line.call(request.data, (effect, request, session), timeout_of(effect))
 
     async def _ask_over_http(self, effect: Question, request: Sealed) -> None:
-        if not isinstance(effect, Beat):
-            peer = self.market.roster.at(effect.destination)
-            if peer is not None and peer.websocket:
-                self._lines.wanted(effect.destination)  # for what comes after this
         try:
             answer = await self._client.request_to(
                 effect.destination, self._key, msgspec.Raw(request.data), timeout=timeout_of(effect)
@@ -329,6 +325,9 @@ class HostedMarket:
             self._failed((effect, request, None), error)
         else:
             self._answered((effect, request, None), encode(answer))
+            peer = self.market.roster.at(effect.destination)
+            if peer is not None and peer.websocket:
+                self._lines.wanted(effect.destination)  # for what comes after this
 
     def _answered(self, asked: Asked, data: bytes) -> None:
         effect, request, session = asked

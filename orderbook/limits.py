@@ -101,7 +101,7 @@ LINES = 256
 LINE_REQUESTS = 1_000
 """Unanswered requests of one peer's connection; until some are answered, no more are read."""
 LINE_IDLE_S = 60.0
-"""For how long a connection is kept over which nothing but heartbeats goes."""
+"""For how long a connection is kept over which nothing goes, not even heartbeats: its peer has left."""
 LINE_RETRY_S = 10.0
 """Least pause from one attempt to connect to a peer to the next; HTTP does meanwhile. Who breaks each
 connection at once makes us open no more than that."""

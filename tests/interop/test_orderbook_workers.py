@@ -79,11 +79,12 @@ async def test_an_order_placed_at_one_peer_fills_at_another(start_worker: Callab
 async def test_peers_talk_over_a_line_and_do_without_it(
     start_worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limits, "LINE_RETRY_S", 0.0)
     alice, bob = await start_worker("alice"), await start_worker("bob")
     await meet(alice, bob)
-    await submit(alice, "sell", "100.00", "5")
-    monkeypatch.setattr(limits, "LINE_RETRY_S", 0.0)
     hosted, destination = bob.markets[MARKET], f"127.0.0.1:{alice.port}"
+    line = await until(lambda: hosted._lines.get(destination), what="a line, since they have met")
+    await submit(alice, "sell", "100.00", "5")
     over_http: list[str] = []
     ask_over_http = hosted._ask_over_http
 
@@ -92,10 +93,6 @@ async def test_peers_talk_over_a_line_and_do_without_it(
         return ask_over_http(effect, request)
 
     monkeypatch.setattr(hosted, "_ask_over_http", noted)
-    assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
-    assert "Announce" in over_http
-    line = await until(lambda: hosted._lines.get(destination), what="a line, since something was said")
-    over_http.clear()
     assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
     assert over_http == []
     line._channel.abort()
@@ -111,7 +108,7 @@ async def test_peers_that_sign_have_a_session_and_do_without_it(start_worker: Ca
     await submit(alice, "sell", "100.00", "5")
     await submit(bob, "buy", "100.00", "1")
     hosted, destination = bob.markets[MARKET], f"127.0.0.1:{alice.port}"
-    line = await until(lambda: hosted._lines.get(destination), what="a line, since something was said")
+    line = await until(lambda: hosted._lines.get(destination), what="a line, since they have met")
     assert line.session is not None
     assert (line.session.name, line.session.key) == ("alice", alice.key)
     order = await submit(bob, "buy", "100.00", "1")
