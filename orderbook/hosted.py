@@ -23,7 +23,7 @@ from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, Pe
 from grenache_py.tasks import end_tasks
 
 from . import limits
-from .effects import Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
+from .effects import Confirm, Discover, DropTrades, Effect, Settled, Tell
 from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .errors import InvalidFieldError, JournalError, OrderBookError
 from .journal.journal import Journal, MemoryJournal
@@ -159,10 +159,10 @@ class HostedMarket:
         await asyncio.gather(*settled)
         return orders
 
-    async def _way_of(self, order: Order, effects: Sequence[Effect]) -> None:
+    def _way_of(self, order: Order, effects: Sequence[Effect]) -> asyncio.Future[None]:
         settled = self._settles(order.id)
         self._after_step(effects)
-        await settled
+        return settled
 
     async def settle_doubt(self, settle: Callable[[], tuple[Order, list[Effect]]]) -> Order:
         """Returns when what ``settle`` has done is durable."""

@@ -35,8 +35,9 @@ class Outbox:
         events = self._market.take_events()
         if events:
             journal.append(events)
+        waiting = journal.waiting
         for effect in effects:
-            if journal.waiting and type(effect) in PROMISES:
+            if waiting and type(effect) in PROMISES:
                 journal.when_durable(partial(self._carry_out, effect))
             else:
                 self._carry_out(effect)

@@ -108,4 +108,13 @@ def test_the_type_of_a_request_is_one_we_know() -> None:
 def test_whatever_names_a_signature_or_a_key_is_looked_at_with_care() -> None:
     assert may_be_signed(b'{"sig":1}')
     assert may_be_signed(b'{"a":{"key": null}}')
-    assert not may_be_signed(encode(request("bob", MESSAGES[0])))
+    assert not may_be_signed(encode(OFFER))
+
+
+@pytest.mark.parametrize("field", ["sig", "key", "to", "extra"])
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_request_that_says_more_is_not_read_at_once(message: Any, field: str) -> None:
+    said = {**json.loads(encode(request("bob", message))), field: None}
+    with pytest.raises(UNREAD):
+        read_request(json.dumps(said).encode())
+    assert parse_request(said) == request("bob", message)
