@@ -22,7 +22,7 @@ class PutReport:
 
     def __str__(self) -> str:
         """As ``asked=4 stored=2 silent=1 refused=301``."""
-        refused = ",".join(map(str, self.refused)) or "0"
+        refused = ",".join(f"{code:d}" for code in self.refused) or "0"
         return f"asked={self.asked} stored={self.stored} silent={self.silent} refused={refused}"
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
+
+import pytest
 
 from tests.flavours import flavour
 from tests.node_grapes import node_grape, node_grapes, node_script
@@ -11,6 +14,14 @@ from tests.open_connections import pytest_runtest_teardown
 from tests.ws_flavours import ws_flavour
 
 __all__ = ["flavour", "node_grape", "node_grapes", "node_script", "pytest_runtest_teardown", "ws_flavour"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.version_info < (3, 11):
+        # There a TLS connection that the other side has ended counts as open until it is closed here too.
+        config.addinivalue_line(
+            "filterwarnings", "ignore:unclosed transport <asyncio.sslproto:ResourceWarning"
+        )
 
 
 def pytest_asyncio_loop_factories(

@@ -77,7 +77,4 @@ if __name__ == "__main__":
     if sys.argv[1] in ("sync", "ws"):
         serve()
     else:
-        with asyncio.Runner(
-            loop_factory=uvloop.new_event_loop if sys.argv[2] == "uvloop" else None
-        ) as runner:
-            runner.run(aio_serve())
+        (uvloop if sys.argv[2] == "uvloop" else asyncio).run(aio_serve())
