@@ -235,6 +235,8 @@ def test_ids_and_errors_are_checked() -> None:
     for bad in (None, [], {}, {b"id": 5}, {b"id": b"short"}):
         assert node_id_of(bad) is None
     assert error_of({b"e": [203, b"bad ", b"\xff"]}) == (203, "bad  �")
+    code, text = error_of({b"e": [201, *[b"x" * 1000] * 10]})
+    assert (code, len(text)) == (201, 200)
     nameless: dict[bytes, Any]
     for nameless in ({}, {b"e": b"text"}, {b"e": []}, {b"e": [b"203", b"x"]}):
         assert error_of(nameless) == (0, "Unknown error")

@@ -219,6 +219,17 @@ def test_peers_are_gathered_from_all() -> None:
     assert list(run.walk.values) == [one, two, three]
 
 
+def test_no_more_peers_are_gathered_than_one_could_want() -> None:
+    nodes_max = bounds.VALUES_FOUND_MAX // bounds.VALUES_READ_MAX + 5
+    run = Run(PeerWalk, b"\0svc", k=nodes_max, concurrency=nodes_max)
+    run.start(*range(1, nodes_max + 1))
+    for number, candidate in enumerate(list(run.asked)):
+        values = [bytes([10, 0, 0, number]) + port.to_bytes(2, "big") for port in range(1, 301)]
+        run.walk.answered(candidate, candidate.id, {b"id": candidate.id, b"values": values})
+    assert len(run.endings) == 1
+    assert len(run.walk.values) == bounds.VALUES_FOUND_MAX
+
+
 def test_an_immutable_item_ends_the_walk() -> None:
     item = Item(b"hello")
     run = Run(ItemWalk, item.target)

@@ -184,6 +184,22 @@ def test_who_does_not_answer_the_ping_gets_nothing_long() -> None:
     assert not lone.node._upkeep.verifying
 
 
+def test_who_cannot_be_asked_gets_nothing_long() -> None:
+    lone = Lone()
+    item = Item(b"x" * 1000)
+    lone.node.items.put(item, None, lone.network.now)
+    query = {
+        b"t": b"aa",
+        b"y": b"q",
+        b"q": b"get",
+        b"a": {b"id": b"x" * 20, b"target": item.target},
+        b"ro": 1,
+    }
+    lone.node.receive(bencode(query), PUBLIC)
+    assert lone.sent == []
+    assert not lone.node._upkeep.verifying
+
+
 def test_a_token_proves_an_address() -> None:
     lone = Lone()
     answer = lone.query(PUBLIC, b"get_peers", info_hash=b"svc")
@@ -200,6 +216,12 @@ def test_a_query_under_our_own_id_is_never_answered() -> None:
     lone = Lone()
     own = lone.node.node_id
     lone.node.receive(encode_query(b"aa", b"find_node", {b"id": own, b"target": own}), STRANGER)
+    assert lone.sent == []
+
+
+def test_nobody_is_at_port_0() -> None:
+    lone = Lone()
+    assert lone.query((STRANGER[0], 0), b"ping", id=b"x" * 20) is None
     assert lone.sent == []
 
 

@@ -82,7 +82,20 @@ def test_a_flood_pushes_out_its_own_announces_only() -> None:
     assert len(store) == 11
 
 
-announces = st.tuples(st.integers(0, 5), st.integers(0, 12), st.integers(0, 4), st.integers(0, 30))
+def test_the_oldest_of_a_name_and_of_all_go_first() -> None:
+    store = PeerStore(120.0, max_peers=100, max_per_name=20, max_per_source=1000)
+    for number in range(50):
+        store.announce(b"svc", b"%06d" % number, "10.0.0.1", 0.0)
+    assert sorted(store.get(b"svc", 1.0, 100, Random(1))) == [b"%06d" % number for number in range(30, 50)]
+    for number in range(90):
+        store.announce(b"%d" % number, b"peer--", "10.0.0.1", 2.0)
+    assert sorted(store.get(b"svc", 3.0, 100, Random(1))) == [b"%06d" % number for number in range(40, 50)]
+    assert len(store) == 100
+
+
+# Most come at the same time, else few would be there at once.
+pauses = st.sampled_from([0, 0, 0, 0, 1, 30])
+announces = st.tuples(st.integers(0, 5), st.integers(0, 12), st.integers(0, 4), pauses)
 
 
 @settings(max_examples=60)
@@ -141,6 +154,8 @@ def test_neighbours_get_more_and_nonsense_costs_more() -> None:
         assert sum(limiter.allow(host, 0.0) for _ in range(1000)) == 1000
     for host in ("172.32.0.1", "11.0.0.1"):
         assert sum(limiter.allow(host, 0.0) for _ in range(1000)) == bounds.STRANGER_BURST
+    more = int(bounds.PRIVATE_BURST) + 1000
+    assert sum(limiter.allow("10.8.8.8", 0.0) for _ in range(more)) == bounds.PRIVATE_BURST
     for _ in range(int(bounds.STRANGER_BURST // bounds.MALFORMED_COST)):
         limiter.malformed("6.6.6.6", 0.0)
     assert not limiter.allow("6.6.6.6", 0.0)
