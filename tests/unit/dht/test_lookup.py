@@ -164,6 +164,18 @@ def test_candidates_are_bounded() -> None:
     assert len(run.walk._candidates) == bounds.CANDIDATES_MAX
 
 
+def test_so_are_the_entries_that_are_no_candidates() -> None:
+    run = Run(k=20, concurrency=20)
+    run.start(*range(1, 21))
+    for reply in range(20):
+        same = b"".join(
+            node_id(1000 * reply + number) + pack_address(address(7)) for number in range(100, 250)
+        )
+        run.answer(reply + 1, nodes=same)
+    assert len(run.walk._candidates) == 20
+    assert len(run.walk._entries) <= bounds.CANDIDATES_MAX
+
+
 def test_suspects_are_asked_and_not_waited_for() -> None:
     suspects: Container[Address] = {address(1), address(2)}
     run = Run(suspects=suspects, k=2, concurrency=2)

@@ -9,7 +9,7 @@ import pytest
 from bencode2 import bencode
 
 from grenache_py.dht import bounds
-from grenache_py.dht.items import Item
+from grenache_py.dht.items import Item, ItemStore
 from grenache_py.dht.krpc import Address, decode, pack_address
 from grenache_py.dht.lookup import PeerWalk
 from grenache_py.dht.node import Busy, DhtNode
@@ -198,6 +198,53 @@ def test_one_address_cannot_keep_others_from_being_pinged() -> None:
     assert lone.node._upkeep.verifying == bounds.VERIFYING_PER_HOST_MAX
     lone.query(("9.9.9.9", 1), b"ping", id=b"y" * 20)
     assert lone.node._upkeep.verifying == bounds.VERIFYING_PER_HOST_MAX + 1
+
+
+def test_so_many_are_pinged_at_once() -> None:
+    lone = Lone()
+    for number in range(2 * bounds.VERIFYING_MAX):
+        stranger = f"10.7.{number >> 8}.{number & 255}", 1
+        lone.query(stranger, b"ping", id=number.to_bytes(20, "big"))
+    assert lone.node._upkeep.verifying == bounds.VERIFYING_MAX
+
+
+def test_who_was_silent_is_remembered_for_a_minute() -> None:
+    lone = Lone()
+    walks = lone.node._walks
+    for number in range(bounds.SUSPECTS_MAX + 100):
+        walks.suspect((f"10.7.{number >> 8}.{number & 255}", 1), lone.network.now)
+    assert len(walks._suspects) == bounds.SUSPECTS_MAX
+    lone.network.run(bounds.SUSPECT_S - 1.0)
+    assert len(walks._suspects) == bounds.SUSPECTS_MAX
+    lone.network.run(1.5)
+    assert len(walks._suspects) == 0
+
+
+def test_what_nobody_asks_for_is_forgotten_too() -> None:
+    lone = Lone(peer_max_age_s=10.0)
+    node = lone.node
+    node.items = node._tables.items = ItemStore(max_age_s=10.0)
+    node.items.put(Item(b"v"), None, lone.network.now)
+    node.peers.announce(b"svc", b"peer--", "10.0.0.1", lone.network.now)
+    node._proven.add(STRANGER, lone.network.now)
+    lone.network.run(9.0)
+    assert (len(node.items), len(node.peers), len(node._proven)) == (1, 1, 1)
+    lone.network.run(bounds.PROVEN_S)
+    assert (len(node.items), len(node.peers), len(node._proven)) == (0, 0, 0)
+
+
+def test_those_who_share_a_look_up_are_bounded() -> None:
+    lone = Lone()
+    lone.query(STRANGER, b"ping", id=node_id(STRANGER))
+    lone.answer_all()
+    found: list[Any] = []
+    for _ in range(bounds.WAITING_MAX):
+        lone.node.lookup(b"svc", found.append)
+    with pytest.raises(Busy):
+        lone.node.lookup(b"svc", found.append)
+    assert lone.node.walks_under_way == 1
+    lone.answer_all()
+    assert len(found) == bounds.WAITING_MAX
 
 
 def test_large_datagrams_are_for_those_who_were_asked() -> None:

@@ -98,6 +98,14 @@ def test_a_node_takes_an_id_for_the_public_address_that_others_tell() -> None:
     assert answer[b"r"][b"id"] == node.node_id
 
 
+def test_addresses_taken_for_our_own_are_bounded() -> None:
+    node = Lone().node
+    for number in range(2 * bounds.OWN_HOSTS_MAX):
+        for voter in range(bounds.ADDRESS_VOTERS_MAX):
+            node._on_own_address(pack_address((f"124.31.75.{number}", 20001)), (f"9.9.{voter}.9", 1))
+    assert len(node.own_hosts) == bounds.OWN_HOSTS_MAX
+
+
 def test_a_public_host_gets_a_fitting_id_at_once() -> None:
     assert id_fits(Lone(host="124.31.75.21").node.node_id, "124.31.75.21")
 

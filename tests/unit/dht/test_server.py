@@ -191,6 +191,12 @@ def test_unfit_names_are_not_stored(name: Any) -> None:
     assert len(found.peers) == 0
 
 
+def test_names_that_nobody_could_announce_are_not_looked_up() -> None:
+    found = tables()
+    assert b"r" in ask(found, "get_peers", info_hash=b"x" * bounds.NAME_BYTES_MAX)
+    assert ask(found, "get_peers", info_hash=b"x" * (bounds.NAME_BYTES_MAX + 1))[b"e"][0] == 203
+
+
 @pytest.mark.parametrize("port", [0, -1, 65536, b"6001", None, [1]])
 def test_unfit_ports_are_not_stored(port: Any) -> None:
     found = tables()

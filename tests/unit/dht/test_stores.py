@@ -137,6 +137,10 @@ def test_own_announces_and_welcomes_are_bounded() -> None:
         own.welcome(SENDER, 1.0)
     assert len(own.take_welcomes(10**6, 1.0)) == bounds.WELCOMES_MAX
     assert len(own) == 10
+    for port in range(1, 101):
+        own.add(b"a", port, 2.0)
+        assert own.withdraw(b"a", port, 2.0)
+    assert own.withdrawn(b"a", 3.0) == list(range(91, 101))
 
 
 def test_strangers_are_limited_by_address() -> None:

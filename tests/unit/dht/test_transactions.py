@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grenache_py.dht import bounds
+from grenache_py.dht import bounds, transactions
 from grenache_py.dht.counters import Counters
 from grenache_py.dht.krpc import Address, decode
 from grenache_py.dht.roundtrips import RoundTrips
@@ -135,6 +135,16 @@ def test_what_does_not_fit_fails_later_and_in_order() -> None:
     ]
     assert wire.transactions.take_doomed() == []
     wire.transactions.check()
+
+
+def test_no_more_are_under_way_than_there_are_ids_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bounds.PENDING_MAX < 65_535
+    monkeypatch.setattr(transactions, "PENDING_MAX", 100)
+    wire = Wire()
+    for number in range(200):
+        wire.query((f"10.1.0.{number}", 1), number)
+    assert len(wire.transactions) == len(wire.sent) == 100
+    assert [context for _, context in wire.transactions.take_doomed()] == list(range(100, 200))
 
 
 def test_who_stays_silent_is_given_up_and_holds_up_nobody_else() -> None:
