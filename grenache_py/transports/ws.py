@@ -103,18 +103,23 @@ class Channel(WSListener):
         elif opcode is _CLOSE:
             self.close(NORMAL, consented=True)
         elif opcode is not _PONG:
-            opcode = TEXT if opcode is _TEXT else int(opcode)
-            try:
-                message = self._messages.feed(opcode, frame.fin, frame.get_payload_as_bytes())
-            except FrameError as error:
-                self.close(error.code, error.message)
-                return
-            if message is not None:
+            content = frame.get_payload_as_bytes()
+            if opcode is _TEXT and frame.fin and content.isascii() and not self._messages.begun:
+                opcode = TEXT  # as nearly all are
+            else:
                 try:
-                    self.on_message(message[0], message[1])
-                except Exception:
-                    log.exception("a message could not be handled")
-                    self.close(INTERNAL_ERROR, "internal error")
+                    message = self._messages.feed(int(opcode), frame.fin, content)
+                except FrameError as error:
+                    self.close(error.code, error.message)
+                    return
+                if message is None:
+                    return
+                opcode, content = message
+            try:
+                self.on_message(opcode, content)
+            except Exception:
+                log.exception("a message could not be handled")
+                self.close(INTERNAL_ERROR, "internal error")
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         # What picows itself did not like ends here, without another word.

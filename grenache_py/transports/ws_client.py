@@ -140,6 +140,7 @@ class _Line:
         self.channel = channel
         # By rid: who waits, until when, and how long that was. Who was cancelled is found by ``expire``.
         self.calls: dict[str, tuple[Waiting, float, float]] = {}
+        self.loop = channel.loop
         self.used = channel.loop.time()
         self.takes_headers = HEADERS_OFFER in channel.answer
         self._destination = destination
@@ -232,9 +233,8 @@ class WsClient:
         line = self._best(destination)
         if line is None or line.channel.full:
             return self._call_late(destination, line, request, timeout_s)
-        loop = line.channel.loop
-        waiting: asyncio.Future[Any] = loop.create_future()
-        self._send(line, request, loop.time() + timeout_s, timeout_s, waiting)
+        waiting: asyncio.Future[Any] = line.loop.create_future()
+        self._send(line, request, line.loop.time() + timeout_s, timeout_s, waiting)
         return waiting
 
     def begin(
@@ -252,7 +252,7 @@ class WsClient:
         if line is None or line.channel.full:
             return False
         request = self._request(key, payload, timeout_s, compress, headers)
-        self._send(line, request, line.channel.loop.time() + timeout_s, timeout_s, waiting)
+        self._send(line, request, line.loop.time() + timeout_s, timeout_s, waiting)
         return True
 
     def _request(

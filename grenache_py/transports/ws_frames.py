@@ -119,7 +119,9 @@ class Messages:
     def __init__(self, max_bytes: int):
         self._max_bytes = max_bytes
         self._opcode = 0
-        self._parts: bytearray | None = None  # of a message whose last frame is still to come
+        self._parts = bytearray()
+        #: whether the last frame of a message is still to come
+        self.begun = False
 
     def feed(self, opcode: int, fin: bool, payload: bytes) -> tuple[int, bytes] | None:
         """The message that this data frame ends, as its opcode and content; ``None`` while it goes on.
@@ -127,25 +129,21 @@ class Messages:
         Raises ``FrameError`` for what may not follow what came before, for messages that are too large, and
         for text that is not UTF-8. Of a message that comes in one frame nothing is copied.
         """
-        if opcode and fin and self._parts is None and len(payload) <= self._max_bytes:
-            # As nearly all are.
-            return (opcode, payload) if payload.isascii() else _message(opcode, payload)
+        if opcode and fin and not self.begun and len(payload) <= self._max_bytes:
+            return _message(opcode, payload)  # as nearly all are
         if opcode == CONTINUATION:
-            if self._parts is None:
+            if not self.begun:
                 raise FrameError(PROTOCOL_ERROR, "a continuation of nothing")
             opcode = self._opcode
-        elif self._parts is not None:
+        elif self.begun:
             raise FrameError(PROTOCOL_ERROR, "a new message within another")
-        held = 0 if self._parts is None else len(self._parts)
-        if held + len(payload) > self._max_bytes:
+        if len(self._parts) + len(payload) > self._max_bytes:
             raise FrameError(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
-        if self._parts is None:
-            self._opcode = opcode
-            self._parts = bytearray()
+        self._opcode, self.begun = opcode, not fin
         self._parts += payload
-        if not fin:
+        if self.begun:
             return None
-        whole, self._parts = bytes(self._parts), None
+        whole, self._parts = bytes(self._parts), bytearray()
         return _message(opcode, whole)
 
 
