@@ -6,8 +6,8 @@ Linux: whoever expects a message looks for it again and again for a moment befor
 
 It must not cost much where it does not help: when no message comes in time, or when others want the core, to
 whom it gives way between two looks. What is lost by either is counted; beyond 10 ms, and 1% of the time, it
-rests: 20 ms at first, twice as long each time, up to 10 s. Where others work for long it rests at once, for a
-second or more: a core that both ends of a connection share, while another one idles, is a matter of
+rests: 20 ms at first, twice as long each time, up to 10 s. Where others work for long it rests at once, for
+100 ms or more: a core that both ends of a connection share, while another one idles, is a matter of
 milliseconds for the system to mend, and a busy machine is not. Nor does it begin while more want to run than
 there are processors.
 """
@@ -25,7 +25,7 @@ _GAVE_WAY_S = 10e-6
 # work. Whoever does not has work to do.
 _AT_WORK_S = 0.0005
 _LOST_S_MAX, _LOST_SHARE = 0.01, 0.01
-_REST_S, _REST_AT_WORK_S, _REST_S_MAX = 0.02, 1.0, 10.0
+_REST_S, _REST_AT_WORK_S, _REST_S_MAX = 0.02, 0.1, 10.0
 # After so long without another rest, the next one is short again.
 _CALM_S = 5.0
 

@@ -122,7 +122,7 @@ def test_it_does_not_begin_while_more_want_to_run_than_there_are_processors():
     assert not loop.polls()
     loop.crowded = False
     assert not loop.polls()  # it does not ask each time
-    loop.now += 1.001
+    loop.now += 0.101
     assert loop.polls()
 
 
@@ -149,7 +149,7 @@ def test_the_other_end_on_the_same_core_may_come_between_for_a_while():
     assert 0.01 < loop.now - started < 0.02
 
 
-@pytest.mark.parametrize(("others_s", "rests_s"), [(20e-6, [0.02, 0.04, 0.08]), (0.02, [1.0, 2.0, 4.0])])
+@pytest.mark.parametrize(("others_s", "rests_s"), [(20e-6, [0.02, 0.04, 0.08]), (0.02, [0.1, 0.2, 0.4])])
 def test_it_begins_again_after_a_rest_and_rests_shortly_after_a_long_calm(others_s, rests_s):
     loop = Loop()
 
