@@ -12,6 +12,7 @@ from pathlib import Path
 
 from grenache_py.aio import Link
 from grenache_py.signals import on_stop_signals
+from grenache_py.transports import descriptors
 
 from . import limits
 from .api import Api
@@ -65,10 +66,12 @@ class PeerSettings:
 def tune_process() -> None:
     """Set up this process for a peer, once it has imported all and before it runs.
 
+    It may open as many files as the system lets it, as each connection takes one.
     What is there now stays, so that the garbage collector need not look at it again; and it looks less often
     at the rest, of which most is kept (orders, trades) and nearly nothing is a cycle. The thread that writes
     the journal gets its turn earlier than after Python's 5 ms.
     """
+    descriptors.raise_limit()
     gc.collect()
     gc.freeze()
     gc.set_threshold(limits.GARBAGE_OBJECTS, 20, 50)

@@ -48,6 +48,7 @@ class StreamExchange(StreamProtocol):
         self._head_done = False
         self._head_sent = False
         self._chunked = True
+        self._head_only = False  # the reply has no body (RFC 9110 section 9.3.2)
         self._lingering = False
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -159,6 +160,7 @@ class StreamExchange(StreamProtocol):
             self._timer.cancel()
         self.headers = joined = join_headers(self._raw)
         self._chunked = self._parser.get_http_version() != "1.0"
+        self._head_only = self._parser.get_method() == b"HEAD"
         if self.replied:
             return
         if joined.get("expect", "").lower() == "100-continue" and self._chunked:
@@ -196,6 +198,8 @@ class StreamExchange(StreamProtocol):
         """As in ``StreamProtocol``; the head goes first."""
         if len(data):
             self._begin()
+            if self._head_only:
+                return
             if self._chunked:
                 await super().write(data)
             else:
@@ -213,7 +217,7 @@ class StreamExchange(StreamProtocol):
         if self._ended_out:
             return
         self._begin()
-        if self._chunked:
+        if self._chunked and not self._head_only:
             await super().end()
         else:
             self._ended_out = True
@@ -226,9 +230,8 @@ class StreamExchange(StreamProtocol):
             self.abort()  # it cannot be answered any more; the caller sees that it was cut
             return
         self._head_sent = self._ended_out = True
-        self.send(
-            b"%bContent-Length: %d\r\n\r\n%b" % (self._streams.heads.head(status, False), len(body), body)
-        )
+        head = b"%bContent-Length: %d\r\n\r\n" % (self._streams.heads.head(status, False), len(body))
+        self.send(head if self._head_only else head + body)
         self._close()
 
     def _begin(self) -> None:

@@ -364,6 +364,17 @@ def test_a_body_with_a_length_and_an_old_caller(flavour):
     assert b"chunked" not in answer
 
 
+@pytest.mark.parametrize("listener", [echo, describe])
+def test_who_asks_for_the_head_gets_no_body(flavour, listener):
+    with RawClient(flavour.streaming(listener).port) as client:
+        client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+        head = b""
+        while (line := client._file.readline()) != b"\r\n":
+            head += line
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert client.at_end()
+
+
 def test_a_body_that_is_no_http_any_more(flavour):
     seen = []
 
@@ -395,6 +406,23 @@ def test_so_many_at_a_time(flavour, monkeypatch):
     assert caught.value.status == 503
     for stream in [*open_ones, refused]:
         stream.close()
+
+
+def test_one_address_does_not_keep_all_others_out(flavour, monkeypatch):
+    monkeypatch.setattr(limits, "STREAMS_MAX", 4)
+    service = flavour.streaming(echo)
+    slow = []
+    for _ in range(4):
+        sock = socket.create_connection(("127.0.0.1", service.port), source_address=("127.0.0.2", 0))
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        assert b"200 OK" in sock.recv(4096)
+        slow.append(sock)
+    stream = opened(flavour, service)
+    stream.write(b"hello")
+    assert stream.read(5) == b"hello"
+    stream.close()
+    for sock in slow:
+        sock.close()
 
 
 def test_stopping_cuts_what_is_open(flavour):
