@@ -314,7 +314,8 @@ class HostedMarket:
         if isinstance(effect, Tell):
             line.tell(request.data)
         else:
-            line.call(request.data, (effect, request, session), timeout_of(effect))
+            alone = len(self._settling) < limits.GATHERED_ORDERS
+            line.call(request.data, (effect, request, session), timeout_of(effect), alone=alone)
 
     async def _ask_over_http(self, effect: Question, request: Sealed) -> None:
         try:

@@ -100,6 +100,9 @@ LINES = 256
 """Connections to other peers that are kept open; further peers are reached over HTTP."""
 LINE_REQUESTS = 1_000
 """Unanswered requests of one peer's connection; until some are answered, no more are read."""
+GATHERED_ORDERS = 5
+"""Clients' orders on their way at once from which on a request waits for the end of its turn, since what is
+said about the others may leave in the same write; with fewer of them the sooner the better."""
 LINE_IDLE_S = 60.0
 """For how long a connection is kept over which nothing goes, not even heartbeats: its peer has left."""
 LINE_RETRY_S = 10.0

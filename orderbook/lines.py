@@ -78,17 +78,21 @@ class Line(Generic[Context]):
         channel.on_message = self._receive
         channel.on_flow = self._flow
 
-    def call(self, payload: bytes, context: Context, timeout_s: float) -> None:
-        """Send a request, whose payload is JSON; ``answered`` or ``failed`` gets ``context``."""
+    def call(self, payload: bytes, context: Context, timeout_s: float, *, alone: bool = True) -> None:
+        """Send a request, whose payload is JSON; ``answered`` or ``failed`` gets ``context``.
+
+        ``alone``: no others are about to follow, so that it need not wait for them.
+        """
         self._last_rid = rid = self._last_rid + 1
         self.used = now = self._channel.loop.time()
         calls = self._calls
         calls[rid] = (now + timeout_s, context)
         text = b"[%d,%b,%b]" % (rid, self._key, payload)
+        alone = alone and len(calls) == 1
         if self.session is None:
-            self._channel.send(text, alone=len(calls) == 1)
+            self._channel.send(text, alone=alone)
         else:
-            self._channel.send(self.session.wrap(text), BINARY, alone=len(calls) == 1)
+            self._channel.send(self.session.wrap(text), BINARY, alone=alone)
 
     def tell(self, payload: bytes) -> None:
         """Send a request that needs no answer."""
