@@ -70,6 +70,7 @@ class HostedMarket:
         self._link = link
         self._client = client
         self._lines: Lines[Asked] = Lines(self._key, self._answered, self._failed, self._opening)
+        self._loop: asyncio.AbstractEventLoop  # kept: to ask for it is a call of the system each time
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -92,6 +93,7 @@ class HostedMarket:
 
     async def start(self) -> None:
         """Meet the peers that are there already, so that the first order reaches them."""
+        self._loop = asyncio.get_running_loop()
         await self._look_up()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limits.ANNOUNCE_TIMEOUT_S)
@@ -182,7 +184,7 @@ class HostedMarket:
 
     def _settles(self, order_id: str) -> asyncio.Future[None]:
         """Done when the order's way through the network is over for now, and that is durable."""
-        settled = asyncio.get_running_loop().create_future()
+        settled: asyncio.Future[None] = self._loop.create_future()
         self._settling.setdefault(order_id, []).append(settled)
         return settled
 
