@@ -82,13 +82,21 @@ def test_a_reply_is_matched_by_id_and_address_once() -> None:
     wire.transactions.check()
 
 
-def test_ids_are_never_zero_and_never_shared() -> None:
+def test_ids_are_never_shared() -> None:
     wire = Wire()
     for number in range(2000):
         wire.query((f"10.0.{number >> 8}.{number & 255}", 1))
     ids = [transaction_id for transaction_id, _ in wire.sent]
     assert len(set(ids)) == 2000
-    assert b"\0\0" not in ids
+
+
+@pytest.mark.parametrize(
+    ("drawn", "ids"), [(0, [b"\0\1", b"\0\2"]), (0xFFFF, [b"\xff\xff", b"\0\1", b"\0\2"])]
+)
+def test_no_id_is_zero(drawn: int, ids: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire()
+    monkeypatch.setattr(wire.transactions, "_random_bits", lambda count: drawn)
+    assert [wire.query(A) for _ in ids] == ids
 
 
 def test_the_oldest_expire_first_and_only_when_their_time_is_over() -> None:

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -160,6 +160,22 @@ def test_a_bootstrap_name_that_nobody_knows_is_a_warning(caplog: pytest.LogCaptu
         assert call(grape, "lookup", "svc") == []
     assert "name.invalid" in warnings[0]
     assert "name.invalid" in caplog.text
+
+
+def test_a_bootstrap_name_may_come_to_mean_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[str, int]] = []
+
+    async def resolve(names: Iterable[tuple[str, int]]) -> tuple[list[tuple[str, int]], list[str]]:
+        assert list(names) == [("grape-1", 20001)]
+        return found, []
+
+    with Grape(host="127.0.0.1") as other:
+        monkeypatch.setattr(aio, "resolve", resolve)
+        monkeypatch.setattr(aio, "_RESOLVE_S", 0.01)
+        with Grape(host="127.0.0.1", bootstrap=["grape-1:20001"]) as grape:
+            assert not grape._grape.node.routing
+            found = [("127.0.0.1", other.dht_port)]
+            eventually(lambda: len(grape._grape.node.routing) == 1)
 
 
 def test_a_dead_bootstrap_does_not_keep_it_from_starting() -> None:
