@@ -305,6 +305,17 @@ def test_it_joins_when_its_bootstrap_comes_up_late() -> None:
     network.until(lambda: len(late.routing) == 1, within_s=45.0)
 
 
+def test_a_look_up_of_one_that_is_alone_asks_its_bootstrap() -> None:
+    network = Network()
+    alone = network.add(2, [1])
+    network.run(120.0)
+    announce(network, network.add(1, host="10.0.0.1"), b"svc", 6001)
+    assert not alone.routing  # it tries to join every half minute
+    assert lookup(network, alone, b"svc")[0] == []  # asked, but not waited for
+    network.until(lambda: alone.routing, within_s=0.1)
+    assert lookup(network, alone, b"svc")[0] == [peer(1, 6001)]
+
+
 def test_two_halves_that_were_apart_find_each_other_again() -> None:
     network = Network()
     left = network.add(1, [2])
