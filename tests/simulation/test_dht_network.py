@@ -316,6 +316,16 @@ def test_a_look_up_of_one_that_is_alone_asks_its_bootstrap() -> None:
     assert lookup(network, alone, b"svc")[0] == [peer(1, 6001)]
 
 
+def test_a_node_that_is_its_own_bootstrap_finds_out() -> None:
+    network = Network()
+    lone = network.add(1, [1])
+    network.until(lambda: lone.ready, within_s=0.1)
+    asked = network.datagrams
+    network.run(300.0)
+    assert network.datagrams == asked
+    assert not lone.routing
+
+
 def test_two_halves_that_were_apart_find_each_other_again() -> None:
     network = Network()
     left = network.add(1, [2])
@@ -608,11 +618,14 @@ def test_an_answer_given_again_knows_what_was_announced_meanwhile() -> None:
     before = network.datagrams
     assert lookup(network, nodes[1], b"svc") == ([peer(1, 6001)], 0.0)
     assert network.datagrams == before
-    # Through others, through itself, and withdrawn: it is asked for anew each time.
+    # Through others, through itself, and withdrawn: it is asked for anew each time, however soon.
     announce(network, nodes[2], b"svc", 6002)
     assert len(lookup(network, nodes[1], b"svc")[0]) == 2
-    announce(network, nodes[1], b"svc", 6003)
+    nodes[2].announce(b"svc", 6004, lambda report: None)  # the second one needs no walk
+    network.run(0.021)
     assert len(lookup(network, nodes[1], b"svc")[0]) == 3
+    nodes[1].announce(b"svc", 6003, lambda report: None)
+    assert len(lookup(network, nodes[1], b"svc")[0]) == 4
     nodes[1].own_hosts.add("10.0.0.2")
     nodes[1].withdraw(b"svc", 6003)
-    assert len(lookup(network, nodes[1], b"svc")[0]) == 2
+    assert len(lookup(network, nodes[1], b"svc")[0]) == 3
