@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import subprocess
 import sys
 import urllib.request
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 import grenache_py
-from grenache_py.grape import Grape
+from grenache_py.grape import Grape, aio, cli
 from grenache_py.grape.cli import main
 from tests.harness import Process, eventually
 
@@ -28,6 +30,41 @@ def test_the_options_of_the_node_binary_are_all_there() -> None:
     help_text = CliRunner().invoke(main, ["--help"]).output
     assert [option for option in NODE_OPTIONS if f"{option}" not in help_text] == []
     assert grenache_py.__version__ in CliRunner().invoke(main, ["--version"]).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        # Options that are not given end the defaults of a Node Grape: its peers live for ever.
+        ([], {}),
+        (["--dp", "1", "--aph", "2", "-b", "::1"], {"dht_port": 1, "api_port": 2, "host": "::1"}),
+        (["--bn", "a:1, b:2,"], {"bootstrap": ["a:1", " b:2"]}),
+        (["--dpa", "60000"], {"peer_max_age": 60.0}),
+        (["--dnl", "1500"], {"node_liveness": 1.5}),
+        (["--dc", "9"], {"dht_concurrency": 9}),
+        (["--dht_maxTables", "8"], {"dht_max_tables": 8}),
+        (["--dht_maxValues", "7"], {"dht_max_values": 7}),
+        (["--check_maxPayloadSize", "6"], {"max_payload_size": 6}),
+    ],
+)
+def test_options_change_the_defaults_of_the_library(
+    arguments: list[str], changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = inspect.signature(aio.Grape)
+    asked: list[dict[str, Any]] = []
+
+    def grape(*args: Any, **named: Any) -> None:
+        bound = signature.bind(*args, **named)
+        bound.apply_defaults()
+        asked.append(bound.arguments)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(cli, "Grape", grape)
+    assert "seen enough" in CliRunner().invoke(main, arguments).output
+    defaults = signature.bind()
+    defaults.apply_defaults()
+    expected = {**defaults.arguments, "dht_port": 20001, "api_port": 30001, "bootstrap": [], **changed}
+    assert asked == [expected]
 
 
 @pytest.mark.parametrize(
