@@ -43,10 +43,10 @@ class JournalArchive:
 
     def trades_of_order(self, order_id: str, most: int) -> list[Trade]:
         """The newest ``most`` of an order of ours, in order of execution. Raises JournalError."""
-        newest = "SELECT * FROM (SELECT {} FROM trades WHERE {} = ?1 ORDER BY position DESC LIMIT ?2)"
+        newest = "SELECT * FROM (SELECT {} FROM trades WHERE {} = :order ORDER BY position DESC LIMIT :most)"
         as_maker, as_taker = (newest.format(TRADE_COLUMNS, side) for side in ("maker_order", "taker_order"))
-        query = f"{as_maker} UNION {as_taker} ORDER BY position DESC LIMIT ?2"
-        return self._trades(query, order_id, most)[::-1]
+        query = f"{as_maker} UNION {as_taker} ORDER BY position DESC LIMIT :most"
+        return self._trades(query, order=order_id, most=most)[::-1]
 
     def trades(self, after: int, limit: int) -> list[Trade]:
         """At most ``limit`` trades in order of execution, from the one that ``after`` others come before.
@@ -70,5 +70,6 @@ class JournalArchive:
         )
         return [self._rows.proof(row) for row in rows]
 
-    def _trades(self, query: str, *values: object) -> list[Trade]:
-        return [trade_of(self._rows.trade(row), self._market) for row in self._rows.select(query, *values)]
+    def _trades(self, query: str, *values: object, **named: object) -> list[Trade]:
+        rows = self._rows.select(query, *values, **named)
+        return [trade_of(self._rows.trade(row), self._market) for row in rows]

@@ -41,10 +41,13 @@ class Rows:
         self._db = db
         self._peer = peer
 
-    def select(self, query: str, *values: object) -> list[Any]:
-        """All rows. Raises JournalError where SQLite can't read them."""
+    def select(self, query: str, *values: object, **named: object) -> list[Any]:
+        """All rows; the query has question marks for ``values``, or ``:name`` for what is ``named``.
+
+        Raises JournalError where SQLite can't read them.
+        """
         try:
-            return self._db.execute(query, values).fetchall()
+            return self._db.execute(query, named or values).fetchall()
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self.damaged(str(error)) from error
 

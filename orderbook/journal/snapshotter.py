@@ -28,13 +28,14 @@ from .rows import checksum, connect
 PAGE_ROWS = 1_000
 """Events that are read at a time."""
 PAGE = """
-SELECT number, data, checksum, NULL FROM events WHERE number > ?1 AND number <= ?2
+SELECT number, data, checksum, NULL FROM events WHERE number > :number AND number <= :upto
 UNION ALL SELECT number, data, checksum, position FROM trades
-    WHERE position > ?3 AND position <= ?4 AND number <= ?2
-UNION ALL SELECT number, NULL, NULL, NULL FROM proofs WHERE number > ?1 AND number <= ?2
+    WHERE position > :position AND position <= :last AND number <= :upto
+UNION ALL SELECT number, NULL, NULL, NULL FROM proofs WHERE number > :number AND number <= :upto
 ORDER BY number
 """
-"""Events of all kinds in order, after number ?1 up to ?2; the trades among them come after position ?3."""
+"""Events of all kinds in order, after ``number`` up to ``upto``; the trades among them come after
+``position``, up to ``last``."""
 
 
 class Snapshot:
@@ -120,7 +121,8 @@ class Snapshotter:
             number, position = snapshot[:2] if snapshot is not None else (0, 0)
             while number < self._number:
                 upto = min(number + PAGE_ROWS, self._number)
-                page = db.execute(PAGE, (number, upto, position, position + PAGE_ROWS)).fetchall()
+                here = {"number": number, "upto": upto, "position": position, "last": position + PAGE_ROWS}
+                page = db.execute(PAGE, here).fetchall()
                 yield page
                 number, position = upto, max((row[3] for row in page if row[3] is not None), default=position)
         except sqlite3.Error as error:
