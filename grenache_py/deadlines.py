@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 
 from .checks import check_seconds
 
 
 def ends_at(timeout: float) -> float:
     """When a call that begins now has to end. Raises ``ArgumentError``."""
-    return time.monotonic() + check_seconds(timeout)
+    return monotonic() + check_seconds(timeout)
 
 
 def left_s(ends: float) -> float:
     """The seconds that are left until then; always a little."""
-    left = ends - time.monotonic()
+    left = ends - monotonic()
     return left if left > 0.001 else 0.001

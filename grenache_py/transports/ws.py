@@ -20,7 +20,6 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from .. import limits
 from .busy_poll import BusyPoll
 from .ws_frames import (
-    BINARY,
     GOING_AWAY,
     INTERNAL_ERROR,
     NORMAL,
@@ -37,8 +36,7 @@ picows_log = logging.getLogger(__name__ + ".picows")
 picows_log.setLevel(logging.CRITICAL)
 
 # picows' own names are of an enumeration in Python, slow to compare with numbers.
-_TEXT, _CLOSE, _PONG = WSMsgType.TEXT, WSMsgType.CLOSE, WSMsgType.PONG
-_MSG_TYPES = {TEXT: _TEXT, BINARY: WSMsgType.BINARY}
+_TEXT, _BINARY, _CLOSE, _PONG = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOSE, WSMsgType.PONG
 # Up to here it pays to gather frames, since each call of the system costs more than a frame; beyond it the
 # other side waits for its work longer than a call takes.
 _GATHERED_BYTES = 2048
@@ -184,13 +182,16 @@ class Channel(WSListener):
         """
         if self.ended:
             return
+        kind = _TEXT if opcode == TEXT else _BINARY
         if alone and not self._waiting and len(content) <= _GATHERED_BYTES:
-            self._transport.send(_MSG_TYPES[opcode], content)
+            self._transport.send(kind, content)
         else:
             if not self._waiting:
                 self.loop.call_soon(self._flush)
-            self._encoder.send(_MSG_TYPES[opcode], content)
-            self._gather(len(content))
+            self._encoder.send(kind, content)
+            self._waiting_bytes += len(content)
+            if self._waiting_bytes > _GATHERED_BYTES:
+                self._flush()  # so that the other side can begin
         if alone and self._poll is not None:
             self._poll.expect()
 
@@ -201,12 +202,9 @@ class Channel(WSListener):
         if not self._waiting:
             self.loop.call_soon(self._flush)
         self._waiting.append(frame)
-        self._gather(len(frame))
-
-    def _gather(self, size: int) -> None:
-        self._waiting_bytes += size
+        self._waiting_bytes += len(frame)
         if self._waiting_bytes > _GATHERED_BYTES:
-            self._flush()  # so that the other side can begin
+            self._flush()
 
     def _flush(self) -> None:
         if not self._waiting:
