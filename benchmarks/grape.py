@@ -11,7 +11,7 @@ a busy moment of the machine hits both; the medians count, for the ratio that of
 over 1 and over 32 connections. Memory is what the processes of a pair hold after all that.
 
     apt-get install wrk
-    python benchmarks/grape.py --seconds 2 --rounds 3 --json grape.json
+    python benchmarks/grape.py --seconds 1 --rounds 9 --json grape.json
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ def run(wrk: str, python: str, seconds: float, rounds: int, kinds: list[str]) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Requests per second to a Grape, ours beside Node's.")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind; the median counts")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each kind; the median counts")
     parser.add_argument("--kinds", default=",".join(KINDS), help="what to measure: hit,miss,announce")
     parser.add_argument("--python", default=sys.executable, help="the Python that runs our Grapes")
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
