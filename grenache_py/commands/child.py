@@ -47,6 +47,8 @@ async def run_command(argv: Sequence[str], given: bytes, timeout_s: float, outpu
     except asyncio.CancelledError:
         starting.add_done_callback(_unwanted)
         await asyncio.wait({starting}, timeout=limits.EXEC_GONE_S)
+        if starting.done() and starting.exception() is None:
+            await asyncio.wait({starting.result()[1].exited}, timeout=limits.EXEC_GONE_S)
         raise
     try:
         pipe = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
@@ -104,9 +106,9 @@ class _Talk(asyncio.SubprocessProtocol):
 
 def _unwanted(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, _Talk]]) -> None:
     if not starting.cancelled() and starting.exception() is None:
-        transport, _ = starting.result()
+        transport, talk = starting.result()
         _kill(transport.get_pid())
-        transport.close()
+        talk.exited.add_done_callback(lambda _: transport.close())
 
 
 def _kill(pid: int) -> None:
