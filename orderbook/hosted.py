@@ -228,25 +228,25 @@ class HostedMarket:
 
     def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
         """Answer another peer's request, decoded JSON. Raises OrderBookError, having changed nothing."""
-        try:
-            answer = self.channel.handle(payload)
-        except OrderBookError as error:
-            self.market.counts["request", error.code] += 1
-            raise
+        answer = self._understood(self.channel.handle, payload)
         self._answer(answer, answer.content, reply)
 
     def serve_line(self, payload: bytes, session: Session | None, reply: Callable[[bytes], None]) -> None:
         """As :meth:`serve`, for a request that is still JSON, and an answer that is JSON too."""
+        answer = self._understood(self.channel.receive, payload, session)
+        self._answer(answer, encode(answer.content), reply)
+
+    def _understood(self, read: Callable[..., Answer], *request: Any) -> Answer:
+        """The answer to a request; one that is refused is counted. Raises OrderBookError."""
         try:
-            answer = self.channel.receive(payload, session)
+            return read(*request)
         except OrderBookError as error:
             self.market.counts["request", error.code] += 1
             raise
-        self._answer(answer, encode(answer.content), reply)
 
     def _answer(self, answer: Answer, content: Any, reply: Callable[[Any], None]) -> None:
         self._after_step(answer.effects)
-        if answer.promise and self.journal.waiting:
+        if answer.promise:
             self._outbox.promise(partial(reply, content))
         else:
             reply(content)

@@ -66,7 +66,6 @@ class Line(Generic[Context]):
         session: Session | None = None,
     ):
         self.session = session
-        self.full = channel.full  # the peer takes less than is sent to it
         self._channel = channel
         self._destination = destination
         self._key = msgspec.json.encode(key)
@@ -76,7 +75,6 @@ class Line(Generic[Context]):
         self._last_rid = 0
         self.used = channel.loop.time()
         channel.on_message = self._receive
-        channel.on_flow = self._flow
 
     def call(self, payload: bytes, context: Context, timeout_s: float, *, alone: bool = True) -> None:
         """Send a request, whose payload is JSON; ``answered`` or ``failed`` gets ``context``.
@@ -87,23 +85,22 @@ class Line(Generic[Context]):
         self.used = now = self._channel.loop.time()
         calls = self._calls
         calls[rid] = (now + timeout_s, context)
-        text = b"[%d,%b,%b]" % (rid, self._key, payload)
-        alone = alone and len(calls) == 1
+        self._send(b"[%d,%b,%b]" % (rid, self._key, payload), alone=alone and len(calls) == 1)
+
+    def tell(self, payload: bytes) -> None:
+        """Send a request that needs no answer."""
+        self._send(b"[null,%b,%b]" % (self._key, payload), alone=False)
+
+    def _send(self, text: bytes, *, alone: bool) -> None:
         if self.session is None:
             self._channel.send(text, alone=alone)
         else:
             self._channel.send(self.session.wrap(text), BINARY, alone=alone)
 
-    def tell(self, payload: bytes) -> None:
-        """Send a request that needs no answer."""
-        text = b"[null,%b,%b]" % (self._key, payload)
-        if self.session is None:
-            self._channel.send(text)
-        else:
-            self._channel.send(self.session.wrap(text), BINARY)
-
-    def _flow(self) -> None:
-        self.full = self._channel.full
+    @property
+    def full(self) -> bool:
+        """Whether the peer takes less than is sent to it."""
+        return self._channel.full
 
     @property
     def idle(self) -> bool:
