@@ -195,12 +195,12 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("in memory", "journaled", "signed", "signed, journaled"):
         for in_flight in IN_FLIGHT:
             ours, theirs = (statistics.median(rates[side, in_flight]) for side in (name, "node"))
-            times = [
+            shown = [
                 " / ".join(f"{percentile(latencies[side, in_flight], share):.1f}" for share in (0.5, 0.99))
                 for side in (name, "node")
             ]
             title = f"orders/s, {name}, {in_flight} in flight"
-            print(f"{title:42}{ours:>10,.0f}{theirs:>10,.0f}{ours / theirs:>7.2f}x   {times[0]}, {times[1]}")
+            print(f"{title:42}{ours:>10,.0f}{theirs:>10,.0f}{ours / theirs:>7.2f}x   {shown[0]}, {shown[1]}")
             rows.append(
                 {"name": title, "ours": ours, "theirs": theirs, "ratio": ours / theirs, "unit": "orders/s"}
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from .effects import PROMISES, Effect
-from .journal.journal import Journal
+from .journal.journal import Log
 from .market import Market
 
 
@@ -24,7 +24,7 @@ class Outbox:
         carry_out: Is given each effect when its time has come.
     """
 
-    def __init__(self, market: Market, journal: Journal, carry_out: Callable[[Effect], None]):
+    def __init__(self, market: Market, journal: Log, carry_out: Callable[[Effect], None]):
         self._market = market
         self._journal = journal
         self._carry_out = carry_out

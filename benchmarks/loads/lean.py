@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from functools import partial
 from typing import Any, cast
 
 from .orders import orders_aio, payload, report, say
@@ -61,8 +62,8 @@ async def call_echo() -> None:
         ends = started + order["seconds"]
         done: list[asyncio.Future[int]] = [loop.create_future() for _ in range(order["in_flight"])]
         for each in done:
-            client = EchoClient(order["size"], ends, each)
-            await loop.create_connection(lambda client=client: client, "127.0.0.1", order["port"])
+            client = partial(EchoClient, order["size"], ends, each)
+            await loop.create_connection(client, "127.0.0.1", order["port"])
         report(sum(await asyncio.gather(*done)), started)
 
 

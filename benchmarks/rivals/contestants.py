@@ -14,6 +14,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
 from typing import Any
@@ -117,26 +118,26 @@ class Ours(Contestant):
             timed("FOK, one fill", new(id, best, FOK))
             timed("FOK, refused", new(id, MIDDLE - LEVELS, FOK))
             timed("post-only, rests", new(id, price, POST_ONLY))
-            timed("amend, smaller", lambda id=id: book.amend(id, quantity=5))
-            timed("amend, another price", lambda id=id, price=price: book.amend(id, price=price - 1))
+            timed("amend, smaller", partial(book.amend, id, quantity=5))
+            timed("amend, another price", partial(book.amend, id, price=price - 1))
             book.cancel(id)
             timed("iceberg, rests", new(id, price, Terms(display=2)))
-            timed("self-reservation", lambda id=id: book.hold(book.orders[id]))
-            timed("its release", lambda id=id: book.release_held(book.orders[id], 10))
-            timed("and rematch", lambda id=id: book.rematch(book.orders[id]))
+            timed("self-reservation", partial(book.hold, book.orders[id]))
+            timed("its release", partial(book.release_held, book.orders[id], 10))
+            timed("and rematch", partial(book.rematch, book.orders[id]))
             book.cancel(id)
             timed("stop order, waits", new(id, best, Terms(stop_price=best + number)))
             book.cancel(id)
             fills = timed("what crosses", lambda: book.crossing(Side.BUY, best, 10)).fills
-            held = timed("reserve", lambda fills=fills, id=id: book.reserve(id, "p", "o", fills, 1.0))
-            timed("release", lambda held=held: book.release(held))
+            held = timed("reserve", partial(book.reserve, id, "p", "o", fills, 1.0))
+            timed("release", partial(book.release, held))
             book.rematch(fills[0].order)
             held = book.reserve(id, "p", "o", fills, 1.0)
             parts = {fills[0].order.id: 5}
-            timed("commit half, release half", lambda held=held, parts=parts: book.commit(held, parts))
+            timed("commit half, release half", partial(book.commit, held, parts))
             book.rematch(fills[0].order)
             quotes = [Quote("qb", Side.BUY, price - 1, 10), Quote("qs", Side.SELL, best + number % 9, 10)]
-            timed("quote both sides", lambda quotes=quotes: book.mass_quote("b", quotes))
+            timed("quote both sides", partial(book.mass_quote, "b", quotes))
         book.cancel_all("b")
         return {kind: percentiles(taken) for kind, taken in times.items()}
 

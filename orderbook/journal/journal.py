@@ -14,7 +14,7 @@ from ..events import Event, Signed
 from ..model import Trade
 
 
-class Journal(Protocol):
+class Log(Protocol):
     """Events in order, and word of when they are durable."""
 
     def append(self, events: Sequence[Event]) -> None:
@@ -22,6 +22,14 @@ class Journal(Protocol):
 
     def when_durable(self, then: Callable[[], None]) -> None:
         """Call ``then`` once all that was appended so far is durable; at once where it is already."""
+
+    @property
+    def waiting(self) -> int:
+        """How much is not durable yet."""
+
+
+class Journal(Log, Protocol):
+    """A log that is kept, and what a market looks up in it."""
 
     async def trades(self, after: int, limit: int) -> Sequence[Trade]:
         """At most ``limit`` durable trades, from the one that ``after`` others come before. Raises
@@ -36,10 +44,6 @@ class Journal(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why nothing can be written at the moment, or None. What waits, waits until it is over."""
-
-    @property
-    def waiting(self) -> int:
-        """Events that are not durable yet."""
 
     async def close(self) -> None:
         """Write what is left and let go of the file."""

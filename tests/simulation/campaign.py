@@ -16,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -161,8 +162,8 @@ def set_up(scenario: Scenario) -> Exchange:
             links = [(a, b) for a in names for b in names if a != b]
             cut = set(random.sample(links, random.randint(1, len(links))))
             begin, length = random.uniform(0.2, 5.0), random.uniform(0.1, 6.0)
-            exchange.world.after(begin, lambda cut=cut: exchange.network.cut.update(cut))
-            exchange.world.after(begin + length, lambda cut=cut: exchange.network.cut.difference_update(cut))
+            exchange.world.after(begin, partial(exchange.network.cut.update, cut))
+            exchange.world.after(begin + length, partial(exchange.network.cut.difference_update, cut))
     if "slowness" in faults:
         for name in random.sample(names, random.randint(1, len(names))):
             exchange.network.slow[name] = random.choice((0.3, 1.2, 6.0))

@@ -20,14 +20,13 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from random import Random
 from statistics import mean, median
 from typing import Any
+from unittest import mock
 
-from grenache_py.dht import walks as walks_module
 from grenache_py.dht.krpc import Address
 from grenache_py.dht.lookup import Candidate, PeerWalk
 from grenache_py.dht.routing import Contact
@@ -102,14 +101,9 @@ class MeasuredWalk(PeerWalk):
         super().answered(candidate, node_id, reply)
 
 
-@contextmanager
-def measured_walks() -> Iterator[None]:
+def measured_walks() -> AbstractContextManager[object]:
     """Nodes make MeasuredWalks meanwhile."""
-    walks_module.PeerWalk = MeasuredWalk
-    try:
-        yield
-    finally:
-        walks_module.PeerWalk = PeerWalk
+    return mock.patch("grenache_py.dht.walks.PeerWalk", MeasuredWalk)
 
 
 class Campaign:

@@ -110,7 +110,7 @@ class Liar:
         if message["type"] == "AnnounceOpenOrder":
             order = payload["order"]
             self._overheard.append(order)
-            nothing = random.choice([None, {"contended": True, "from": name}, 5, []])
+            nothing: object = random.choice([None, {"contended": True, "from": name}, 5, []])
             plausible = self._plausible_offer(order, name)
             return random.choice([nothing, self._offer(order, name), plausible, plausible])
         if message["type"] == "CrossPeerMatch":
@@ -260,7 +260,7 @@ class Liar:
             self._gate.keyring.heard(target, self._key_of(target), self.monotonic())
             self._lines.wanted(place, target)
         if session is None or random.random() < 0.3:
-            call = partial(self.exchange.network.call, self.place)
+            call: Callable[..., None] = partial(self.exchange.network.call, self.place)
         else:
             call = self._lines.call
             if random.random() < 0.05:

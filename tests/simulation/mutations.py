@@ -13,11 +13,12 @@ from orderbook import (
     book,
     confirmations,
     desk,
+    ledger,
     maker,
     market,
+    model,
     negotiation,
     outbox,
-    recovery,
     taker,
     under_way,
 )
@@ -25,7 +26,7 @@ from orderbook.effects import Effect
 from orderbook.engine import Trigger, ladder
 from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Switched, Triggered
 from orderbook.model import Order, Side
-from orderbook.signing import channel, gate
+from orderbook.signing import channel, gate, keyring
 from tests.simulation import peers
 from tests.simulation.campaign import Scenario
 
@@ -37,24 +38,24 @@ def forget_releases(patch: pytest.MonkeyPatch) -> None:
 
 def refuse_repeated_confirmations(patch: pytest.MonkeyPatch) -> None:
     """The maker does not remember what it committed."""
-    patch.setattr(market.Ledger, "trades_of_match", lambda self, taker_peer, match_id: [])
-    patch.setattr(market.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
+    patch.setattr(ledger.Ledger, "trades_of_match", lambda self, taker_peer, match_id: [])
+    patch.setattr(ledger.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
 
 
 def forget_what_left_the_memory(patch: pytest.MonkeyPatch) -> None:
     """The maker does not look into its journal."""
-    patch.setattr(market.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
+    patch.setattr(ledger.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
 
 
 def drop_trades_before_they_are_durable(patch: pytest.MonkeyPatch) -> None:
     """A trade leaves the memory when it is not in the journal yet."""
-    add_trades = market.Ledger.add_trades
+    add_trades = ledger.Ledger.add_trades
 
-    def add(self: market.Ledger, trades: Any) -> None:
+    def add(self: ledger.Ledger, trades: Any) -> None:
         add_trades(self, trades)
         self.drop_trades(self.trade_count)
 
-    patch.setattr(market.Ledger, "add_trades", add)
+    patch.setattr(ledger.Ledger, "add_trades", add)
 
 
 def give_up_in_doubt(patch: pytest.MonkeyPatch) -> None:
@@ -176,7 +177,7 @@ def let_leases_last(patch: pytest.MonkeyPatch) -> None:
 
 def trust_ids_of_strangers(patch: pytest.MonkeyPatch) -> None:
     """A trade counts for every order whose id it names, whoever's that is."""
-    patch.setattr(recovery.Trade, "orders_of", lambda self, peer: [self.maker_order_id, self.taker_order_id])
+    patch.setattr(model.Trade, "orders_of", lambda self, peer: [self.maker_order_id, self.taker_order_id])
 
 
 def believe_any_signature(patch: pytest.MonkeyPatch) -> None:
@@ -187,7 +188,7 @@ def believe_any_signature(patch: pytest.MonkeyPatch) -> None:
 def believe_any_key(patch: pytest.MonkeyPatch) -> None:
     """Whoever signs may use any name, and answer for anybody."""
     check_answer = gate.Gate.check_answer
-    patch.setattr(gate.Keyring, "check", lambda *_: None)
+    patch.setattr(keyring.Keyring, "check", lambda *_: None)
     patch.setattr(
         gate.Gate,
         "check_answer",

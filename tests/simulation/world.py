@@ -10,6 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Generic, TypeVar
 
@@ -120,7 +121,7 @@ class SimConnection:
             after_the_last = self._last_arrival[receiver] + 1e-6
             arrival = max(after_the_last, self._world.now + self._network.delay())
             self._last_arrival[receiver] = arrival
-            self._world.after(arrival - self._world.now, lambda passed=passed: self._arrive(receiver, passed))
+            self._world.after(arrival - self._world.now, partial(self._arrive, receiver, passed))
 
     def _passed_on(self, content: bytes) -> list[bytes]:
         random = self._world.random
