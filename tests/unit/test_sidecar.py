@@ -80,7 +80,7 @@ async def test_stopped_while_it_starts():
     with pytest.raises(errors.GrapeUnreachableError):
         await link.lookup("rpc_test", timeout=0.05)
     await link.stop()
-    assert not link._embedded.running
+    assert not link._grapes._embedded.running
 
 
 async def test_entering_the_link_starts_it():
