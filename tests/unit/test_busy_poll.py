@@ -10,8 +10,9 @@ import pytest
 from grenache_py import limits
 from grenache_py.aio import ws
 from grenache_py.errors import ArgumentError
-from grenache_py.transports import busy_poll as module
+from grenache_py.transports import poll_budget
 from grenache_py.transports.busy_poll import BusyPoll, busy_poll
+from grenache_py.transports.poll_budget import PollBudget
 from grenache_py.transports.ws import all_gone
 from grenache_py.transports.ws_client import connect
 from grenache_py.transports.ws_server import WsServer
@@ -35,7 +36,7 @@ class Loop:
             WINDOW_S,
             clock=lambda: self.now,
             give_way=self._give_way,
-            crowded=lambda: self.crowded,
+            budget=PollBudget(lambda: self.crowded),
         )
 
     def _give_way(self):
@@ -127,15 +128,15 @@ def test_it_does_not_begin_while_more_want_to_run_than_there_are_processors():
 
 
 def test_whether_it_is_crowded(monkeypatch, tmp_path):
-    assert module._crowded() in (True, False)
+    assert poll_budget.crowded() in (True, False)
     said = tmp_path / "loadavg"
     monkeypatch.setattr("builtins.open", lambda path, real=open: real(said))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     for text, crowded in (("0.1 0.2 0.3 2/99 7", False), ("0.1 0.2 0.3 3/99 7", True), ("", False)):
         said.write_text(text)
-        assert module._crowded() is crowded
+        assert poll_budget.crowded() is crowded
     said.unlink()
-    assert module._crowded() is False
+    assert poll_budget.crowded() is False
 
 
 def test_the_other_end_on_the_same_core_may_come_between_for_a_while():
@@ -183,13 +184,13 @@ def test_it_begins_again_after_a_rest_and_rests_shortly_after_a_long_calm(others
 def test_what_cannot_win_does_not_poll(monkeypatch):
     loop = asyncio.new_event_loop()
     try:
-        monkeypatch.setattr(module, "_processors", lambda: 2)
+        monkeypatch.setattr(poll_budget, "processors", lambda: 2)
         if hasattr(os, "sched_yield"):
             assert busy_poll(loop, limits.BUSY_POLL_US) is not None
         assert busy_poll(loop, 0) is None
-        monkeypatch.setattr(module, "_processors", lambda: 1)
+        monkeypatch.setattr(poll_budget, "processors", lambda: 1)
         assert busy_poll(loop, limits.BUSY_POLL_US) is None
-        monkeypatch.setattr(module, "_processors", lambda: 2)
+        monkeypatch.setattr(poll_budget, "processors", lambda: 2)
         monkeypatch.delattr(os, "sched_yield", raising=False)
         assert busy_poll(loop, limits.BUSY_POLL_US) is None
     finally:
