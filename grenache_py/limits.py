@@ -159,8 +159,8 @@ MESSAGE_HEADERS_BYTES = 16 * 1024
 """Ours: headers of one request, and their names and values together; as many as our HTTP servers take."""
 
 BUSY_POLL_US = 50
-"""How long, at most, an asyncio client or service looks for an answer again and again before it sleeps; about
-what it costs to sleep and to be woken, and Linux' advice for ``net.core.busy_poll``."""
+"""How long, at most, a client or an asyncio service looks for an answer again and again before it sleeps;
+about what it costs to sleep and to be woken, and Linux' advice for ``net.core.busy_poll``."""
 
 BUSY_POLL_US_MAX = 1000
 """Beyond this a user means something else."""

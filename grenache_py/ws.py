@@ -8,7 +8,7 @@ from ssl import SSLContext
 from typing import Any
 
 from . import limits
-from .checks import check_count, check_seconds
+from .checks import check_busy_poll, check_count, check_seconds
 from .client import Client
 from .errors import ArgumentError
 from .link import Link
@@ -39,6 +39,10 @@ class PeerRPCClient(Client):
     Thread-safe. As ``grenache_py.PeerRPCClient``, but without ``compress`` and streams; ``headers`` and
     deadlines reach services of ours only. Each call under way has a connection to itself, which is kept for
     later ones.
+
+    For at most ``busy_poll_us`` microseconds (0: never) after a call has left, with no other under way, its
+    thread looks for the reply without sleeping, as ``net.core.busy_poll`` of Linux; where replies take
+    longer, or others want the processor or the interpreter, it soon leaves that. Never over TLS.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class PeerRPCClient(Client):
         choice: str = "random",
         deadlines: bool = False,
         middleware: Iterable[Middleware[OutgoingCall]] = (),
+        busy_poll_us: float = limits.BUSY_POLL_US,
     ):
-        super().__init__(link, WsTransport(check_context(ssl), deadlines), choice, middleware)
+        transport = WsTransport(check_context(ssl), deadlines, busy_poll_us=check_busy_poll(busy_poll_us))
+        super().__init__(link, transport, choice, middleware)
 
     def stream(self, *arguments: Any, **options: Any) -> Any:
         """Streams exist only over HTTP: raises ``ArgumentError``."""

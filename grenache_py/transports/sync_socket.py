@@ -51,6 +51,15 @@ class TimedSocket:
             except BlockingIOError:
                 pass  # the time is over, or nearly so
 
+    def look(self, size: int) -> bytes | None:
+        """As ``receive``, without waiting: ``None`` when nothing has come, or that cannot be known."""
+        if not self._by_kernel:
+            return None
+        try:
+            return self.sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
     def is_idle(self) -> bool:
         """Whether it is open, and nothing has come."""
         return not (wait_for_read(self.sock, 0) if self._events is None else self._events.poll(0))

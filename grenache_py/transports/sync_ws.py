@@ -33,6 +33,7 @@ from ..errors import (
 from ..tls import DISTRUST, Resuming, Sessions
 from ..wire import rids
 from .steps import Steps, finish
+from .sync_poll import SyncPoll, sync_poll
 from .sync_socket import TimedSocket, connected
 from .ws_frames import (
     CLOSE,
@@ -65,7 +66,7 @@ class WsTransport:
     """Calls peers. Thread-safe; works on in a process that was forked.
 
     With ``deadlines`` each call says how long it will wait. Headers, deadlines among them, go to servers that
-    take them.
+    take them. A call that is the only one looks for its reply for ``busy_poll_us`` before it sleeps.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class WsTransport:
         ssl: ssl.SSLContext | None,
         deadlines: bool = False,
         max_reply_bytes: int = limits.BODY_BYTES_MAX,
+        busy_poll_us: float = 0,
     ):
         self._ssl = ssl
         self._deadlines = deadlines
         self._max_reply_bytes = max_reply_bytes
+        self._poll = None if ssl is not None else sync_poll(busy_poll_us)
         self._closed = False
         self._rids = rids(str(uuid.uuid4())[:24])
         self._begin()
@@ -87,6 +90,7 @@ class WsTransport:
         # All that are open or being opened; and those of them that nobody uses, the last used one last.
         self._open: set[_Connection] = set()
         self._idle: dict[str, list[_Connection]] = {}
+        self._idle_count = 0
         self._sessions = Sessions(self._ssl)
 
     def call(
@@ -106,7 +110,8 @@ class WsTransport:
         conn = self._take(destination) or self._connect(destination, ends)
         if said and conn.takes_headers:
             request = add_headers(request, said)
-        return finish(self._exchange(conn, rid, request, ends, timeout_s))
+        poll = self._poll if len(self._open) - self._idle_count == 1 else None
+        return finish(self._exchange(conn, rid, request, ends, timeout_s, poll))
 
     def begin(
         self,
@@ -139,11 +144,17 @@ class WsTransport:
         return rid, request, encode_headers(headers, timeout_s if self._deadlines else None)
 
     def _exchange(
-        self, conn: _Connection, rid: str, request: bytes, ends: float, timeout_s: float
+        self,
+        conn: _Connection,
+        rid: str,
+        request: bytes,
+        ends: float,
+        timeout_s: float,
+        poll: SyncPoll | None = None,
     ) -> Steps[Any]:
         try:
             conn.send(request, ends)
-            answer = None
+            answer = None if poll is None else conn.find(rid, ends, poll)
             while answer is None:
                 yield conn.fileno
                 answer = conn.receive(rid, ends)
@@ -164,6 +175,7 @@ class WsTransport:
             self._closed = True
             idle = [conn for conns in self._idle.values() for conn in conns]
             self._idle.clear()
+            self._idle_count = 0
             busy = self._open.difference(idle)
         for conn in busy:
             conn.interrupt()
@@ -189,6 +201,7 @@ class WsTransport:
                 if not conns:
                     return None
                 conn = conns.pop()
+                self._idle_count -= 1
             if conn.kept_until > time.monotonic() and conn.is_idle():
                 return conn
             self._drop(conn)
@@ -198,6 +211,7 @@ class WsTransport:
         with self._lock:
             if not self._closed:
                 self._idle.setdefault(conn.destination, []).append(conn)
+                self._idle_count += 1
                 return
         self._drop(conn)
 
@@ -240,6 +254,7 @@ class WsTransport:
                 conns.remove(each)
                 if not conns:
                     del self._idle[each.destination]
+            self._idle_count -= len(leaving)
             self._open.difference_update(leaving)
             self._open.add(conn)
             return leaving, self._sessions.to(conn.destination)
@@ -318,12 +333,21 @@ class _Connection:
         """Send a request."""
         cast(TimedSocket, self._socket).send(encode_frame(TEXT, request, next(self._masks)), ends)
 
+    def find(self, rid: str, ends: float, poll: SyncPoll) -> Answer | None:
+        """The answer to ``rid``, if it comes at once."""
+        sock = cast(TimedSocket, self._socket)
+        data = None if self._early else poll.find(lambda: sock.look(_READ_BYTES))
+        return None if data is None else self._read(data, rid, ends)
+
     def receive(self, rid: str, ends: float) -> Answer | None:
         """What comes next, if it is the whole answer to ``rid``."""
         data, self._early = self._early, b""
         if not data:
             size = max(_READ_BYTES, min(self._frames.missing, _READ_BYTES_MAX))
             data = cast(TimedSocket, self._socket).receive(size, ends)
+        return self._read(data, rid, ends)
+
+    def _read(self, data: bytes, rid: str, ends: float) -> Answer | None:
         if not data:
             raise ConnectionError("the peer closed it")
         try:

@@ -15,8 +15,8 @@ CLASSES = [name for name in grenache_py.ws.__all__ if name not in ("Handler", "V
 # The number of threads, which asyncio has no use for, and that of handlers, which need no counting there.
 ONLY_SYNC = {("PeerRPCServer", "__init__", "threads"), ("Service", "__init__", "threads")}
 ONLY_SYNC |= {("Service", "__init__", "concurrency")}
-# A loop that polls; threads only sleep.
-ONLY_AIO = {("PeerRPCClient", "__init__", "busy_poll_us"), ("PeerRPCServer", "__init__", "busy_poll_us")}
+# A loop that polls for requests; with threads that gains nothing.
+ONLY_AIO = {("PeerRPCServer", "__init__", "busy_poll_us")}
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 
 
