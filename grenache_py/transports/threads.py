@@ -8,7 +8,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, ClassVar
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class Threads:
                 self._pool.leave()
                 self._pool = None
 
-    def run(self, pool: _Pool, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    def run(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         """Run it, and after it what has waited for that; called by a thread of the pool."""
         while True:
             if not self._drop:
@@ -73,13 +72,17 @@ class Threads:
                 self._load -= 1
                 if not self._waiting:
                     self._running -= 1
-                    pool.busy -= 1
                     return
                 function, arguments = self._waiting.popleft()
 
 
 class _Pool:
-    """Threads that are shared by name. All but ``_work`` is called with the lock, which is one for all."""
+    """Threads that are shared by name. All but ``_work`` is called with the lock, which is one for all.
+
+    Who comes to wait last is woken first, and at most one thread is on its way at a time: it wakes the next
+    one if there is still something to do when it has come. So a thread that is awake does all of what is done
+    sooner than another one could come, and jobs that take their time do not wait for each other.
+    """
 
     lock = threading.Lock()
     _pools: ClassVar[dict[str, _Pool]] = {}
@@ -87,9 +90,10 @@ class _Pool:
     def __init__(self, name: str):
         self._name = name
         self._users = 0
-        self._jobs: SimpleQueue[tuple[Threads, Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
+        self._jobs: deque[tuple[Threads, Callable[..., object], tuple[Any, ...]]] = deque()
+        self._idle: list[threading.Lock] = []  # each is what its thread waits for
         self._started = 0
-        self.busy = 0
+        self._coming = False  # a thread that was woken, or started
 
     @classmethod
     def join(cls, name: str) -> _Pool:
@@ -101,22 +105,47 @@ class _Pool:
         self._users -= 1
         if not self._users:
             del self._pools[self._name]
-            for _ in range(self._started):
-                self._jobs.put(None)
+            while self._idle:
+                self._idle.pop().release()
 
     def run(self, threads: Threads, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        self.busy += 1
-        if self.busy > self._started:
+        self._jobs.append((threads, function, arguments))
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have a thread come for a job that waits, unless one does."""
+        if self._coming or not self._jobs:
+            return
+        self._coming = True
+        if self._idle:
+            self._idle.pop().release()
+        else:
             self._started += 1
             threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
-        self._jobs.put((threads, function, arguments))
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            threads, function, arguments = job
-            threads.run(self, function, arguments)
-            # Nothing is held while this waits for the next one.
-            del job, threads, function, arguments
+        woken = threading.Lock()
+        woken.acquire()
+        came = True
+        while True:
+            with self.lock:
+                if came:
+                    self._coming = False
+                if self._jobs:
+                    threads, function, arguments = self._jobs.popleft()
+                    came = False
+                    self._wake()
+                elif self._users:
+                    self._idle.append(woken)
+                    came = True
+                else:
+                    return
+            if came:
+                woken.acquire()
+            else:
+                threads.run(function, arguments)
+                # Nothing is held while this waits for the next one.
+                del threads, function, arguments
 
     @classmethod
     def after_fork(cls) -> None:

@@ -79,6 +79,24 @@ def test_who_shares_threads_is_not_held_up_by_others(made):
     release.set()
 
 
+def test_of_those_that_wait_the_last_one_goes_on(made):
+    threads, release, ran_in = made(4), threading.Event(), []
+
+    def all_wait():
+        return not threads._load and len(threads._pool._idle) == 4
+
+    for _ in range(4):
+        assert threads.submit(release.wait, 10)
+    eventually(lambda: len(running()) == 4)
+    release.set()
+    eventually(all_wait)
+    for _ in range(10):
+        assert threads.submit(lambda: ran_in.append(threading.current_thread()))
+        eventually(all_wait)
+    assert len(ran_in) == 10
+    assert len(set(ran_in)) == 1
+
+
 def test_there_is_room_for_so_many_until_some_are_done(made):
     threads, release = made(1, 2), threading.Event()
     assert threads.submit(release.wait, 10)
