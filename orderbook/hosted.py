@@ -27,7 +27,7 @@ from .effects import Confirm, Discover, DropTrades, Effect, Settled, Tell
 from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .errors import InvalidFieldError, JournalError, OrderBookError
 from .journal.journal import Journal, MemoryJournal
-from .journal.writer import open_journal
+from .journal.writer import SqliteJournal, open_journal
 from .lines import Greeted, Lines
 from .market import Market
 from .messages import decode, encode
@@ -85,8 +85,9 @@ class HostedMarket:
         """Go on where the journal of an earlier process ends. Raises JournalError."""
         market, loop = self.market, asyncio.get_running_loop()
         path = folder / f"{market.instrument.market}.journal"
-        opened = partial(open_journal, path, market.peer, market.instrument, durability, loop)
-        journal, recovered = await loop.run_in_executor(None, opened)
+        opened = partial(open_journal, path, market.peer, market.instrument, durability)
+        file, recovered = await loop.run_in_executor(None, opened)
+        journal = SqliteJournal(file, loop)
         self.journal, self._outbox = journal, Outbox(market, journal, self._carry_out)
         market.ledger.archive_in(journal.archive)
         self._after_step(self.negotiator.resume(recovered))

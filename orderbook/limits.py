@@ -140,14 +140,13 @@ STOP_S = 3.0
 """How long a peer that stops waits for its clients' orders that are under way."""
 JOURNAL_RETRY_S = 1.0
 """Pause before a journal that could not be written (a full disk) is tried again."""
-JOURNAL_INLINE_S = 0.0005
-"""Up to this time of a transaction the event loop itself writes the journal: to have a thread do it takes
-about as long, and more of the processor."""
-JOURNAL_INLINE_EVENTS = 500
-"""Events that the event loop writes itself at the most: some milliseconds of work."""
-JOURNAL_HANGS_S = 0.1
-"""From this time of one transaction on the disk hangs now and then: the event loop leaves it to the thread,
-until several transactions in a row were quicker."""
+JOURNAL_HANGS_S = 5.0
+"""From this time without an answer on a disk hangs: new orders are refused, which would only pile up."""
+JOURNAL_WRITE_EVENTS = 500
+"""Events to a transaction, or those of one step: some milliseconds of the event loop."""
+JOURNAL_CHECKPOINT_WRITES = 200
+"""Transactions after which the log is copied to the database: some 1,000 pages, as many as SQLite's default.
+Meanwhile nothing is written, for some milliseconds."""
 JOURNAL_GATHER_EVENTS = 32
 """Events that are worth a transaction of their own, so that no more are looked for: to write that many takes
 longer than to make them durable."""

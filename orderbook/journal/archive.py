@@ -17,7 +17,7 @@ from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, connect
 class JournalArchive:
     """Trades and proofs of an open journal, over a connection of their own; one thread at a time.
 
-    Only what is durable is found.
+    What was written last and is found need not be durable yet: who tells of it waits for that.
 
     Args:
         path: Of the file; this process has it open.

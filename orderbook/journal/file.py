@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +35,12 @@ SCHEMA_VERSION = 2
 PAGE_ROWS = 1_000
 """Rows that are read at a time."""
 
-DURABILITIES = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+DURABILITIES = {"full": "NORMAL", "normal": "NORMAL", "off": "OFF"}
 """SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but
-perhaps not the last moments before a power cut, ``off`` leaves it all to the operating system."""
+perhaps not the last moments before a power cut, ``off`` leaves it all to the operating system.
+
+What SQLite's own ``FULL`` adds to ``NORMAL`` is to sync the log after each transaction. Who promises
+something does that itself, with :meth:`JournalFile.open_log`, and need not wait for it."""
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -92,6 +96,7 @@ class JournalFile:
     of another version.
 
     Attributes:
+        durability: One of :data:`DURABILITIES`.
         meta: What this is the journal of.
         number: Of the last event.
         trade_count: Trades in it.
@@ -104,6 +109,7 @@ class JournalFile:
         """``create``: the ``meta`` of a new file, which an existing one must have as well; None: it must
         exist."""
         self.path = path
+        self.durability = durability
         self._resolved = path.resolve()
         if self._resolved in _in_use:
             raise JournalError(f"{path} is in use by this process: stop it first, or name another journal")
@@ -117,7 +123,7 @@ class JournalFile:
         except sqlite3.Error as error:
             raise JournalError(f"{path} can't be opened: {error}") from error
         try:
-            self._take(new, durability, create)
+            self._take(new, create)
         except sqlite3.OperationalError as error:
             self._db.close()
             if "locked" in str(error):
@@ -151,7 +157,7 @@ class JournalFile:
                 f"use {program} one; it was left as it is"
             )
 
-    def _take(self, new: bool, durability: str, create: dict[str, str] | None) -> None:
+    def _take(self, new: bool, create: dict[str, str] | None) -> None:
         db = self._db
         if new:
             assert create is not None
@@ -162,7 +168,8 @@ class JournalFile:
                 rows = {**create, "checksum": meta_checksum(create)}
                 db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
+        db.execute(f"PRAGMA synchronous = {DURABILITIES[self.durability]}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")  # see checkpoint
         with self._transaction():
             pass  # takes the lock
         if tables_of(db) != TABLES:
@@ -198,7 +205,8 @@ class JournalFile:
     # -- writing -----------------------------------------------------------------------------------
 
     def write(self, events: Sequence[Event]) -> None:
-        """Append ``events`` in one transaction. Raises sqlite3.Error, having written nothing."""
+        """Append ``events`` in one transaction, durable once the log is. Raises sqlite3.Error, having written
+        nothing."""
         peer, position = self.meta["peer"], self.trade_count
         rows: list[tuple[object, ...]] = []
         trades: list[tuple[object, ...]] = []
@@ -230,6 +238,18 @@ class JournalFile:
                 values = [value for each in several for value in each]
                 self._db.execute(f"INSERT INTO {table} VALUES {', '.join([row] * size)}", values)
                 done += size
+
+    def open_log(self) -> int:
+        """A descriptor of the log, SQLite's ``-wal`` file: once that is synced, all that was written is
+        durable. It is the same file until this one is closed. Raises OSError."""
+        return os.open(self.path.with_name(self.path.name + "-wal"), os.O_RDWR)
+
+    def checkpoint(self) -> None:
+        """Copy the log to where it belongs, durably, so that it begins anew with the next transaction.
+
+        Raises sqlite3.Error, with nothing lost.
+        """
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def compact(self) -> Recovered:
         """Replace the events by a snapshot of what they add up to, which is returned; trades and their proofs

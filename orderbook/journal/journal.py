@@ -32,11 +32,11 @@ class Journal(Log, Protocol):
     """A log that is kept, and what a market looks up in it."""
 
     async def trades(self, after: int, limit: int) -> Sequence[Trade]:
-        """At most ``limit`` durable trades, from the one that ``after`` others come before. Raises
-        JournalError."""
+        """At most ``limit`` trades, from the one that ``after`` others come before. The newest need not be
+        durable yet, here and below. Raises JournalError."""
 
     async def trades_of_order(self, order_id: str, most: int) -> Sequence[Trade]:
-        """The newest ``most`` durable trades of an order of ours. Raises JournalError."""
+        """The newest ``most`` trades of an order of ours. Raises JournalError."""
 
     async def proofs(self, match_id: str) -> Sequence[Signed]:
         """What both peers of matches of that id have signed, if that is kept here. Raises JournalError."""

@@ -8,7 +8,6 @@ import gc
 import logging
 import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,52 +21,66 @@ from ..recovery import Recovered
 from .archive import JournalArchive
 from .file import JournalFile
 from .snapshotter import Snapshot, Snapshotter
+from .syncer import Syncer, best_syncer
 from .thread import JobThread
 
 DROPPED_AT_A_TIME = 2_000
 """Events that a snapshot has replaced are deleted so many at a time: some milliseconds."""
-WRITES_REMEMBERED = 16
-"""Transactions whose time tells how quick the disk is: the quickest of them, since the others may only have
-waited for a processor."""
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-Written = tuple[int, float]
-"""How many events a transaction has made durable, and how long it took, in seconds."""
-
 
 class SqliteJournal:
     """A journal file that is written many steps to a transaction.
 
-    What somebody waits for is written once a turn of the loop brings nothing more, what nobody waits for with
-    it, or some moments later. On a quick disk the loop itself writes: to hand a transaction to a thread and
-    hear of it again takes longer than to make it durable. Where the disk is slow or hangs, and for all that
-    takes long, there is a thread; while it has the file the next transaction collects.
+    The event loop writes, which only copies to the memory of the operating system; then a syncer makes it
+    durable while the loop goes on, and the next transaction collects meanwhile. What somebody waits for is
+    written once a turn of the loop brings nothing more, what nobody waits for with it, or some moments later.
+    What else waits for the disk (checkpoints, snapshots) a thread does.
 
     A disk that can't be written is tried again until it can; meanwhile ``trouble`` says why, nothing more is
-    promised, and the market takes no new orders.
+    promised, and the market takes no new orders. A sync that has failed is not tried again: the operating
+    system may have dropped what it could not write, and would say yes the next time. Then nothing is
+    promised any more until a new process has read what there is.
 
     Args:
         file: Open; this journal closes it.
-        loop: Which calls all methods, and where ``when_durable`` calls back.
+        loop: Which calls all methods, this one too, and where ``when_durable`` calls back.
+        make_syncer: Of the descriptor of a file.
     """
 
-    def __init__(self, file: JournalFile, loop: asyncio.AbstractEventLoop):
-        self.trouble: str | None = None
+    def __init__(
+        self,
+        file: JournalFile,
+        loop: asyncio.AbstractEventLoop,
+        make_syncer: Callable[[int, asyncio.AbstractEventLoop], Syncer] = best_syncer,
+    ):
         self._file = file
         self._loop = loop
+        self._syncer = make_syncer(file.open_log(), loop) if file.durability == "full" else None
+        self._trouble: str | None = None
+        self._lost = False
+        """A sync has failed."""
         self._appended = 0
+        self._written = 0
         self._durable = 0
+        self._steps: deque[Sequence[Event]] = deque()
+        self._transaction: list[Event] = []
+        """What is being written, the first of what is not yet."""
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
-        self._buffer: list[Event] = []
         self._write_due = False
         self._lingering: asyncio.TimerHandle | None = None
-        self._took_s: deque[float] = deque(maxlen=WRITES_REMEMBERED)
-        """How long the last transactions have taken."""
+        self._retrying: asyncio.TimerHandle | None = None
+        self._busy_since: float | None = None
+        """When thread or syncer have begun with what they have not done yet."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
         self._thread = JobThread(f"journal {file.path.name}", loop)
-        self._closing = threading.Event()
+        self._writes = limits.JOURNAL_CHECKPOINT_WRITES
+        """Transactions since the last checkpoint; the first one has to wait for the disk as well."""
         self._archive: JournalArchive | None = None
         self._pages: JournalArchive | None = None
         self._pages_free = threading.Lock()
@@ -78,7 +91,7 @@ class SqliteJournal:
         """There may be events for which the snapshot stands."""
 
     def append(self, events: Sequence[Event]) -> None:
-        self._buffer += events
+        self._steps.append(events)
         self._appended += len(events)
         if self._lingering is None:
             self._lingering = self._loop.call_later(limits.JOURNAL_LINGER_S, self._linger_over)
@@ -88,9 +101,15 @@ class SqliteJournal:
             then()
             return
         self._waiting.append((self._appended, then))
-        if not self._write_due:
-            self._write_due = True
-            self._loop.call_soon(self._gather, 0)
+        self._write_soon()
+
+    @property
+    def trouble(self) -> str | None:
+        if self._trouble is None and self._busy_since is not None:
+            hangs_s = self._loop.time() - self._busy_since
+            if hangs_s > limits.JOURNAL_HANGS_S:
+                return f"the disk of the journal has not answered for {hangs_s:.0f} s"
+        return self._trouble
 
     @property
     def waiting(self) -> int:
@@ -124,18 +143,18 @@ class SqliteJournal:
         return await self._loop.run_in_executor(None, read)
 
     async def close(self) -> None:
-        if self._lingering is not None:
-            self._lingering.cancel()
-        self._closing.set()
+        self._closing = True
+        for timer in (self._lingering, self._retrying):
+            if timer is not None:
+                timer.cancel()
+        while self._busy_since is not None:
+            await self._idle.wait()
         await self._loop.run_in_executor(None, self._thread.end)
-        events = self._buffer[:]
-        if events:
-            try:
-                took_s = await self._loop.run_in_executor(None, self._timed_write, events)
-            except sqlite3.Error as error:
-                log.error("%s ends without its last %d events: %s", self._file.path, len(events), error)
-            else:
-                self._written((len(events), took_s))
+        if self.waiting and await self._loop.run_in_executor(None, self._write_the_rest):
+            self._written = self._appended
+            self._synced(None)
+        if self._syncer is not None:
+            self._syncer.close()
         if self._snapshotter is not None:
             await self._loop.run_in_executor(None, self._snapshotter.stop)
         for archive in (self._archive, self._pages):
@@ -149,62 +168,104 @@ class SqliteJournal:
         self._lingering = None
         self._write()
 
+    def _write_soon(self) -> None:
+        if not self._write_due and self._busy_since is None:
+            self._write_due = True
+            self._loop.call_soon(self._gather, 0)
+
     def _gather(self, appended: int) -> None:
         """Write, unless the last turn of the loop has brought more than the ``appended`` events of before:
         what comes close together shares a transaction, and to look for more once takes next to no time."""
         if appended != self._appended and self.waiting < limits.JOURNAL_GATHER_EVENTS:
             self._loop.call_soon(self._gather, self._appended)
         else:
+            self._write_due = False
             self._write()
 
     def _write(self) -> None:
-        """Write what there is, unless the thread has the file: this is called again when it is done."""
-        self._write_due = False
-        events = self._buffer
-        if not events or self._thread.busy or self._closing.is_set():
+        """Write what there is, unless thread or disk are busy: what was collected then follows."""
+        if self._busy_since is not None or self._retrying is not None or self._lost or self._closing:
             return
-        if self._disk_is_quick and len(events) <= limits.JOURNAL_INLINE_EVENTS:
-            try:
-                took_s = self._timed_write(events)
-            except sqlite3.Error:
-                pass  # the thread tries again, and says what is wrong
-            else:
-                self._written((len(events), took_s))
-                return
-        events = events[:]
-        self._thread.do(lambda: self._write_or_wait(events), self._thread_has_written)
+        while self._steps and len(self._transaction) < limits.JOURNAL_WRITE_EVENTS:
+            self._transaction += self._steps.popleft()
+        if not self._transaction:
+            return
+        if self._writes < limits.JOURNAL_CHECKPOINT_WRITES:
+            self._tried(self._try_to_write())
+        else:
+            self._have_done(self._checkpoint_and_write, self._tried)
 
-    def _thread_has_written(self, what: Written | None) -> None:
-        if what is not None:
-            self._written(what)
+    def _try_to_write(self) -> sqlite3.Error | None:
+        try:
+            self._file.write(self._transaction)
+        except sqlite3.Error as error:
+            return error
+        return None
+
+    def _tried(self, error: sqlite3.Error | None) -> None:
+        """A transaction was written, or why it was not."""
+        if error is not None:
+            log.error("%s can't be written, trying again: %s", self._file.path, error)
+            self._trouble = f"the journal can't be written: {error}"
+            if not self._closing:
+                self._retrying = self._loop.call_later(limits.JOURNAL_RETRY_S, self._retry)
+            return
+        self._trouble = None
+        self._writes += 1
+        self._written += len(self._transaction)
+        self._transaction = []
+        if self._syncer is None:
+            self._synced(None)
+        else:
+            self._begin()
+            self._syncer.start(self._synced)
+
+    def _retry(self) -> None:
+        self._retrying = None
         self._write()
 
-    def _written(self, what: Written) -> None:
-        """The first events of the buffer are durable now."""
-        count, took_s = what
-        self.trouble = None
-        self._took_s.append(took_s)
-        del self._buffer[:count]
-        self._durable += count
+    def _synced(self, error: OSError | None) -> None:
+        """All that was written is durable, or why it is not."""
+        self._end()
+        if error is not None:
+            self._lost = True
+            self._trouble = (
+                f"the journal's last writes may be lost ({error}): check the disk, then start again"
+            )
+            log.error("%s: %s", self._file.path, self._trouble)
+            return
+        self._durable = self._written
         while self._waiting and self._waiting[0][0] <= self._durable:
             self._waiting.popleft()[1]()
-        if self._longer_than_it_has_to and not self._closing.is_set():
-            self._thread.do(self._keep_short, lambda _: self._write())
+        if self._longer_than_it_has_to and not self._closing:
+            self._have_done(self._keep_short, lambda _: self._go_on())
+        else:
+            self._go_on()
 
-    def _timed_write(self, events: Sequence[Event]) -> float:
-        """Returns how long it took, in seconds. Raises sqlite3.Error, having written nothing."""
-        started = time.perf_counter()
-        self._file.write(events)
-        return time.perf_counter() - started
+    def _go_on(self) -> None:
+        """Write what was collected meanwhile."""
+        if self._waiting:
+            self._write_soon()
+        elif self._lingering is None:
+            self._write()
 
-    @property
-    def _disk_is_quick(self) -> bool:
-        """Whether the loop can wait for it."""
-        least_s, most_s = min(self._took_s, default=0.0), max(self._took_s, default=0.0)
-        return least_s <= limits.JOURNAL_INLINE_S and most_s <= limits.JOURNAL_HANGS_S
+    def _begin(self) -> None:
+        self._busy_since = self._loop.time()
+        self._idle.clear()
 
-    def _set_trouble(self, trouble: str) -> None:
-        self.trouble = trouble
+    def _end(self) -> None:
+        self._busy_since = None
+        self._idle.set()
+
+    def _have_done(self, job: Callable[[], Result], then: Callable[[Result], None]) -> None:
+        """As :meth:`JobThread.do`; meanwhile the loop leaves the file alone."""
+
+        def done(result: Result) -> None:
+            self._end()
+            then(result)
+
+        self._begin()
+        self._thread.do(job, done)
 
     @property
     def _longer_than_it_has_to(self) -> bool:
@@ -214,16 +275,14 @@ class SqliteJournal:
 
     # -- in the thread -----------------------------------------------------------------------------------
 
-    def _write_or_wait(self, events: Sequence[Event]) -> Written | None:
-        """Write ``events``, trying until the disk takes them. Returns None when told to end before that."""
-        while True:
-            try:
-                return len(events), self._timed_write(events)
-            except sqlite3.Error as error:
-                log.error("%s can't be written, trying again: %s", self._file.path, error)
-                self._thread.tell(self._set_trouble, f"the journal can't be written: {error}")
-            if self._closing.wait(limits.JOURNAL_RETRY_S):
-                return None
+    def _checkpoint_and_write(self) -> sqlite3.Error | None:
+        """The write after a checkpoint waits for the disk itself, as SQLite begins the log anew."""
+        try:
+            self._file.checkpoint()
+        except sqlite3.Error as error:
+            log.warning("the log of %s stays longer than it has to: %s", self._file.path, error)
+        self._writes = 0
+        return self._try_to_write()
 
     def _keep_short(self) -> None:
         """Have a snapshot made now and then, take it when it is there, and delete little by little what it
@@ -252,6 +311,23 @@ class SqliteJournal:
     def _snapshot_made(self, made: Snapshot | str) -> None:
         self._made = made
 
+    # -- in another thread, in the end -------------------------------------------------------------------
+
+    def _write_the_rest(self) -> bool:
+        """Returns whether that is durable."""
+        if not self._lost:
+            for step in self._steps:
+                self._transaction += step
+            try:
+                self._file.write(self._transaction)
+                if self._syncer is not None:
+                    self._syncer.sync()
+                return True
+            except (sqlite3.Error, OSError) as error:
+                self._trouble = str(error)
+        log.error("%s ends without its last %d events: %s", self._file.path, self.waiting, self._trouble)
+        return False
+
 
 @contextlib.contextmanager
 def no_garbage_collection() -> Iterator[None]:
@@ -267,9 +343,9 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def open_journal(
-    path: Path, peer: str, instrument: Instrument, durability: str, loop: asyncio.AbstractEventLoop
-) -> tuple[SqliteJournal, Recovered]:
-    """Open or create the journal of one market at one peer, and what it holds.
+    path: Path, peer: str, instrument: Instrument, durability: str
+) -> tuple[JournalFile, Recovered]:
+    """Open or create the journal of one market at one peer, and what it holds, which is durable. Blocking.
 
     Raises:
         JournalError: It can't be opened or is damaged; the text says what to do.
@@ -294,7 +370,11 @@ def open_journal(
                 file.replace_by(recovered)
             except JournalError as error:
                 log.warning("%s", error)  # it is whole, and the next start tries again
+        try:
+            file.checkpoint()
+        except sqlite3.Error as error:
+            raise JournalError(f"{path} can't be written: {error}") from error
     except BaseException:
         file.close()
         raise
-    return SqliteJournal(file, loop), recovered
+    return file, recovered

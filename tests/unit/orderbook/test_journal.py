@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import itertools
-import math
 import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -353,195 +350,6 @@ def test_a_torn_tail_gives_a_beginning_that_has_all_that_was_durable(path: Path,
     file.close()
 
 
-# -- the writer --------------------------------------------------------------------------------------
-
-
-class WatchedFile(JournalFile):
-    """Tells which threads have written it."""
-
-    def __init__(self, path: Path):
-        super().__init__(path, durability="off", create=META)
-        self.writers: list[threading.Thread] = []
-        self.sizes: list[int] = []
-
-    def write(self, events: Sequence[Event]) -> None:
-        self.writers.append(threading.current_thread())
-        self.sizes.append(len(events))
-        super().write(events)
-
-
-@pytest.mark.parametrize("inline", [True, False])
-async def test_promises_wait_for_the_disk_and_come_in_order(
-    path: Path, monkeypatch: pytest.MonkeyPatch, inline: bool
-) -> None:
-    monkeypatch.setattr(limits, "JOURNAL_INLINE_S", math.inf if inline else -1.0)
-    file = WatchedFile(path)
-    journal = SqliteJournal(file, asyncio.get_running_loop())
-    told: list[int] = []
-    journal.when_durable(lambda: told.append(0))
-    assert told == [0], "nothing to wait for"
-    last = asyncio.Event()
-    for n in range(1, 200):
-        journal.append([accepted(n)])
-        journal.when_durable(lambda n=n: told.append(n))  # type: ignore[misc]
-    journal.when_durable(last.set)
-    assert told == [0]
-    await last.wait()
-    assert told == list(range(200))
-    assert file.sizes == [199], "the steps of one turn share a transaction"
-    assert (file.writers[0] is threading.current_thread()) is inline
-    journal.append([accepted(200)])
-    await journal.close()
-    assert len(read(path).orders) == 200, "closing writes what is left"
-
-
-class TimedDisk(WatchedFile):
-    """A journal file, and a writer for it, whose transactions take as long as is said."""
-
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch):
-        super().__init__(path)
-        self.took_s = limits.JOURNAL_INLINE_S / 2
-        self.journal = SqliteJournal(self, asyncio.get_running_loop())
-        self._count = itertools.count()
-        monkeypatch.setattr(self.journal, "_timed_write", self._timed_write)
-
-    def _timed_write(self, events: Sequence[Event]) -> float:
-        self.write(events)
-        return self.took_s
-
-    async def by_thread(self) -> bool:
-        """Whether the next transaction is written by the thread."""
-        self.journal.append([accepted(next(self._count))])
-        await durable(self.journal)
-        return self.writers[-1] is not threading.current_thread()
-
-
-async def test_a_disk_that_gets_slow_is_left_to_the_thread_until_it_is_quick_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = TimedDisk(path, monkeypatch)
-    assert not any([await disk.by_thread() for _ in range(50)])
-    disk.took_s = 3 * limits.JOURNAL_INLINE_S
-    assert [await disk.by_thread() for _ in range(20)] == [False] * 16 + [True] * 4
-    disk.took_s = limits.JOURNAL_INLINE_S / 2
-    assert [await disk.by_thread() for _ in range(4)] == [True, False, False, False]
-    await disk.journal.close()
-
-
-async def test_a_busy_machine_is_no_slow_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most transactions wait for a processor there; one in ten does not."""
-    disk = TimedDisk(path, monkeypatch)
-    for n in range(100):
-        disk.took_s = limits.JOURNAL_INLINE_S * (30 if n % 10 else 0.3)
-        assert not await disk.by_thread()
-    await disk.journal.close()
-
-
-async def test_a_disk_that_hangs_holds_the_loop_for_one_transaction(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = TimedDisk(path, monkeypatch)
-    assert not await disk.by_thread()
-    disk.took_s = 2 * limits.JOURNAL_HANGS_S
-    assert not await disk.by_thread()
-    disk.took_s = limits.JOURNAL_INLINE_S / 2
-    by_thread = [await disk.by_thread() for _ in range(50)]
-    assert by_thread == [True] * 16 + [False] * 34
-    await disk.journal.close()
-
-
-async def test_what_comes_in_turns_of_the_loop_without_a_pause_shares_a_transaction(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # However busy the machine is: the loop writes, and nothing else makes it.
-    for name in ("JOURNAL_INLINE_S", "JOURNAL_HANGS_S"):
-        monkeypatch.setattr(limits, name, math.inf)
-    monkeypatch.setattr(limits, "JOURNAL_LINGER_S", 3_600.0)
-    file, loop = WatchedFile(path), asyncio.get_running_loop()
-    journal = SqliteJournal(file, loop)
-    journal.append([accepted(0)])
-    await durable(journal)
-    await until(lambda: not journal._thread.busy)  # after a start it looks for what a snapshot has replaced
-    file.sizes.clear()
-    last = asyncio.Event()
-
-    def step(n: int) -> None:
-        journal.append([accepted(n)])
-        journal.when_durable(last.set if n == 100 else int)
-        if n < 100:
-            loop.call_soon(step, n + 1)
-
-    step(1)
-    await last.wait()
-    assert sum(file.sizes) == 100
-    least = limits.JOURNAL_GATHER_EVENTS
-    assert all(least <= size <= least + 2 for size in file.sizes[:-1]), file.sizes
-    await journal.close()
-
-
-async def test_events_that_nobody_waits_for_are_written_all_the_same(path: Path) -> None:
-    file = WatchedFile(path)
-    journal = SqliteJournal(file, asyncio.get_running_loop())
-    journal.append([accepted(1)])
-    journal.append([accepted(2)])
-    await until(lambda: not journal.waiting)
-    assert file.sizes == [2]
-    await journal.close()
-
-
-async def test_what_comes_while_the_thread_writes_follows_in_one_transaction(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "JOURNAL_INLINE_S", -1.0)
-    file, go_on = WatchedFile(path), threading.Event()
-    journal = SqliteJournal(file, asyncio.get_running_loop())
-    write = file.write
-    monkeypatch.setattr(file, "write", lambda events: (go_on.wait(10), write(events)))
-    journal.append([accepted(0)])
-    first, last = asyncio.Event(), asyncio.Event()
-    journal.when_durable(first.set)
-    await until(lambda: journal._thread.busy)
-    for n in range(1, 10):
-        journal.append([accepted(n)])
-        journal.when_durable(last.set if n == 9 else int)
-    go_on.set()
-    await last.wait()
-    assert first.is_set()
-    assert file.sizes == [1, 9]
-    await journal.close()
-
-
-class FullDisk(JournalFile):
-    """A journal file whose disk is full until it is not."""
-
-    full = True
-
-    def write(self, events: Sequence[Event]) -> None:
-        if self.full:
-            raise sqlite3.OperationalError("database or disk is full")
-        super().write(events)
-
-
-async def test_a_full_disk_is_said_and_nothing_is_promised_until_it_has_room(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "JOURNAL_RETRY_S", 0.01)
-    disk = FullDisk(path, create=META)
-    journal = SqliteJournal(disk, asyncio.get_running_loop())
-    durable = asyncio.Event()
-    journal.append([accepted(1)])
-    journal.when_durable(durable.set)
-    await until(lambda: journal.trouble is not None)
-    assert journal.trouble is not None
-    assert "disk is full" in journal.trouble
-    assert not durable.is_set()
-    disk.full = False
-    await durable.wait()
-    assert journal.trouble is None
-    assert [event for _, event in disk.events()] == [accepted(1)]
-    await journal.close()
-
-
 # -- snapshots while it is written ---------------------------------------------------------------------------
 
 
@@ -550,6 +358,11 @@ def busy(n: int) -> list[Event]:
     intended = Intended(f"m{n}", f"o{n}", "bob", "b:1", "lock", (("theirs", 100, 10),))
     signed = Signed(f"m{n}", {"from": "ann"}, {"from": "bob"})
     return [accepted(n), intended, executed(f"m{n}", f"o{n}", 10), signed]
+
+
+def opened(path: Path) -> tuple[SqliteJournal, Recovered]:
+    file, recovered = open_journal(path, "ann", Instrument("SIM"), "off")
+    return SqliteJournal(file, asyncio.get_running_loop()), recovered
 
 
 async def durable(journal: SqliteJournal) -> None:
@@ -564,8 +377,7 @@ async def test_a_journal_that_is_written_for_ever_stays_short(
     monkeypatch.setattr(limits, "JOURNAL_SNAPSHOT", 2_000)
     monkeypatch.setattr(limits, "SNAPSHOT_CLOSED_ORDERS", 10)
     monkeypatch.setattr(writer, "DROPPED_AT_A_TIME", 300)
-    loop = asyncio.get_running_loop()
-    journal, _ = open_journal(path, "ann", Instrument("SIM"), "off", loop)
+    journal, _ = opened(path)
     written: list[Event] = []
     snapshots: set[int] = set()
 
@@ -596,7 +408,7 @@ async def test_a_journal_that_is_written_for_ever_stays_short(
         "the rest are trades and proofs"
     )
     file.close()
-    again, recovered = open_journal(path, "ann", Instrument("SIM"), "off", loop)
+    again, recovered = opened(path)
     assert recovered.trade_count == whole.trade_count
     await again.close()
 
@@ -606,7 +418,7 @@ async def test_a_snapshot_that_can_not_be_made_stops_nothing(
 ) -> None:
     monkeypatch.setattr(limits, "JOURNAL_SNAPSHOT", 10)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    journal, _ = open_journal(path, "ann", Instrument("SIM"), "off", asyncio.get_running_loop())
+    journal, _ = opened(path)
     count = 0
 
     def told() -> bool:
@@ -628,10 +440,10 @@ async def test_a_disk_without_room_for_a_snapshot_stops_no_start(
 
     monkeypatch.setattr(limits, "JOURNAL_TAIL", 1)
     monkeypatch.setattr(JournalFile, "_install", no_room)
-    journal, _ = open_journal(path, "ann", Instrument("SIM"), "off", asyncio.get_running_loop())
+    journal, _ = opened(path)
     journal.append(EVENTS)
     await journal.close()
-    journal, recovered = open_journal(path, "ann", Instrument("SIM"), "off", asyncio.get_running_loop())
+    journal, recovered = opened(path)
     assert "disk is full" in caplog.text
     assert state(recovered) == state(Recovered("ann", "SIM").apply(EVENTS))
     await journal.close()

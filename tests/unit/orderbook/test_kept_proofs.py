@@ -38,8 +38,8 @@ async def written(journal: Journal, events: Sequence[Event]) -> None:
 
 
 def opened(folder: Path) -> SqliteJournal:
-    loop = asyncio.get_running_loop()
-    return open_journal(folder / "SIM.journal", "alice", INSTRUMENT, "off", loop)[0]
+    file, _ = open_journal(folder / "SIM.journal", "alice", INSTRUMENT, "off")
+    return SqliteJournal(file, asyncio.get_running_loop())
 
 
 def compact(folder: Path) -> None:
