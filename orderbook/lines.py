@@ -2,7 +2,7 @@
 
 A peer that says so in its heartbeat takes requests over a WebSocket at ``/ws`` of the port on which it serves
 HTTP. The messages are Grenache's: ``[rid, key, payload]`` and ``[rid, error, result]``, JSON texts. One whose
-``rid`` is null wants no answer and gets none. What leaves in one turn of the event loop leaves in one write,
+``rid`` is null wants no answer and gets none. What leaves in one turn of the event loop leaves in few writes,
 and an answer is a call of a function, not a task: that is why this is several times as quick as HTTP.
 
 A request goes over the line that is open to its destination; where there is none, the caller uses HTTP.
@@ -74,6 +74,7 @@ class Line(Generic[Context]):
         self._calls: dict[int, tuple[float, Context]] = {}
         self._last_rid = 0
         self.used = channel.loop.time()
+        channel.gathered_bytes = limits.LINE_GATHERED_BYTES
         channel.on_message = self._receive
 
     def call(self, payload: bytes, context: Context, timeout_s: float, *, alone: bool = True) -> None:
@@ -325,6 +326,7 @@ class Caller:
         self._session: Session | None = None
         self._unanswered = 0
         self.held = False  # nothing is read from it
+        channel.gathered_bytes = limits.LINE_GATHERED_BYTES
         channel.on_message = self._receive
         channel.on_flow = self._balance
 

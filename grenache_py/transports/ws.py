@@ -37,8 +37,8 @@ picows_log.setLevel(logging.CRITICAL)
 
 # picows' own names are of an enumeration in Python, slow to compare with numbers.
 _TEXT, _BINARY, _CLOSE, _PONG = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOSE, WSMsgType.PONG
-# Up to here it pays to gather frames, since each call of the system costs more than a frame; beyond it the
-# other side waits for its work longer than a call takes.
+# Up to here it pays to gather small frames, since each call of the system costs more than one of them; beyond
+# it the other side waits for its work longer than a call takes.
 _GATHERED_BYTES = 2048
 
 
@@ -70,6 +70,7 @@ class Channel(WSListener):
         self._fd = -1  # where bytes go straight to the system
         self._waiting: list[bytes] = []  # frames for the next write
         self._waiting_bytes = 0
+        self.gathered_bytes = _GATHERED_BYTES  # from here on what waits leaves before the end of the turn
         self.full = False  # the other side takes less than is sent to it
         self._holds = 0
         self._room: asyncio.Event | None = None
@@ -183,14 +184,14 @@ class Channel(WSListener):
         if self.ended:
             return
         kind = _TEXT if opcode == TEXT else _BINARY
-        if alone and not self._waiting and len(content) <= _GATHERED_BYTES:
+        if alone and not self._waiting and len(content) <= self.gathered_bytes:
             self._transport.send(kind, content)
         else:
             if not self._waiting:
                 self.loop.call_soon(self._flush)
             self._encoder.send(kind, content)
             self._waiting_bytes += len(content)
-            if self._waiting_bytes > _GATHERED_BYTES:
+            if self._waiting_bytes > self.gathered_bytes:
                 self._flush()  # so that the other side can begin
         if alone and self._poll is not None:
             self._poll.expect()
@@ -203,7 +204,7 @@ class Channel(WSListener):
             self.loop.call_soon(self._flush)
         self._waiting.append(frame)
         self._waiting_bytes += len(frame)
-        if self._waiting_bytes > _GATHERED_BYTES:
+        if self._waiting_bytes > self.gathered_bytes:
             self._flush()
 
     def _flush(self) -> None:
