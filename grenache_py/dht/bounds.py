@@ -16,9 +16,9 @@ TICK_S: Final = 0.25  # how coarse every limit in time is
 # Queries under way to one address: what a receive buffer of the usual 208 KiB holds several times over.
 IN_FLIGHT_PER_ADDRESS: Final = 64
 QUEUED_MAX: Final = 20_000
-# How long, at most, a node looks for the next datagram before it sleeps: what a query takes on one host, with
-# the look-up that it is of. Those in vain take 1 % of the time at the most.
-BUSY_POLL_US: Final = 100
+# How long, at most, a Grape looks for the next datagram or request before it sleeps: what a look-up takes on
+# one host, where a processor is slow. Looks in vain take 1 % of the time at the most.
+BUSY_POLL_US: Final = 200
 PENDING_MAX: Final = 50_000  # well below the 65,535 transaction ids of two bytes
 # A query is sent again once, after as long as its node may take (RFC 6298), but no sooner than a busy node
 # needs to come round to it; and after this where nothing is known of the node.

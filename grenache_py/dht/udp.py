@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from ..transports import descriptors
-from ..transports.busy_poll import BusyPoll, busy_poll
-from .bounds import BUSY_POLL_US
+from ..transports.busy_poll import BusyPoll
 from .krpc import Address
 
 # A burst of replies must not be lost in the kernel; it grants what it is configured for.
@@ -20,14 +19,14 @@ class UdpSocket(asyncio.DatagramProtocol):
     """Sends and receives datagrams. What cannot be sent at once is dropped: UDP promises no more, and a queue
     here would grow without bound.
 
-    After each one sent its loop stays awake for a moment (``busy_poll``): for the answer, or for the next
-    query of who has got one. Between nodes of one host that is sooner than a processor wakes up.
+    After each one sent its loop stays awake for a moment (``poll``): for the answer, or for the next query of
+    who has got one. Between nodes of one host that is sooner than a processor wakes up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, poll: BusyPoll | None = None) -> None:
         self._transport: asyncio.DatagramTransport | None = None
         self._receive: Callable[[bytes, Address], None] | None = None
-        self._poll: BusyPoll | None = None
+        self._poll = poll
         self._closed: asyncio.Future[None] | None = None
         self._send_to: Callable[[bytes, Address], object] | None = None
 
@@ -40,7 +39,6 @@ class UdpSocket(asyncio.DatagramProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
             sock.bind((host, port))
             self._closed = loop.create_future()
-            self._poll = busy_poll(loop, BUSY_POLL_US)
             await loop.create_datagram_endpoint(lambda: self, sock=sock)
             self._send_to = sock.sendto
         except BaseException:

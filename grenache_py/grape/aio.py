@@ -15,12 +15,13 @@ from types import TracebackType
 from typing import Any
 
 from ..dht import snapshot
-from ..dht.bounds import CONCURRENCY, ITEMS_MAX, NODE_LIVENESS_S, PEER_MAX_AGE_S, TABLES_MAX
+from ..dht.bounds import BUSY_POLL_US, CONCURRENCY, ITEMS_MAX, NODE_LIVENESS_S, PEER_MAX_AGE_S, TABLES_MAX
 from ..dht.identity import id_fits, make_id
 from ..dht.node import DhtNode
 from ..dht.settings import DhtSettings
 from ..dht.udp import UdpSocket, parse_address, resolve
 from ..tasks import end_tasks
+from ..transports.busy_poll import busy_poll
 from ..transports.http1 import HttpServer
 from . import state as state_file
 from .api import PAYLOAD_BYTES_MAX, Api, address_text
@@ -178,7 +179,8 @@ class Grape:
 
         host = await self._own_address()
         bootstrap = await self._resolve()
-        udp = UdpSocket()
+        poll = busy_poll(loop, BUSY_POLL_US)
+        udp = UdpSocket(poll)
         await udp.open("0.0.0.0", self._dht_port)
         # From here to the node there is no pause in which a datagram could come.
         dht_port = udp.address[1]
@@ -219,6 +221,7 @@ class Grape:
                 max_connections=_CONNECTIONS_MAX,
                 on_too_large=(413, b"ERR_GRAPE_PAYLOAD_SIZE"),
                 on_handler_error=(500, b"ERR_GRAPE_GENERIC"),
+                poll=poll,
             )
             await server.listen(self._api_port, self._api_host)
             self._server = server

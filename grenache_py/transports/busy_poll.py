@@ -16,6 +16,9 @@ from collections.abc import Callable
 
 from .poll_budget import PollBudget, can_win, crowded
 
+# A loop with a message in each of so many turns would not sleep anyway; after so long it is tried again.
+_TURNS_AT_WORK, _NEEDLESS_S = 16, 0.005
+
 
 def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll | None:
     """For connections on ``loop``; ``None`` when there is nothing to be won: 0 microseconds, only one
@@ -51,13 +54,18 @@ class BusyPoll:
         self._budget = budget
         self._ends = 0.0  # 0: nothing is expected
         self._turning = False
+        # Whether it was told of anything since the last turn, and how many turns in a row that was so.
+        self._told = False
+        self._told_turns = 0
+        self._needless_until = 0.0
 
     def expect(self) -> None:
         """A message should come at once."""
         now = self._clock()
-        if self._budget.rests and not self._budget.begins(now):
+        if now < self._needless_until or (self._budget.rests and not self._budget.begins(now)):
             return
         self._ends = now + self._window_s
+        self._told = True
         if not self._turning:
             self._turning = True
             self._call_soon(self._turn)
@@ -65,12 +73,24 @@ class BusyPoll:
     def came(self) -> None:
         """It came."""
         self._ends = 0.0
+        self._told = True
 
     def _turn(self) -> None:
         # Between two of these the loop looks for messages, and runs whatever else it has to.
         if not self._ends:
             self._turning = False
             return
+        if self._told:
+            self._told = False
+            self._told_turns += 1
+            if self._told_turns < _TURNS_AT_WORK:
+                self._call_soon(self._turn)
+            else:
+                self._told_turns = 0
+                self._turning = False
+                self._needless_until = self._clock() + _NEEDLESS_S
+            return
+        self._told_turns = 0
         now = self._clock()
         if now >= self._ends:
             self._turning = False

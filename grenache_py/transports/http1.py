@@ -15,6 +15,7 @@ import logging
 from ssl import SSLContext
 
 from .. import limits
+from .busy_poll import BusyPoll
 from .connections import Connections
 from .http1_connection import Connection, Divert, Handler, Shared, Upgrade
 from .http1_head import ReplyHeads
@@ -43,6 +44,9 @@ class HttpServer:
     A request for another protocol (RFC 9110 section 7.8) is shown to ``upgrade``: the protocol that it
     returns gets the connection, beginning with the head of that very request, and is no longer ours to count
     or to close. So it is with ``divert``, which is shown the headers of every request before its body.
+
+    With ``poll`` the loop stays awake for a moment after a connection has all its replies: who waits for a
+    reply before asking again may do that sooner than a processor wakes up.
     """
 
     def __init__(
@@ -59,12 +63,14 @@ class HttpServer:
         max_held: int = limits.HELD_BYTES_MAX,
         upgrade: Upgrade | None = None,
         divert: Divert | None = None,
+        poll: BusyPoll | None = None,
     ) -> None:
         self.connections: Connections[Connection] = Connections(max_connections)
         self._shared = Shared(
             handle=handle,
             upgrade=upgrade,
             divert=divert,
+            poll=poll,
             max_body=max_body,
             keep_alive_s=keep_alive_s,
             request_timeout_s=request_timeout_s,

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import httptools
 
+from .busy_poll import BusyPoll
 from .connections import Connections
 from .handover import move, request_head, without_upgrade
 from .http1_exchange import Exchange
@@ -51,6 +52,7 @@ class Shared:
     handle: Handler
     upgrade: Upgrade | None
     divert: Divert | None
+    poll: BusyPoll | None
     max_body: int
     keep_alive_s: float
     request_timeout_s: float
@@ -211,17 +213,20 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._stopped:
             return
+        shared = self.shared
+        if shared.poll is not None:
+            shared.poll.came()
         open_before = self._receiving
         idle = not (open_before or self._waiting or self._in_flight or self._write_blocked)
         if idle:
-            found = self.shared.known_heads.find(data)
+            found = shared.known_heads.find(data)
             if found is not None and self._may_go():
                 head, body = found
                 exchange = Exchange(self, head.method, head.target, head.headers, body, True, head.header_map)
                 self._in_flight.append(exchange)
                 self._hand_over(exchange)
                 return
-        if self.shared.divert is not None:
+        if shared.divert is not None:
             if idle:
                 self._raw = data
             elif self._raw is not None:
@@ -246,7 +251,7 @@ class Connection(asyncio.Protocol):
         if plain and idle and len(self._waiting) == 1 and not (self._stopped or self._receiving):
             only = self._waiting[0]
             if only.refusal is None:
-                self.shared.known_heads.learn(data, only.method, only.target, only.fields, only.body)
+                shared.known_heads.learn(data, only.method, only.target, only.fields, only.body)
         self._dispatch()
         self._uncork()
         self._corked = None
@@ -520,6 +525,8 @@ class Connection(asyncio.Protocol):
         self._served = True
         if not self._receiving:
             self._since = self.shared.now
+            if not in_flight and self.shared.poll is not None:
+                self.shared.poll.expect()
         if self._corked is None and (self._waiting or self._eof or self._continue_due or not self._reading):
             self._dispatch()
             self._settle()

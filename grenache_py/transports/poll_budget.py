@@ -2,10 +2,9 @@
 
 It must not cost much where it does not help: when no message comes in time, or when others want the core, to
 whom it gives way between two looks. What is lost by either is counted; beyond 10 ms, and 1% of the time, it
-rests: 20 ms at first, twice as long each time, up to 10 s. Where others work for long it rests at once, for
-100 ms or more: a core that both ends of a connection share, while another one idles, is a matter of
-milliseconds for the system to mend, and a busy machine is not. Nor does it begin while more want to run than
-there are processors.
+rests: 20 ms at first, twice as long each time, up to 2 s. Where others work for long it rests at once, for
+100 ms or more. Not counted is the moment that the other end of a connection, or the other end's other end,
+needs on the core of this one. Nor does it begin while clearly more want to run than there are processors.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-# To give way takes less than a microsecond when nobody is there.
-_GAVE_WAY_S = 10e-6
-# The other end of a connection, when it is on the same core, comes back sooner, and so does the system's own
-# work. Whoever does not has work to do.
+# The other end of a connection, which may be on the same core, gives it back sooner.
+_GAVE_WAY_S = 100e-6
+# So does the system's own work. Whoever does not has work to do.
 _AT_WORK_S = 0.0005
 _LOST_S_MAX, _LOST_SHARE = 0.01, 0.01
-_REST_S, _REST_AT_WORK_S, _REST_S_MAX = 0.02, 0.1, 10.0
+_REST_S, _REST_AT_WORK_S, _REST_S_MAX = 0.02, 0.1, 2.0
 # After so long without another rest, the next one is short again.
 _CALM_S = 5.0
 
@@ -40,7 +38,7 @@ class PollBudget:
         if now < self._rests_until:
             return False
         if self._crowded():
-            self._rest(_REST_AT_WORK_S, now)
+            self._rests_until = now + _REST_AT_WORK_S
             return False
         self.rests = False
         return True
@@ -76,13 +74,15 @@ def can_win() -> bool:
 
 
 def crowded() -> bool:
-    """Whether more want to run than there are processors, where the system says so."""
+    """Whether two more want to run than there are processors, where the system says so; one more may be the
+    other end of a connection, awake for the same reason.
+    """
     try:
         with open("/proc/loadavg") as file:
             running = int(file.read().split()[3].partition("/")[0])
     except (OSError, ValueError, IndexError):
         return False
-    return running > (os.cpu_count() or 1)
+    return running > (os.cpu_count() or 1) + 1
 
 
 def processors() -> int:

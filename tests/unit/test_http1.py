@@ -19,6 +19,7 @@ from grenache_py.transports.http1 import HttpServer
 from grenache_py.transports.http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX
 from grenache_py.transports.http1_exchange import Exchange
 from grenache_py.transports.turns import TURN_REQUESTS
+from tests.unit.recorded_poll import RecordedPoll
 from tests.unit.tls_files import make_ca
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -145,6 +146,35 @@ async def test_pipelined_replies_keep_the_order_of_the_requests() -> None:
         for exchange in reversed(waiting):
             exchange.reply(200, exchange.target.encode())
         assert [(await read_reply(reader))[2] for _ in range(5)] == [b"/%d" % n for n in range(5)]
+
+
+async def test_the_next_request_is_expected_when_all_are_answered() -> None:
+    poll = RecordedPoll()
+    waiting: list[Exchange] = []
+    async with serving(waiting.append, poll=poll) as server:
+        reader, writer = await connect(server)
+        for _ in range(2):  # the second time the head is known
+            writer.write(POST)
+            await until(lambda: waiting)
+            assert poll.said == ["came"]
+            echo(waiting.pop())
+            assert poll.said == ["came", "expect"]
+            poll.said.clear()
+            await read_reply(reader)
+        writer.write(POST + POST)
+        await until(lambda: len(waiting) == 2)
+        echo(waiting.pop(0))
+        assert poll.said == ["came"]
+        echo(waiting.pop())
+        assert poll.said == ["came", "expect"]
+
+
+async def test_who_has_its_last_reply_is_expected_no_more() -> None:
+    poll = RecordedPoll()
+    async with serving(echo, poll=poll) as server:
+        await send(server, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await send(server, b"no HTTP at all\r\n\r\n")
+    assert "expect" not in poll.said
 
 
 async def test_pipelining_is_bounded_and_everything_is_answered() -> None:

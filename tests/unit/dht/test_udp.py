@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from grenache_py.dht import udp
 from grenache_py.dht.krpc import Address
 from grenache_py.dht.udp import UdpSocket, parse_address, resolve
+from tests.unit.recorded_poll import RecordedPoll
 
 
 async def test_datagrams_both_ways_and_the_port_is_free_again_at_once() -> None:
@@ -36,25 +36,16 @@ async def test_datagrams_both_ways_and_the_port_is_free_again_at_once() -> None:
     await two.close()
 
 
-async def test_after_each_datagram_sent_another_one_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-
-    class Poll:
-        def expect(self) -> None:
-            said.append("expects")
-
-        def came(self) -> None:
-            said.append("came")
-
-    monkeypatch.setattr(udp, "busy_poll", lambda loop, microseconds: Poll())
-    one, received = UdpSocket(), asyncio.Event()
+async def test_after_each_datagram_sent_another_one_is_looked_for() -> None:
+    poll = RecordedPoll()
+    one, received = UdpSocket(poll), asyncio.Event()
     await one.open("127.0.0.1", 0)
     one.deliver_to(lambda datagram, address: received.set())
     one.send(b"x" * 70_000, one.address)
-    assert said == [], "it could not be sent"
+    assert poll.said == [], "it could not be sent"
     one.send(b"to itself", one.address)
     await asyncio.wait_for(received.wait(), 10)
-    assert said == ["expects", "came"]
+    assert poll.said == ["expect", "came"]
     await one.close()
 
 
