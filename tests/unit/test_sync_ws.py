@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import struct
 import threading
@@ -92,6 +94,7 @@ def test_idle_connections_leave_when_another_is_opened(sync_ws, monkeypatch):
         client.request_to(f"127.0.0.1:{service.port}", "k", 1)
         eventually(lambda: ended)
         assert ended == [(CLOSE, struct.pack(">H", 1000))]
+        assert len(client._transport._open) == client._transport._idle_count == 1
 
 
 def test_a_ping_amid_the_frames_of_a_reply(sync_ws):
@@ -144,6 +147,51 @@ def test_a_reply_right_behind_the_handshake_is_nobodys(sync_ws):
 
     with RawPeer(serve) as peer:
         assert sync_ws.client().request_to(peer.destination, "k", 1) == "mine"
+
+
+@pytest.mark.parametrize("busy_poll_us", [0, 1000])
+def test_an_interrupted_call_takes_its_connection_with_it(sync_ws, busy_poll_us):
+    """Also when half of its reply has come: the next call is not answered with what is left of it."""
+
+    def serve(peer):
+        rid, _, payload = read_call(peer)
+        reply = frame(TEXT, json.dumps([rid, None, payload]))
+        if payload == "first":
+            peer.send(reply[:10])
+            os.kill(os.getpid(), signal.SIGINT)
+            hold(peer)  # until the client has gone
+            gone.set()
+        else:
+            peer.send(reply)
+            hold(peer)
+
+    gone = threading.Event()
+    with RawPeer(serve) as peer:
+        client = sync_ws.client(busy_poll_us=busy_poll_us)
+        with pytest.raises(KeyboardInterrupt):
+            client.request_to(peer.destination, "k", "first")
+        assert gone.wait(10)
+        assert client.request_to(peer.destination, "k", "second") == "second"
+        assert len(peer.connections) == 2
+        assert len(client._transport._open) == client._transport._idle_count == 1
+
+
+def test_a_reply_that_comes_too_late_is_nobodys(sync_ws):
+    late = threading.Event()
+
+    def serve(peer):
+        rid, _, payload = read_call(peer)
+        if payload == "first":
+            assert late.wait(10)
+        peer.send(frame(TEXT, json.dumps([rid, None, payload])))
+        hold(peer)
+
+    with RawPeer(serve) as peer:
+        client = sync_ws.client()
+        with pytest.raises(errors.RequestTimeout):
+            client.request_to(peer.destination, "k", "first", timeout=0.1)
+        late.set()
+        assert client.request_to(peer.destination, "k", "second") == "second"
 
 
 def test_limits_of_all_sizes_are_taken_by_the_kernel():
