@@ -276,6 +276,7 @@ class RpcServer:
         authorize: Callable[[Certificate], object] | None = None,
     ):
         self._receiver = receiver
+        self._request = receiver.request
         self._decode = decode
         self._exchanges = exchanges(self._receive)
         self._timeout_s = timeout_s
@@ -335,12 +336,14 @@ class RpcServer:
         if len(self._unanswered) >= self._concurrency:
             handler.refuse(503, "ERR_BUSY")
             return
+        if DEADLINE_HEADER in exchange.headers:
+            self._limit(handler, exchange.headers)
+        self._request(request, handler)
+        if exchange.replied:
+            return  # nothing is left to be remembered
         self._unanswered[handler] = self._clock() + self._timeout_s
         if self._timer is None:
             self._timer = self.loop.call_later(self._timeout_s, self._expire)
-        if DEADLINE_HEADER in exchange.headers:
-            self._limit(handler, exchange.headers)
-        self._receiver.request(request, handler)
 
     def _limit(self, handler: Handler, headers: Mapping[str, str]) -> None:
         seconds = decode_deadline(headers)

@@ -16,7 +16,7 @@ from ..tls import Certificate
 from ..wire import Request, decode_message, encode_bad_request_reply, encode_reply
 from .rpc_server import Exchange, Receiver, RpcServer
 from .ws import Channel
-from .ws_frames import HEADERS_OFFER, NOT_OF_HANDSHAKES, decode_headers
+from .ws_frames import HEADERS_OFFER, NOT_OF_HANDSHAKES, TEXT, decode_headers
 from .ws_server import OnChannel, VerifyClient, Visitor, WsServer
 
 
@@ -87,7 +87,7 @@ class _Message(msgspec.Struct, eq=False):
         if caller.waiting:
             caller.waiting.pop(self, None)
         channel = caller.channel
-        channel.send(body, alone=not caller.unanswered and not channel.more)
+        channel.send(body, TEXT, not caller.unanswered and not channel.more)
         if caller.held or caller.server.draining:
             caller.answered()
 

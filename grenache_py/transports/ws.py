@@ -175,7 +175,7 @@ class Channel(WSListener):
             self._room.clear()
             await self._room.wait()
 
-    def send(self, content: bytes, opcode: int = TEXT, *, alone: bool = False) -> None:
+    def send(self, content: bytes, opcode: int = TEXT, alone: bool = False) -> None:
         """Send a message; what is sent in one turn of the loop leaves in few pieces. Text must be UTF-8.
 
         ``alone`` says that nothing else is about to be sent before the other side answers, so that this need
