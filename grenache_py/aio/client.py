@@ -17,7 +17,7 @@ from ..deadlines import ends_at, left_s
 from ..discovery import Attempts, Chooser, MapResult, sample
 from ..errors import ConnectError, ConnectionLost, PeerError
 from ..middleware import Middleware, OutgoingCall, chain, check_middleware
-from ..transports.broadcast import Broadcast, Call, Waiting
+from ..transports.broadcast import Broadcast, Call
 from ..wire import typed
 from .link import Link
 
@@ -42,16 +42,15 @@ class Transport(Protocol):
 
     def begin(
         self,
-        waiting: Waiting,
-        destination: str,
+        calls: list[Call],
         key: str,
         payload: Any,
         timeout_s: float,
         compress: bool,
         headers: Mapping[str, Any] | None,
-    ) -> bool:
-        """As ``call``, and ``waiting`` is told what comes of it; returns false, and has done nothing, where
-        the request cannot leave at once.
+    ) -> list[Call]:
+        """The same request to the peer of each of ``calls``, which are told what comes of it. Returns those
+        that it has not begun, since their request cannot leave at once.
         """
 
     async def close(self) -> None:
@@ -208,15 +207,10 @@ class Client:
             check_count(limit, "limit")
         # Encoded once for all, unless somebody wants to look at it.
         encoded = payload if self._middleware else msgspec.Raw(encode_json(payload))
-        chosen = sample(await self._destinations(key, ends), limit, random.sample)
-        through = bool(self._middleware)
-        call = self._call if through else self._transport.call
-        limit_s = left_s(ends)
-        for destination in chosen:
-            one = broadcast.begin(destination)
-            arguments = (destination, key, encoded, limit_s, compress, headers)
-            if through or not self._transport.begin(one, *arguments):
-                one.follow(asyncio.ensure_future(call(*arguments)))
+        calls = broadcast.begin(sample(await self._destinations(key, ends), limit, random.sample))
+        request = (key, encoded, left_s(ends), compress, headers)
+        for call in calls if self._middleware else self._transport.begin(calls, *request):
+            call.follow(asyncio.ensure_future(self._call(call.destination, *request)))
 
     def _outcome(self, key: str, call: Call) -> MapResult:
         """What came of one call of a ``map``; raises what concerns it as a whole."""

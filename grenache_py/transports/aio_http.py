@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..tls import DISTRUST, Resuming
 from ..wire import CLIENT_HEADERS, HttpReply, decode_reply, encode_request, header_lines, rids
-from .broadcast import Waiting
+from .broadcast import Call
 from .http1_reply import BrokenReplyError, OversizedReplyError, ReplyParser
 
 # A body up to this size leaves in one piece with its head; copying a larger one costs more than a write.
@@ -218,9 +218,9 @@ class HttpTransport:
         reply = await self._http.call(f"{self._scheme}://{destination}/", head, body, timeout_s)
         return decode_reply(reply, rid, destination, compress)
 
-    def begin(self, waiting: Waiting, destination: str, *call: Any) -> bool:
+    def begin(self, calls: list[Call], *request: Any) -> list[Call]:
         """See ``aio.client.Transport``: of each call here a task is made."""
-        return False
+        return calls
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
+from collections.abc import Iterable
+from time import monotonic
 from typing import Any, Protocol
+
+import msgspec
 
 
 class Waiting(Protocol):
@@ -19,21 +22,18 @@ class Waiting(Protocol):
     def set_exception(self, error: BaseException, /) -> None: ...
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One of them. It takes what comes at once, where a future would take another turn of the loop."""
 
-    __slots__ = ("_broadcast", "_done", "_future", "_started", "destination", "elapsed_s", "error", "result")
-
-    def __init__(self, broadcast: Broadcast, destination: str):
-        self._broadcast = broadcast
-        self._done = False
-        self._future: asyncio.Future[Any] | None = None
-        self._started = time.monotonic()
-        self.destination = destination
-        self.result: Any = None
-        self.error: BaseException | None = None
-        #: from its start to this outcome
-        self.elapsed_s = 0.0
+    _broadcast: Broadcast
+    _started: float
+    destination: str
+    result: Any = None
+    error: BaseException | None = None
+    #: from its start to this outcome
+    elapsed_s: float = 0.0
+    _done: bool = False
+    _future: asyncio.Future[Any] | None = None
 
     def done(self) -> bool:
         """See ``Waiting``."""
@@ -73,7 +73,7 @@ class Call:
 
     def _end(self) -> None:
         self._done = True
-        self.elapsed_s = time.monotonic() - self._started
+        self.elapsed_s = monotonic() - self._started
         self._broadcast.end(self)
 
 
@@ -86,11 +86,11 @@ class Broadcast:
         self._wanted = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def begin(self, destination: str) -> Call:
-        """A call that begins now."""
-        call = Call(self, destination)
-        self.calls.append(call)
-        return call
+    def begin(self, destinations: Iterable[str]) -> list[Call]:
+        """Calls that begin now."""
+        now = monotonic()
+        self.calls = [Call(self, now, destination) for destination in destinations]
+        return self.calls
 
     def end(self, call: Call) -> None:
         """A call has ended."""
@@ -109,5 +109,5 @@ class Broadcast:
         """Those that are still under way end, and all is forgotten."""
         for call in self.calls:
             call.give_up()
-        self.calls.clear()
+        self.calls = []
         self.ended.clear()

@@ -31,17 +31,20 @@ from ..errors import (
 from ..tasks import end_tasks
 from ..tls import DISTRUST, Resuming, Sessions
 from ..wire import rids
-from .broadcast import Waiting
+from .broadcast import Call, Waiting
 from .busy_poll import BusyPoll, busy_poll
 from .ws import Channel, all_gone, picows_options
 from .ws_frames import (
     HEADERS_OFFER,
     NORMAL,
+    TEXT,
     TOO_BIG,
     add_headers,
     decode_answer,
     encode_call,
+    encode_call_end,
     encode_headers,
+    join_call,
     result_of,
 )
 
@@ -49,6 +52,8 @@ _TICK_S = 0.01
 
 # Its rid, its message without headers, and those for servers that take them.
 _Request: TypeAlias = tuple[str, bytes, bytes]
+# Who waits, until when, and how long that was.
+_Call: TypeAlias = tuple[Waiting, float, float]
 
 
 async def connect(
@@ -139,7 +144,7 @@ class _Line:
     def __init__(self, channel: Channel, destination: str):
         self.channel = channel
         # By rid: who waits, until when, and how long that was. Who was cancelled is found by ``expire``.
-        self.calls: dict[str, tuple[Waiting, float, float]] = {}
+        self.calls: dict[str, _Call] = {}
         self.loop = channel.loop
         self.used = channel.loop.time()
         self.takes_headers = HEADERS_OFFER in channel.answer
@@ -229,45 +234,51 @@ class WsClient:
         Where there is a connection that takes more, what this returns is a future, and no task or coroutine
         of ours stands between it and the reply.
         """
-        request = self._request(key, payload, timeout_s, compress, headers)
+        said = self._headers(timeout_s, compress, headers)
+        rid = next(self._rids)
+        message = encode_call(rid, key, payload)
         line = self._best(destination)
         if line is None or line.channel.full:
-            return self._call_late(destination, line, request, timeout_s)
+            return self._call_late(destination, line, (rid, message, said), timeout_s)
+        if said and line.takes_headers:
+            message = add_headers(message, said)
         waiting: asyncio.Future[Any] = line.loop.create_future()
-        self._send(line, request, line.loop.time() + timeout_s, timeout_s, waiting)
+        self._send(line, rid, message, (waiting, line.loop.time() + timeout_s, timeout_s))
         return waiting
 
     def begin(
         self,
-        waiting: Waiting,
-        destination: str,
+        calls: list[Call],
         key: str,
         payload: Any,
         timeout_s: float,
         compress: bool = False,
         headers: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """A call that need not be connected first; see ``aio.client.Transport``."""
-        line = self._best(destination)
-        if line is None or line.channel.full:
-            return False
-        request = self._request(key, payload, timeout_s, compress, headers)
-        self._send(line, request, line.loop.time() + timeout_s, timeout_s, waiting)
-        return True
+    ) -> list[Call]:
+        """The calls that need not be connected first; see ``aio.client.Transport``."""
+        said = self._headers(timeout_s, compress, headers)
+        end = encode_call_end(key, payload)
+        end_with_headers = add_headers(end, said) if said else end
+        ends = asyncio.get_running_loop().time() + timeout_s
+        late = []
+        for call in calls:
+            line = self._best(call.destination)
+            if line is None or line.channel.full:
+                late.append(call)
+            else:
+                rid = next(self._rids)
+                message = join_call(rid, end_with_headers if line.takes_headers else end)
+                self._send(line, rid, message, (call, ends, timeout_s))
+        return late
 
-    def _request(
-        self, key: str, payload: Any, timeout_s: float, compress: bool, headers: Mapping[str, Any] | None
-    ) -> _Request:
+    def _headers(self, timeout_s: float, compress: bool, headers: Mapping[str, Any] | None) -> bytes:
         if compress:
             raise ArgumentError("compress", "exists only over HTTP")
-        rid = next(self._rids)
-        message = encode_call(rid, key, payload)
-        said = b""
-        if headers or self._deadlines:
-            said = encode_headers(headers, timeout_s if self._deadlines else None)
         if self._closed:
             raise ClosedError("stopped before the call")
-        return rid, message, said
+        if headers or self._deadlines:
+            return encode_headers(headers, timeout_s if self._deadlines else None)
+        return b""
 
     async def _call_late(
         self, destination: str, line: _Line | None, request: _Request, timeout_s: float
@@ -275,17 +286,17 @@ class WsClient:
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout_s
         line = await self._another(destination, line, ends)
-        waiting: asyncio.Future[Any] = loop.create_future()
-        self._send(line, request, ends, timeout_s, waiting)
-        return await waiting
-
-    def _send(self, line: _Line, request: _Request, ends: float, timeout_s: float, waiting: Waiting) -> None:
         rid, message, said = request
         if said and line.takes_headers:
             message = add_headers(message, said)
+        waiting: asyncio.Future[Any] = loop.create_future()
+        self._send(line, rid, message, (waiting, ends, timeout_s))
+        return await waiting
+
+    def _send(self, line: _Line, rid: str, message: bytes, call: _Call) -> None:
         channel, calls = line.channel, line.calls
-        calls[rid] = (waiting, ends, timeout_s)
-        channel.send(message, alone=len(calls) == 1)
+        calls[rid] = call
+        channel.send(message, TEXT, len(calls) == 1)
         if self._ticking is None:
             self._ticking = channel.loop.call_later(_TICK_S, self._tick)
 

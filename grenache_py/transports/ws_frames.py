@@ -225,6 +225,16 @@ def encode_call(rid: str, key: str, payload: Any) -> bytes:
     return encode_json([rid, check_name(key, "key"), payload])
 
 
+def encode_call_end(key: str, payload: Any) -> bytes:
+    """What follows the rid in a request, for ``join_call``. Raises ``ArgumentError``."""
+    return encode_json([check_name(key, "key"), payload])[1:]
+
+
+def join_call(rid: str, end: bytes) -> bytes:
+    """A request; ``rid`` is one of ``wire.rids``."""
+    return b'["%b",%b' % (rid.encode(), end)
+
+
 def encode_headers(extra: Mapping[str, Any] | None, deadline_s: float | None) -> bytes:
     """The headers of one call, as they stand in its message: none where nothing is to be said. Values that
     are no text are sent as JSON. ``deadline_s`` is what the server is told of the time. Raises

@@ -9,7 +9,7 @@ from grenache_py.transports.broadcast import Broadcast
 
 async def test_what_comes_is_kept_in_its_order_and_wakes_who_waits_for_so_many():
     broadcast = Broadcast()
-    one, two, three = (broadcast.begin(name) for name in ("one", "two", "three"))
+    one, two, three = broadcast.begin(["one", "two", "three"])
     waits = asyncio.ensure_future(broadcast.wait(2))
     await asyncio.sleep(0)
     three.set_result(3)
@@ -30,8 +30,8 @@ async def test_what_comes_is_kept_in_its_order_and_wakes_who_waits_for_so_many()
 async def test_a_future_is_followed_to_its_end():
     broadcast, loop = Broadcast(), asyncio.get_running_loop()
     futures = [loop.create_future() for _ in range(3)]
-    for number, future in enumerate(futures):
-        broadcast.begin(str(number)).follow(future)
+    for call, future in zip(broadcast.begin(["1", "2", "3"]), futures, strict=True):
+        call.follow(future)
     failure = ValueError("no")
     futures[0].set_result("yes")
     futures[1].set_exception(failure)
@@ -43,7 +43,7 @@ async def test_a_future_is_followed_to_its_end():
 
 async def test_what_is_given_up_ends_and_says_nothing_any_more():
     broadcast, future = Broadcast(), asyncio.get_running_loop().create_future()
-    direct, followed, failed = (broadcast.begin(name) for name in ("direct", "followed", "failed"))
+    direct, followed, failed = broadcast.begin(["direct", "followed", "failed"])
     followed.follow(future)
     late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     failed.follow(late)
