@@ -13,30 +13,44 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from .poll_budget import PollBudget, can_win, crowded
 
 # A loop with a message in each of so many turns would not sleep anyway; after so long it is tried again.
 _TURNS_AT_WORK, _NEEDLESS_S = 16, 0.005
 
+# One for all that is on a loop, since it is the loop that stays awake, and rests.
+_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, BusyPoll]] = WeakKeyDictionary()
+
 
 def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll | None:
-    """For connections on ``loop``; ``None`` when there is nothing to be won: 0 microseconds, only one
+    """For all connections on ``loop``; ``None`` when there is nothing to be won: 0 microseconds, only one
     processor, or no way to give it to others.
     """
     if not microseconds or not can_win():
         return None
-    return BusyPoll(
-        loop.call_soon,
-        microseconds / 1e6,
-        clock=time.perf_counter,
-        give_way=os.sched_yield,
-        budget=PollBudget(crowded),
-    )
+    polls = _polls.setdefault(loop, {})
+    if microseconds not in polls:
+        polls[microseconds] = BusyPoll(
+            _call_soon,
+            microseconds / 1e6,
+            clock=time.perf_counter,
+            give_way=os.sched_yield,
+            budget=PollBudget(crowded),
+        )
+    return polls[microseconds]
+
+
+def _call_soon(function: Callable[[], None]) -> None:
+    # A method of the loop would keep it for ever.
+    asyncio.get_running_loop().call_soon(function)
 
 
 class BusyPoll:
-    """Keeps a loop awake for at most ``window_s`` after each ``expect``, until ``came``; used on it only."""
+    """Keeps a loop awake after ``expect`` until as many messages ``came``, but for at most ``window_s`` after
+    the last of either; used on it only.
+    """
 
     def __init__(
         self,
@@ -52,53 +66,66 @@ class BusyPoll:
         self._clock = clock
         self._give_way = give_way
         self._budget = budget
-        self._ends = 0.0  # 0: nothing is expected
+        #: messages that have not come yet
+        self.expected = 0
+        self._ends = 0.0
         self._turning = False
+        self._off = True  # it does not poll before it has asked the clock
         # Whether it was told of anything since the last turn, and how many turns in a row that was so.
         self._told = False
         self._told_turns = 0
         self._needless_until = 0.0
 
     def expect(self) -> None:
-        """A message should come at once."""
-        now = self._clock()
-        if now < self._needless_until or (self._budget.rests and not self._budget.begins(now)):
+        """A message should come at once, beside those that are expected already."""
+        if self._off and not self._begins():
             return
-        self._ends = now + self._window_s
+        self.expected += 1
         self._told = True
         if not self._turning:
             self._turning = True
             self._call_soon(self._turn)
 
     def came(self) -> None:
-        """It came."""
-        self._ends = 0.0
-        self._told = True
+        """One came."""
+        if self.expected:
+            self.expected -= 1
+            self._told = True
+
+    def _begins(self) -> bool:
+        now = self._clock()
+        self._off = now < self._needless_until or (self._budget.rests and not self._budget.begins(now))
+        return not self._off
 
     def _turn(self) -> None:
         # Between two of these the loop looks for messages, and runs whatever else it has to.
-        if not self._ends:
-            self._turning = False
+        self._turning = False
+        if not self.expected:
             return
+        now = self._clock()
         if self._told:
             self._told = False
+            self._ends = now + self._window_s
             self._told_turns += 1
-            if self._told_turns < _TURNS_AT_WORK:
-                self._call_soon(self._turn)
-            else:
+            if self._told_turns >= _TURNS_AT_WORK:
                 self._told_turns = 0
-                self._turning = False
-                self._needless_until = self._clock() + _NEEDLESS_S
-            return
-        self._told_turns = 0
-        now = self._clock()
-        if now >= self._ends:
-            self._turning = False
-            self._budget.lose(self._window_s, now)
-            return
-        self._give_way()
-        then = self._clock()
-        if self._budget.gave_way(then - now, then):
-            self._turning = False
+                self._needless_until = now + _NEEDLESS_S
+                self._stop()
+                return
         else:
-            self._call_soon(self._turn)
+            self._told_turns = 0
+            if now >= self._ends:
+                self.expected = 0
+                self._off = self._budget.lose(self._window_s, now)
+                return
+            self._give_way()
+            then = self._clock()
+            if self._budget.gave_way(then - now, then):
+                self._stop()
+                return
+        self._turning = True
+        self._call_soon(self._turn)
+
+    def _stop(self) -> None:
+        self.expected = 0
+        self._off = True

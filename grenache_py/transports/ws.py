@@ -93,7 +93,7 @@ class Channel(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if self.ended:
             return
-        if self._poll is not None:
+        if self._poll is not None and self._poll.expected:
             self._poll.came()
         self.more = not frame.last_in_buffer
         opcode: Any = frame.msg_type

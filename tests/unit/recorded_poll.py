@@ -8,6 +8,7 @@ from grenache_py.transports.busy_poll import BusyPoll
 class RecordedPoll(BusyPoll):
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.expected = 1  # always
 
     def expect(self) -> None:
         self.said.append("expect")

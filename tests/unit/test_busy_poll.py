@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 
 import pytest
 
@@ -113,6 +115,23 @@ def test_a_loop_that_never_waits_is_not_kept_awake():
     assert loop.polls()
 
 
+def test_as_many_messages_are_waited_for_as_are_expected():
+    loop = Loop()
+    for _ in range(3):
+        loop.poll.expect()
+    for _ in range(2):
+        # Each is waited for as long as the first one.
+        for _ in range(int(WINDOW_S / TURN_S / 2) + 1):
+            assert loop.turn()
+        loop.poll.came()
+    assert WINDOW_S <= loop.stays_awake_s() <= WINDOW_S + 3 * TURN_S
+    # What has not come by then is not expected any more.
+    loop.poll.came()
+    assert not loop.turn()
+    assert loop.polls()
+    assert not loop.turn()
+
+
 def awake_share(loop, seconds, every_s):
     """Which part of some seconds it does not sleep, when what it expects never comes in time."""
     awake_s, ends = 0.0, loop.now + seconds
@@ -216,7 +235,10 @@ def test_what_cannot_win_does_not_poll(monkeypatch):
     try:
         monkeypatch.setattr(poll_budget, "processors", lambda: 2)
         if hasattr(os, "sched_yield"):
-            assert busy_poll(loop, limits.BUSY_POLL_US) is not None
+            poll = busy_poll(loop, limits.BUSY_POLL_US)
+            assert poll is not None
+            assert busy_poll(loop, limits.BUSY_POLL_US) is poll
+            assert busy_poll(loop, limits.BUSY_POLL_US / 2) is not poll
         assert busy_poll(loop, 0) is None
         monkeypatch.setattr(poll_budget, "processors", lambda: 1)
         assert busy_poll(loop, limits.BUSY_POLL_US) is None
@@ -232,6 +254,16 @@ def test_microseconds_that_are_none(wrong):
     for made in (ws.PeerRPCClient, ws.PeerRPCServer):
         with pytest.raises(ArgumentError, match="busy_poll_us: must be a number of microseconds"):
             made(None, busy_poll_us=wrong)
+
+
+def test_it_does_not_keep_its_loop():
+    loop = asyncio.new_event_loop()
+    busy_poll(loop, limits.BUSY_POLL_US)
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None
 
 
 async def test_an_answer_is_expected_by_who_has_sent_nothing_else():
