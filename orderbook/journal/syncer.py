@@ -54,7 +54,11 @@ class UringSyncer:
         sync: Any = uring.Operation.fdsync(self._descriptor)
         sync.set_callback(partial(_done, then))
         self._ring.submit(sync)
-        self._ring.flush()
+        try:
+            self._ring.flush()
+        except SystemError as error:  # the kernel has no memory for it; what it does later tells nobody
+            sync.set_callback(int)
+            then(OSError(str(error)))
 
     def sync(self) -> None:
         sync_data(self._descriptor)

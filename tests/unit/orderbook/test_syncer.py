@@ -71,6 +71,28 @@ async def test_a_failure_is_told(make: Make) -> None:
     os.close(reading)
 
 
+@pytest.mark.skipif(syncer.uring is None, reason="no io_uring here")
+async def test_a_kernel_that_does_not_take_it_is_a_failure(tmp_path: Path) -> None:
+    class Full:
+        def __init__(self, ring: object):
+            self._ring = ring
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._ring, name)
+
+        def flush(self) -> None:
+            raise SystemError("Cannot allocate memory")
+
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    one = UringSyncer(descriptor, asyncio.get_running_loop())
+    ring, one._ring = one._ring, Full(one._ring)
+    error = await result_of(one.start)
+    assert str(error) == "Cannot allocate memory"
+    one._ring = ring  # takes both of them now
+    assert await result_of(one.start) is None
+    one.close()
+
+
 @pytest.mark.parametrize("forbidden", [True, False], ids=["forbidden", "missing"])
 async def test_a_thread_does_it_where_there_is_no_io_uring(
     forbidden: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
