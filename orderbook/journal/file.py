@@ -13,6 +13,7 @@ changed byte in a page that still parses, a missing row) the checksums, numbers 
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import os
@@ -84,9 +85,15 @@ Unread = tuple[int, Callable[[], Event] | None]
 _in_use: set[Path] = set()
 """Journals that this process has open; SQLite keeps out the other processes only."""
 
-INSERT_ROWS = (100, 20, 5, 1)
+INSERT_ROWS = (100, 20, *range(10, 0, -1))
 """Rows to a statement; few sizes, so that SQLite need not prepare each time. At most 999 values in one are
 taken by any SQLite."""
+
+
+@functools.cache
+def insert_text(table: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"
 
 
 class JournalFile:
@@ -229,14 +236,13 @@ class JournalFile:
         self.trade_count = position
 
     def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Many rows to a statement: after each one this thread has to wait for its turn to run."""
+        """Many rows to a statement: each one costs as much as several rows."""
         done = 0
         for size in INSERT_ROWS:
             while len(rows) - done >= size:
                 several = rows[done : done + size]
-                row = f"({', '.join('?' * len(several[0]))})"
-                values = [value for each in several for value in each]
-                self._db.execute(f"INSERT INTO {table} VALUES {', '.join([row] * size)}", values)
+                values = list(itertools.chain.from_iterable(several))
+                self._db.execute(insert_text(table, len(several[0]), size), values)
                 done += size
 
     def open_log(self) -> int:
