@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grenache_py import errors
@@ -46,6 +46,16 @@ FRAMES = [
 @pytest.mark.parametrize(("opcode", "payload", "mask", "expected"), FRAMES)
 def test_frames(opcode, payload, mask, expected):
     assert encode_frame(opcode, payload, mask).hex() == expected
+
+
+@given(st.binary(max_size=300) | st.binary(min_size=2040, max_size=2060), st.binary(min_size=4, max_size=4))
+@example(bytes(range(256)) * 300 + b"abc", b"\x00\xff\x01\x80")
+def test_payloads_of_all_sizes_are_masked_byte_by_byte(payload, mask):
+    frame = encode_frame(BINARY, payload, mask)
+    head = len(frame) - len(payload)
+    assert frame[head - 4 : head] == mask
+    assert frame[head:] == bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+    assert encode_frame(BINARY, payload)[2:] == frame[2 : head - 4] + payload
 
 
 @settings(deadline=None)  # a large message in pieces of one byte takes its time on a busy machine
