@@ -22,6 +22,8 @@ from .model import Order, Side, check_name
 from .taker import Taker
 from .terms import PostOnly
 
+OK = Code.OK
+
 
 class Desk:
     """Takes clients' orders into the book, and sends them on their way through the network."""
@@ -293,5 +295,5 @@ def different(known: Order) -> DuplicateOrderError:
 
 def check_code(code: Code) -> None:
     """Raises OrderRefusedError for every code but ``OK``."""
-    if code is not Code.OK:
+    if code is not OK:
         raise OrderRefusedError(code.value, code.rule)

@@ -48,6 +48,7 @@ class NewOrder(NamedTuple):
     self_trade: object = None
 
 
+_SIDES = {side.value: side for side in Side}
 _FIRST_TERM = NewOrder._fields.index("time_in_force")
 _NO_TERMS = (None,) * (len(NewOrder._fields) - _FIRST_TERM)
 
@@ -97,7 +98,9 @@ Word = TypeVar("Word", bound=Enum)
 
 def order_of(new: NewOrder, instrument: Instrument, id: str, time_ms: int) -> Order:
     """The order that ``new`` describes. Raises InvalidFieldError, naming the field and the rule."""
-    side = _word(new.side, "side", Side)
+    side = _SIDES.get(new.side) if type(new.side) is str else None
+    if side is None:
+        side = _word(new.side, "side", Side)
     if new.type not in (None, "limit", "market"):
         raise InvalidFieldError("type", 'must be "limit" or "market"')
     market = new.type == "market"

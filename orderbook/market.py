@@ -20,6 +20,8 @@ from .roster import Roster
 from .selection import POLICIES, Policy
 from .terms import Routing
 
+OPEN = MarketState.OPEN
+
 Step = Callable[[], list[Effect]]
 Counts = Counter[tuple[str, str]]
 """How often something has happened: (what, how it ended), as ``metrics`` names them."""
@@ -106,7 +108,7 @@ class Market:
     @property
     def trades(self) -> bool:
         """Whether the market is open: else nothing new is begun."""
-        return self.book.state is MarketState.OPEN
+        return self.book.state is OPEN
 
     def rematch(self, orders: Sequence[Order]) -> list[Effect]:
         """Match what resting ``orders`` were given back against the other side of our own book."""

@@ -208,7 +208,7 @@ def parse(payload: object, kind: type[Message]) -> Message:
     Raises:
         ProtocolError: It is not one; the text names the field and the rule.
     """
-    if type(payload) is kind:
+    if isinstance(payload, kind):
         return payload
     try:
         return msgspec.convert(payload, kind)
@@ -254,10 +254,15 @@ UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 encode = msgspec.json.Encoder().encode
 """A message as JSON."""
-read_offer = msgspec.json.Decoder(Offer | None).decode
-"""An answer to an AnnounceOpenOrder that is no :class:`NoOffer`; else raises one of :data:`UNREAD`."""
-read_match_answer = msgspec.json.Decoder(MatchAnswer).decode
-"""An answer to a CrossPeerMatch; else raises one of :data:`UNREAD`."""
+
+
+def _unsigned(kind: type[Struct]) -> Any:
+    """A ``kind`` without any field besides, such as those of a signature."""
+    return defstruct(f"Unsigned{kind.__name__}", (), bases=(kind,), forbid_unknown_fields=True)
+
+
+_read_offer = msgspec.json.Decoder(_unsigned(Offer) | None).decode
+_read_match_answer = msgspec.json.Decoder(_unsigned(MatchAnswer)).decode
 
 
 def decode(data: bytes) -> Any:
@@ -280,6 +285,16 @@ def may_open_session(data: bytes) -> bool:
     return b'"OpenSession"' in data
 
 
-def may_be_signed(data: bytes) -> bool:
-    """Whether it has to be looked at whether an answer is signed."""
-    return b'"sig"' in data or b'"key"' in data
+def read_offer(data: bytes) -> Offer | None:
+    """The JSON ``data`` as an answer to an AnnounceOpenOrder, where that is without fault, not signed and no
+    :class:`NoOffer`; else raises one of :data:`UNREAD`."""
+    offer: Offer | None = _read_offer(data)
+    if offer is not None and offer.key is not None:
+        raise msgspec.ValidationError("who names a key signs")
+    return offer
+
+
+def read_match_answer(data: bytes) -> MatchAnswer:
+    """As :func:`read_offer`, of an answer to a CrossPeerMatch."""
+    answer: MatchAnswer = _read_match_answer(data)
+    return answer

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from .errors import InvalidFieldError
-from .model import Side
+from .model import BUY, Side
 
 
 class OfferFill(NamedTuple):
@@ -111,7 +111,7 @@ def choose(
     offers not named in it are to be released.
     """
     ranked = list(policy(offers, random))
-    sign = 1 if side is Side.BUY else -1
+    sign = 1 if side is BUY else -1
     prices = [sign * fill.price for offer in ranked for fill in offer.fills]
     if prices and prices[0] == min(prices):
         first = ranked[0].fills[0]

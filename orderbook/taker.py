@@ -30,11 +30,11 @@ from .errors import OrderBookError, ProtocolError
 from .events import Refused
 from .market import Market
 from .messages import AnnounceOpenOrder, Offer, OpenOrder, ReleaseLock, parse, request
-from .model import Order, Side
+from .model import BUY, Order
 from .retries import Retries, pause_s
 from .roster import Peer
 from .selection import EAGER_POLICIES, Choice, OfferFill, PeerOffer, choose
-from .terms import Routing, TimeInForce
+from .terms import BEST_PRICE, FILL_OR_KILL
 from .under_way import Confirmation, Negotiation
 
 OURSELVES = ""
@@ -92,7 +92,7 @@ class Taker:
         if order.terms.display is not None and order.terms.display < negotiation.held:
             negotiation.asked, negotiation.more = order.terms.display, True
         negotiation.price = order.price
-        if self._book.routing is Routing.BEST_PRICE or negotiation.all_or_none:
+        if self._book.routing is BEST_PRICE or negotiation.all_or_none:
             self._offer_our_own(negotiation)
         negotiation.awaited = {peer.destination for peer in peers}
         if not peers:
@@ -220,7 +220,7 @@ class Taker:
             peer = market.roster.at(destination)
             if peer is None:
                 continue
-            best = peer.best_ask if side is Side.BUY else peer.best_bid
+            best = peer.best_ask if side is BUY else peer.best_bid
             if best is not None and any(side.crosses(price, best) and price != best for price in worst):
                 return False
         return True
@@ -366,7 +366,7 @@ class Taker:
             return []
         order = confirmation.order
         negotiation = self.negotiations.get(order.id)
-        if negotiation is None or order.terms.time_in_force is not TimeInForce.FOK:
+        if negotiation is None or order.terms.time_in_force is not FILL_OR_KILL:
             return self._answered(negotiation, match_id)
         # Whether the rest of it is wanted is not known before this is.
         negotiation.late = True
@@ -380,7 +380,7 @@ class Taker:
         doubts = {
             id for id, confirmation in self.confirmations.unanswered.items() if confirmation.order is order
         }
-        if not doubts or order.terms.time_in_force is not TimeInForce.FOK or order.cancel_requested:
+        if not doubts or order.terms.time_in_force is not FILL_OR_KILL or order.cancel_requested:
             return False
         negotiation = self.waiting[order.id] = Negotiation(order, held)
         negotiation.confirming = doubts
@@ -416,7 +416,7 @@ class Taker:
         """
         order = negotiation.order
         negotiation.fruitless = 0 if negotiation.filled else negotiation.fruitless + 1
-        broken = order.terms.time_in_force is TimeInForce.FOK and order.filled
+        broken = order.terms.time_in_force is FILL_OR_KILL and order.filled
         more = negotiation.filled and (negotiation.more or broken)
         ends = order.cancel_requested or (negotiation.late and negotiation.all_or_none)
         ends = ends or not self._market.trades

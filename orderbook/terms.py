@@ -30,6 +30,10 @@ class Routing(Enum):
     """An order goes where the price is best, its own book being one place among others."""
 
 
+FILL_OR_KILL, BEST_PRICE = TimeInForce.FOK, Routing.BEST_PRICE
+"""For where each order comes by: to ask an enumeration for a member takes as long as a call."""
+
+
 class PostOnly(Enum):
     """What an order does that must only ever make a price, when it would take one."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .events import Intended
 from .model import Order
 from .selection import Choice, OfferFill, PeerOffer
-from .terms import TimeInForce
+from .terms import FILL_OR_KILL
 
 
 class Negotiation:
@@ -76,7 +76,7 @@ class Negotiation:
     def all_or_none(self) -> bool:
         """Whether it is a fill-or-kill order, that is not broken."""
         order = self.order
-        return order.terms.time_in_force is TimeInForce.FOK and not order.filled
+        return order.terms.time_in_force is FILL_OR_KILL and not order.filled
 
 
 class Confirmation:

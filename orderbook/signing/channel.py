@@ -21,7 +21,6 @@ from ..messages import (
     Offer,
     decode,
     encode,
-    may_be_signed,
     parse,
     parse_request,
     read_match_answer,
@@ -125,7 +124,7 @@ class Channel:
         """As :meth:`answered`, for an answer that is still JSON."""
         read = _READERS.get(type(effect))
         quick = self.gate.unsigned if session is None else isinstance(effect, Announce)
-        if read is not None and quick and not may_be_signed(data):
+        if read is not None and quick:
             try:
                 answer = read(data)
             except UNREAD:
