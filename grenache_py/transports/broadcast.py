@@ -74,7 +74,10 @@ class Call(msgspec.Struct, eq=False):
     def _end(self) -> None:
         self._done = True
         self.elapsed_s = monotonic() - self._started
-        self._broadcast.end(self)
+        broadcast = self._broadcast
+        broadcast.ended.append(self)
+        if len(broadcast.ended) == broadcast.wanted:
+            broadcast.wake()
 
 
 class Broadcast:
@@ -83,7 +86,8 @@ class Broadcast:
     def __init__(self) -> None:
         self.ended: deque[Call] = deque()
         self.calls: list[Call] = []
-        self._wanted = 0
+        #: how many somebody waits for
+        self.wanted = 0
         self._waiter: asyncio.Future[None] | None = None
 
     def begin(self, destinations: Iterable[str]) -> list[Call]:
@@ -92,18 +96,17 @@ class Broadcast:
         self.calls = [Call(self, now, destination) for destination in destinations]
         return self.calls
 
-    def end(self, call: Call) -> None:
-        """A call has ended."""
-        self.ended.append(call)
-        if self._waiter is not None and len(self.ended) >= self._wanted and not self._waiter.done():
-            self._waiter.set_result(None)
-
     async def wait(self, count: int) -> None:
         """Returns when ``ended`` has so many."""
         if len(self.ended) < count:
-            self._wanted = count
+            self.wanted = count
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+
+    def wake(self) -> None:
+        """``ended`` has as many as are ``wanted``."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def give_up(self) -> None:
         """Those that are still under way end, and all is forgotten."""

@@ -13,15 +13,20 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from typing import TypeAlias
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .poll_budget import PollBudget, can_win, crowded
 
 # A loop with a message in each of so many turns would not sleep anyway; after so long it is tried again.
 _TURNS_AT_WORK, _NEEDLESS_S = 16, 0.005
 
+# It gives way to others in the first of so many turns without a message: to ask takes a third of a turn.
+_TURNS_TO_GIVE_WAY = 4
+
 # One for all that is on a loop, since it is the loop that stays awake, and rests.
-_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, BusyPoll]] = WeakKeyDictionary()
+_Polls: TypeAlias = "WeakValueDictionary[float, BusyPoll]"
+_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polls] = WeakKeyDictionary()
 
 
 def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll | None:
@@ -30,21 +35,17 @@ def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll 
     """
     if not microseconds or not can_win():
         return None
-    polls = _polls.setdefault(loop, {})
-    if microseconds not in polls:
-        polls[microseconds] = BusyPoll(
-            _call_soon,
+    polls = _polls.setdefault(loop, WeakValueDictionary())
+    poll = polls.get(microseconds)
+    if poll is None:
+        poll = polls[microseconds] = BusyPoll(
+            loop.call_soon,
             microseconds / 1e6,
             clock=time.perf_counter,
             give_way=os.sched_yield,
             budget=PollBudget(crowded),
         )
-    return polls[microseconds]
-
-
-def _call_soon(function: Callable[[], None]) -> None:
-    # A method of the loop would keep it for ever.
-    asyncio.get_running_loop().call_soon(function)
+    return poll
 
 
 class BusyPoll:
@@ -71,9 +72,9 @@ class BusyPoll:
         self._ends = 0.0
         self._turning = False
         self._off = True  # it does not poll before it has asked the clock
-        # Whether it was told of anything since the last turn, and how many turns in a row that was so.
+        # Whether it was told of anything since the last turn, and for how many turns it was, or was not.
         self._told = False
-        self._told_turns = 0
+        self._told_turns = self._untold_turns = 0
         self._needless_until = 0.0
 
     def expect(self) -> None:
@@ -106,6 +107,7 @@ class BusyPoll:
         if self._told:
             self._told = False
             self._ends = now + self._window_s
+            self._untold_turns = 0
             self._told_turns += 1
             if self._told_turns >= _TURNS_AT_WORK:
                 self._told_turns = 0
@@ -118,11 +120,13 @@ class BusyPoll:
                 self.expected = 0
                 self._off = self._budget.lose(self._window_s, now)
                 return
-            self._give_way()
-            then = self._clock()
-            if self._budget.gave_way(then - now, then):
-                self._stop()
-                return
+            if self._untold_turns % _TURNS_TO_GIVE_WAY == 0:
+                self._give_way()
+                then = self._clock()
+                if self._budget.gave_way(then - now, then):
+                    self._stop()
+                    return
+            self._untold_turns += 1
         self._turning = True
         self._call_soon(self._turn)
 
