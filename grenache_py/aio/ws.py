@@ -41,8 +41,9 @@ class PeerRPCClient(Client):
     calls under way on it at once.
 
     For at most ``busy_poll_us`` microseconds (0: never) after a call has left, with no other under way on its
-    connection, the loop looks for the reply without sleeping, as ``net.core.busy_poll`` of Linux; where
-    replies take longer, or others want the processor, it soon leaves that.
+    connection, or after the reply to one of several such calls, the loop looks for the next reply without
+    sleeping, as ``net.core.busy_poll`` of Linux; where replies take longer, or others want the processor, it
+    soon leaves that.
     """
 
     def __init__(
