@@ -13,8 +13,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import TypeAlias
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .poll_budget import PollBudget, can_win, crowded
 
@@ -24,28 +22,22 @@ _TURNS_AT_WORK, _NEEDLESS_S = 16, 0.005
 # It gives way to others in the first of so many turns without a message: to ask takes a third of a turn.
 _TURNS_TO_GIVE_WAY = 4
 
-# One for all that is on a loop, since it is the loop that stays awake, and rests.
-_Polls: TypeAlias = "WeakValueDictionary[float, BusyPoll]"
-_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polls] = WeakKeyDictionary()
-
 
 def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll | None:
-    """For all connections on ``loop``; ``None`` when there is nothing to be won: 0 microseconds, only one
+    """For connections on ``loop``; ``None`` when there is nothing to be won: 0 microseconds, only one
     processor, or no way to give it to others.
+
+    Each service and client has one of its own: one that has lost time for nothing rests without the others.
     """
     if not microseconds or not can_win():
         return None
-    polls = _polls.setdefault(loop, WeakValueDictionary())
-    poll = polls.get(microseconds)
-    if poll is None:
-        poll = polls[microseconds] = BusyPoll(
-            loop.call_soon,
-            microseconds / 1e6,
-            clock=time.perf_counter,
-            give_way=os.sched_yield,
-            budget=PollBudget(crowded),
-        )
-    return poll
+    return BusyPoll(
+        loop.call_soon,
+        microseconds / 1e6,
+        clock=time.perf_counter,
+        give_way=os.sched_yield,
+        budget=PollBudget(crowded),
+    )
 
 
 class BusyPoll:

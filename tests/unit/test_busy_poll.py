@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import weakref
 
 import pytest
 
@@ -235,10 +233,7 @@ def test_what_cannot_win_does_not_poll(monkeypatch):
     try:
         monkeypatch.setattr(poll_budget, "processors", lambda: 2)
         if hasattr(os, "sched_yield"):
-            poll = busy_poll(loop, limits.BUSY_POLL_US)
-            assert poll is not None
-            assert busy_poll(loop, limits.BUSY_POLL_US) is poll
-            assert busy_poll(loop, limits.BUSY_POLL_US / 2) is not poll
+            assert busy_poll(loop, limits.BUSY_POLL_US) is not None
         assert busy_poll(loop, 0) is None
         monkeypatch.setattr(poll_budget, "processors", lambda: 1)
         assert busy_poll(loop, limits.BUSY_POLL_US) is None
@@ -254,16 +249,6 @@ def test_microseconds_that_are_none(wrong):
     for made in (ws.PeerRPCClient, ws.PeerRPCServer):
         with pytest.raises(ArgumentError, match="busy_poll_us: must be a number of microseconds"):
             made(None, busy_poll_us=wrong)
-
-
-def test_it_does_not_keep_its_loop():
-    loop = asyncio.new_event_loop()
-    busy_poll(loop, limits.BUSY_POLL_US)
-    loop.close()
-    gone = weakref.ref(loop)
-    del loop
-    gc.collect()
-    assert gone() is None
 
 
 async def test_an_answer_is_expected_by_who_has_sent_nothing_else():
