@@ -57,9 +57,19 @@ def timeout_of(effect: Question) -> float:
 
 
 class HostedMarket:
-    """One market of a worker: its negotiator, its timer, and its calls to other peers."""
+    """One market of a worker: its negotiator, its timer, and its calls to other peers.
 
-    def __init__(self, market: Market, gate: Gate, link: Link, client: PeerRPCClient):
+    ``is_own`` tells whether a destination is known to be this worker's own.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        gate: Gate,
+        link: Link,
+        client: PeerRPCClient,
+        is_own: Callable[[str], bool] = lambda destination: False,
+    ):
         self.market = market
         self.sessions = Sessions(gate, new_secret)
         self.negotiator = Negotiator(market)
@@ -69,6 +79,7 @@ class HostedMarket:
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
+        self._is_own = is_own
         self._lines: Lines[Asked] = Lines(self._key, self._answered, self._failed, self._opening)
         self._loop: asyncio.AbstractEventLoop  # kept: to ask for it is a call of the system each time
         self._settling: dict[str, list[asyncio.Future[None]]] = {}
@@ -397,4 +408,5 @@ class HostedMarket:
         except GrenacheError as error:
             log.warning("looking up %s: %s", self._key, error)
             return
-        self._after_step(self.negotiator.discovered(destinations))
+        others = [each for each in destinations if not self._is_own(each)]
+        self._after_step(self.negotiator.discovered(others))

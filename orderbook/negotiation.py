@@ -168,7 +168,8 @@ class Negotiator:
             check_name(asked.sender, "from")
         sender, kind = asked.sender, asked.type
         if sender == self.market.peer:
-            return Answer(None, False, [])  # our own broadcast
+            # Our own broadcast; and where a look-up has found us, a heartbeat that says so.
+            return Answer(self._heartbeat() if kind == "Heartbeat" else None, False, [])
         content, effects = self._handlers[kind](sender, asked.payload)
         known = self.market.roster.called(sender, self.market.clock.monotonic())
         if not known and kind != "Goodbye":

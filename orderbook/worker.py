@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
+from grenache_py.hosts import is_address, is_here
 
 from . import limits
 from .entry import Amendment, NewOrder, NewPair, NewQuote
@@ -144,6 +145,7 @@ class Worker:
                 ),
                 link,
                 self._client,
+                self._is_own,
             )
             for instrument in instruments
         }
@@ -159,6 +161,13 @@ class Worker:
     def port(self) -> int:
         """Where other peers reach this one."""
         return self._service.port
+
+    def _is_own(self, destination: str) -> bool:
+        """Whether ``destination`` is this worker, as far as this host can tell: look-ups find it, too."""
+        host, _, port = destination.rpartition(":")
+        if int(port) != self.port or not is_address(host):
+            return False
+        return host == self._host or (self._host is None and is_here([host]))
 
     async def __aenter__(self) -> Worker:
         try:

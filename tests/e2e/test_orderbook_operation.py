@@ -74,6 +74,19 @@ async def alice() -> AsyncIterator[Observed]:
             yield Observed(worker, api.url)
 
 
+async def test_a_peer_does_not_ask_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """Look-ups find it as well, and an unsigned heartbeat in its own name might be a stranger's."""
+    with Grape(dht_port=0, api_port=0, host="127.0.0.1") as grape:
+        async with (
+            Link(grape.url) as link,
+            Worker(link, "alice", [Instrument(MARKET)], unsigned=True, signs=False) as worker,
+        ):
+            assert await link.lookup(f"orderbook:{MARKET}", fresh=True) == [f"127.0.0.1:{worker.port}"]
+            await worker.markets[MARKET]._look_up()
+            assert worker.market(MARKET).roster.all() == []
+    assert "name of this peer" not in caplog.text
+
+
 async def test_the_lock_table(alice: Observed) -> None:
     async with Client(alice.api) as client:
         assert await client.reservations() == []

@@ -15,6 +15,7 @@ import pytest
 from orderbook import limits
 from orderbook.errors import JournalError
 from orderbook.events import Accepted, Event
+from orderbook.journal import syncer
 from orderbook.journal.file import JournalFile
 from orderbook.journal.syncer import Synced, best_syncer
 from orderbook.journal.writer import SqliteJournal, open_journal
@@ -379,6 +380,37 @@ async def test_the_log_stays_short_and_the_same_file(path: Path, monkeypatch: py
     assert by_thread == list(range(0, 200, 10)), "what waits for the disk in SQLite"
     await journal.close()
     os.close(descriptor)
+
+
+async def test_what_was_told_is_in_what_was_synced(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves what the last sync has covered: that is kept aside each time."""
+    monkeypatch.setattr(limits, "JOURNAL_CHECKPOINT_WRITES", 7)
+    monkeypatch.setattr(syncer, "uring", None)
+    left = tmp_path / "left"
+    left.mkdir()
+    threads: set[threading.Thread] = set()
+
+    def sync(descriptor: int) -> None:
+        os.fsync(descriptor)
+        threads.add(threading.current_thread())
+        for name in (path.name, path.name + "-wal"):
+            shutil.copy(path.with_name(name), left)
+
+    monkeypatch.setattr(syncer, "sync_data", sync)
+    file, _ = open_journal(path, "ann", Instrument("SIM"), "full")
+    journal = SqliteJournal(file, asyncio.get_running_loop())
+    for n in range(1, 31):
+        journal.append([accepted(n)])
+        await durable(journal)
+        after_power_cut = tmp_path / str(n)
+        shutil.copytree(left, after_power_cut)
+        kept = JournalFile(after_power_cut / path.name)
+        assert kept.check().orders.keys() == {f"o{each}" for each in range(1, n + 1)}
+        kept.close()
+    assert threading.current_thread() not in threads
+    await journal.close()
 
 
 def test_what_a_crash_has_left_is_durable_before_it_is_built_on(

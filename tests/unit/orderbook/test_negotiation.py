@@ -654,7 +654,8 @@ def test_silent_peers_leave_the_roster_and_strangers_are_looked_up(taker: Peer, 
 def test_we_are_found_by_our_own_look_ups_and_ignore_ourselves(taker: Peer) -> None:
     (beat,) = taker.discovered(["me:1"])
     assert isinstance(beat, Beat)
-    taker.heartbeat_answered("me:1", {"sequence": 1, "from": "taker"})
+    answer = taker.handle(plain(beat.payload))
+    taker.heartbeat_answered("me:1", plain(answer.content))
     assert taker.discovered(["me:1"]) == []
     assert [peer.name for peer in taker.market.roster.all()] == ["maker"]
 
