@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
+import socket
 import time
 from functools import partial
 from typing import Any, cast
@@ -12,6 +14,7 @@ from typing import Any, cast
 from .orders import orders_aio, payload, report, say
 
 RID = "11111111-1111-4111-8111-111111111111"
+READ_BYTES = 256 * 1024
 
 
 class EchoServer(asyncio.Protocol):
@@ -69,48 +72,51 @@ async def call_echo() -> None:
 
 async def call_ws() -> None:
     """What ``wrk`` is for HTTP: one connection, on which the same request is sent again for each reply, which
-    is counted and not read.
+    is counted and not read. All replies are as long as the first one.
     """
-    from picows import WSCloseCode, WSFrame, WSListener, WSTransport, ws_connect
-
     from grenache_py.transports.ws_frames import encode_frame
-
-    class Load(WSListener):
-        """``in_flight`` copies of ``request`` under way, until ``ends``."""
-
-        def __init__(self, request: bytes, in_flight: int, ends: float, ended: asyncio.Future[None]):
-            super().__init__()
-            self.request, self.in_flight, self.ends, self.ended = request, in_flight, ends, ended
-            self.calls = self.due = 0
-
-        def on_ws_connected(self, transport: WSTransport) -> None:
-            transport.underlying_transport.write(self.request * self.in_flight)
-
-        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-            self.calls += 1
-            self.due += 1
-            if frame.last_in_buffer:
-                if time.perf_counter() < self.ends:
-                    transport.underlying_transport.write(self.request * self.due)
-                elif not self.ended.done():
-                    self.ended.set_result(None)
-                self.due = 0
 
     say({"ready": True})
     async for order in orders_aio():
         message = json.dumps([RID, "bench", payload(order["size"], 1)]).encode()
-        request = encode_frame(1, message, os.urandom(4))
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        started = time.perf_counter()
-        made = Load(request, order["in_flight"], started + order["seconds"], ended)
-        url = f"ws://127.0.0.1:{order['port']}/ws"
-        transport, load = await ws_connect(lambda made=made: made, url, use_aiofastnet=False)
-        await ended
-        assert isinstance(load, Load)
-        report(load.calls, started)
-        transport.send_close(WSCloseCode.OK)
-        transport.disconnect()
-        await transport.wait_disconnected()
+        with socket.create_connection(("127.0.0.1", order["port"])) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _shake_hands(sock)
+            _repeat(sock, encode_frame(1, message, os.urandom(4)), order["in_flight"], order["seconds"])
+
+
+def _shake_hands(sock: socket.socket) -> None:
+    key = base64.b64encode(os.urandom(16)).decode()
+    sock.sendall(
+        "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    assert head.startswith(b"HTTP/1.1 101 "), head
+
+
+def _repeat(sock: socket.socket, request: bytes, in_flight: int, seconds: float) -> None:
+    """``in_flight`` copies of ``request`` under way, and the calls of ``seconds`` reported."""
+    sock.sendall(request)
+    reply = sock.recv(2, socket.MSG_PEEK | socket.MSG_WAITALL)
+    header = {126: 4, 127: 10}.get(reply[1], 2)
+    reply = sock.recv(header, socket.MSG_PEEK | socket.MSG_WAITALL)
+    length = header + (int.from_bytes(reply[2:], "big") if header > 2 else reply[1])
+    sock.recv(length, socket.MSG_WAITALL)
+
+    calls = come = 0
+    started = time.perf_counter()
+    ends = started + seconds
+    sock.sendall(request * in_flight)
+    while time.perf_counter() < ends:
+        come += len(sock.recv(READ_BYTES))
+        replies, come = divmod(come, length)
+        if replies:
+            calls += replies
+            sock.sendall(request * replies)
+    report(calls, started)
 
 
 def wrk_script(size: int) -> str:
