@@ -48,6 +48,10 @@ class EchoClient(asyncio.Protocol):
             self.done.set_result(self.calls)
             self.transport.close()
 
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(error or ConnectionError("the echo has ended"))
+
 
 async def serve_echo() -> None:
     server = await asyncio.get_running_loop().create_server(EchoServer, "127.0.0.1", 0)
