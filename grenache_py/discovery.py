@@ -1,5 +1,5 @@
 """Where calls go and when services speak up, without any IO: the cache of look-ups, the choice of a
-destination, the pauses between announcements, and one peer's part in a broadcast.
+Grape and of a destination, the pauses between announcements, and one peer's part in a broadcast.
 """
 
 from __future__ import annotations
@@ -13,7 +13,47 @@ import msgspec
 
 from . import limits
 from .checks import check_policy
-from .errors import ConnectError, ConnectionLost, PeerError, RemoteError, StatusError
+from .errors import (
+    ConnectError,
+    ConnectionLost,
+    GrapeReplyError,
+    GrapeUnreachableError,
+    PeerError,
+    RemoteError,
+    StatusError,
+)
+
+
+class GrapeChoice:
+    """Which of several Grapes is asked.
+
+    Attributes:
+        url: Of the Grape that is asked at present.
+        urls: Of all of them.
+    """
+
+    def __init__(self, urls: list[str]):
+        self.urls = urls
+        self.url = urls[0]
+
+    def _failed(self, grape: str, kind: str, error: PeerError | GrapeReplyError, *, last: bool) -> None:
+        """``grape`` did not do what it was asked for. Returns when the next one may be asked; raises what the
+        caller is to hear where none may, or this was the ``last`` try.
+        """
+        if isinstance(error, GrapeReplyError):
+            if last or error.status < 500 or kind == "put":
+                raise error
+            self._go_on_from(grape)
+            return
+        self._go_on_from(grape)
+        # What may have been stored is not stored again: with a ``seq`` that would be refused.
+        if last or (kind == "put" and error.in_doubt):
+            raise GrapeUnreachableError(grape, f"{kind}: {error.message}", error.code) from error
+
+    def _go_on_from(self, grape: str) -> None:
+        """Ask another one from now on, if there is another and nobody did so before."""
+        if self.url == grape:
+            self.url = self.urls[(self.urls.index(grape) + 1) % len(self.urls)]
 
 
 class LookupCache:

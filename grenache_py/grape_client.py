@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import limits
 from .checks import EMBEDDED, check_bootstrap, check_grapes
+from .discovery import GrapeChoice
 from .errors import ClosedError, GrapeReplyError, GrapeUnreachableError, GrenacheError, PeerError, reason
 from .grape_api import HEADERS, decode_grape_reply, decode_put_reply, encode_grape_request
 from .transports.http import HttpClient
@@ -29,16 +30,12 @@ Result = TypeVar("Result")
 _ASK_YOURSELF = object()
 
 
-class GrapeClient:
+class GrapeClient(GrapeChoice):
     """Asks the Grape that answered last, and the next one when it does not. Thread-safe.
 
     Args:
         grape, bootstrap: See :class:`~grenache_py.Link`.
         timeout_s: Of one try, in seconds.
-
-    Attributes:
-        url: Of the Grape that is asked at present.
-        urls: Of all of them.
 
     Raises:
         ArgumentError: ``grape`` or ``bootstrap`` is none.
@@ -47,8 +44,7 @@ class GrapeClient:
 
     def __init__(self, grape: str | Sequence[str], bootstrap: Sequence[str], timeout_s: float):
         bootstrap = check_bootstrap(bootstrap, grape)
-        self.urls = check_grapes(grape)
-        self.url = self.urls[0]
+        super().__init__(check_grapes(grape))
         self._timeout_s = timeout_s
         self._http = HttpClient(limits.GRAPE_REPLY_BYTES_MAX)
         self._stopped = False
@@ -157,21 +153,9 @@ class GrapeClient:
                 reply = self._http.call(f"{grape}/{kind}", HEADERS, body, timeout_s)
                 decode = decode_put_reply if kind == "put" else decode_grape_reply
                 return decode(reply, grape, kind)
-            except PeerError as error:
-                self._next_grape(grape)
-                # What may have been stored is not stored again: with a ``seq`` that would be refused.
-                if not left or (kind == "put" and error.in_doubt):
-                    raise GrapeUnreachableError(grape, f"{kind}: {error.message}", error.code) from error
-            except GrapeReplyError as error:
-                if not left or error.status < 500 or kind == "put":
-                    raise
-                self._next_grape(grape)
+            except (PeerError, GrapeReplyError) as error:
+                self._failed(grape, kind, error, last=not left)
         raise AssertionError("unreachable: the last try returns or raises")
-
-    def _next_grape(self, failed: str) -> None:
-        """Ask another Grape than ``failed`` from now on, if there is another and nobody did so before."""
-        if self.url == failed:
-            self.url = self.urls[(self.urls.index(failed) + 1) % len(self.urls)]
 
     def _too_late(self, kind: str) -> GrapeUnreachableError:
         return GrapeUnreachableError(self.url, f"{kind}: no answer within the time limit", "ERR_TIMEOUT")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import limits
 from ..checks import EMBEDDED, check_bootstrap, check_grapes
+from ..discovery import GrapeChoice
 from ..errors import ClosedError, GrapeReplyError, GrapeUnreachableError, GrenacheError, PeerError, reason
 from ..grape_api import (
     HEADERS,
@@ -29,16 +30,12 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class GrapeClient:
+class GrapeClient(GrapeChoice):
     """Asks the Grape that answered last, and the next one when it does not.
 
     Args:
         grape, bootstrap: See :class:`~grenache_py.aio.Link`.
         timeout_s: Of one try, in seconds.
-
-    Attributes:
-        url: Of the Grape that is asked at present.
-        urls: Of all of them.
 
     Raises:
         ArgumentError: ``grape`` or ``bootstrap`` is none.
@@ -46,8 +43,7 @@ class GrapeClient:
 
     def __init__(self, grape: str | Sequence[str], bootstrap: Sequence[str], timeout_s: float):
         bootstrap = check_bootstrap(bootstrap, grape)
-        self.urls = check_grapes(grape)
-        self.url = self.urls[0]
+        super().__init__(check_grapes(grape))
         self._timeout_s = timeout_s
         self._http = HttpClient(limits.GRAPE_REPLY_BYTES_MAX)
         self._in_flight: dict[bytes, asyncio.Task[Any]] = {}
@@ -128,23 +124,11 @@ class GrapeClient:
                 reply = await self._http.call(f"{grape}/{kind}", HEADERS, body, self._timeout_s)
                 decode = decode_put_reply if kind == "put" else decode_grape_reply
                 value = decode(reply, grape, kind)
-            except PeerError as error:
-                self._next_grape(grape)
-                # What may have been stored is not stored again: with a ``seq`` that would be refused.
-                if not left or (kind == "put" and error.in_doubt):
-                    raise GrapeUnreachableError(grape, f"{kind}: {error.message}", error.code) from error
-            except GrapeReplyError as error:
-                if not left or error.status < 500 or kind == "put":
-                    raise
-                self._next_grape(grape)
+            except (PeerError, GrapeReplyError) as error:
+                self._failed(grape, kind, error, last=not left)
             else:
                 return read(value, grape)
         raise AssertionError("unreachable: the last try returns or raises")
-
-    def _next_grape(self, failed: str) -> None:
-        """Ask another Grape than ``failed`` from now on, if there is another and nobody did so before."""
-        if self.url == failed:
-            self.url = self.urls[(self.urls.index(failed) + 1) % len(self.urls)]
 
     async def withdraw(self, name: str, port: int) -> None:
         """Tell the Grape that a service has stopped; a Node Grape answers that it knows no such request.
