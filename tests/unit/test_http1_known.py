@@ -9,7 +9,7 @@ import pytest
 
 from grenache_py.transports.http1_exchange import Exchange
 from grenache_py.transports.http1_known import KnownHeads
-from tests.unit.test_http1 import connect, read_reply, serving, until
+from tests.unit.http1_serving import connect, read_reply, serving, until
 
 
 def test_only_one_whole_request_is_found() -> None:
