@@ -311,16 +311,8 @@ async def test_a_full_disk_is_said_and_nothing_is_promised_until_it_has_room(
     disk = WatchedFile(path, "full")
     disk.error = "database or disk is full"
     journal = SqliteJournal(disk, asyncio.get_running_loop())
-    told = asyncio.Event()
     journal.append([accepted(1)])
-    journal.when_durable(told.set)
-    await until(lambda: journal.trouble is not None)
-    assert journal.trouble is not None
-    assert "disk is full" in journal.trouble
-    assert not told.is_set()
-    disk.error = None
-    await told.wait()
-    assert journal.trouble is None
+    await told_when_there_is_room(journal, disk)
     assert [event for _, event in disk.events()] == [accepted(1)]
     await journal.close()
 
@@ -336,12 +328,7 @@ async def test_a_disk_that_fills_up_in_between_is_tried_again(
     await until(lambda: not journal._thread.busy)
     disk.error = "database or disk is full"
     journal.append([accepted(2)])
-    told = asyncio.Event()
-    journal.when_durable(told.set)
-    await until(lambda: journal.trouble is not None)
-    assert not told.is_set()
-    disk.error = None
-    await told.wait()
+    await told_when_there_is_room(journal, disk)
     assert [event for _, event in disk.events()] == [accepted(1), accepted(2)]
     await journal.close()
 
@@ -446,3 +433,16 @@ async def durable(journal: SqliteJournal) -> None:
     event = asyncio.Event()
     journal.when_durable(event.set)
     await event.wait()
+
+
+async def told_when_there_is_room(journal: SqliteJournal, disk: WatchedFile) -> None:
+    """The disk is full; what was appended is promised once it has room again, and not before."""
+    told = asyncio.Event()
+    journal.when_durable(told.set)
+    await until(lambda: journal.trouble is not None)
+    assert journal.trouble is not None
+    assert "disk is full" in journal.trouble
+    assert not told.is_set()
+    disk.error = None
+    await told.wait()
+    assert journal.trouble is None
