@@ -37,7 +37,7 @@ RIVALS = ROOT / "benchmarks" / "rivals"
 VENV = RIVALS / ".venv"
 VENV_PYTHON = str(VENV / ("Scripts" if os.name == "nt" else "bin") / "python")
 REAL_FLOW = ROOT.parent / "shared" / "data" / "btcusd-orders.csv.gz"
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))
 
 OURS = "ours"
 NODE = "nodejs-order-book"

@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))
 
 from tests.harness import NODE_MODULES, Process, eventually, free_port, need_node  # noqa: E402
 

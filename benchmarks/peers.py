@@ -22,7 +22,7 @@ from random import Random
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))
 
 from orderbook.effects import Effect  # noqa: E402
 from orderbook.entry import NewOrder  # noqa: E402

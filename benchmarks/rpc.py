@@ -34,7 +34,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))
 
 from benchmarks.loads import lean, peers  # noqa: E402
 from benchmarks.loads.orders import PEERS  # noqa: E402

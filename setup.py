@@ -1,0 +1,68 @@
+"""Compiles the modules that every order and every call pass through; all else stands in setup.cfg.
+
+mypyc turns them into C extensions, from the types that mypy checks. Each has its source beside it, which does
+the same where there is no C compiler. ``GRENACHE_PURE=1`` builds without it; an editable install is never
+compiled, since then an edit would change nothing.
+"""
+
+import os
+import shutil
+import sys
+import sysconfig
+
+from setuptools import Extension, setup
+
+COMPILED = {
+    "orderbook": """
+        orderbook/book.py
+        orderbook/confirmations.py
+        orderbook/desk.py
+        orderbook/engine/book.py
+        orderbook/engine/check.py
+        orderbook/engine/entering.py
+        orderbook/engine/events.py
+        orderbook/engine/ladder.py
+        orderbook/engine/reserving.py
+        orderbook/engine/resting.py
+        orderbook/engine/rules.py
+        orderbook/engine/state.py
+        orderbook/engine/stops.py
+        orderbook/ledger.py
+        orderbook/lines.py
+        orderbook/maker.py
+        orderbook/market.py
+        orderbook/metrics.py
+        orderbook/names.py
+        orderbook/outbox.py
+        orderbook/peer.py
+        orderbook/retries.py
+        orderbook/roster.py
+        orderbook/taker.py
+        orderbook/under_way.py
+    """,
+}
+"""Of each package. Not in here: classes of msgspec (made by its metaclass), and what only waits."""
+
+
+def extensions() -> list[Extension]:
+    """What is to be compiled in this build; nothing where that is not wanted or not possible."""
+    building = {"bdist_wheel", "build", "build_ext", "install"} & set(sys.argv)
+    if not building or os.environ.get("GRENACHE_PURE"):
+        return []
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        print(f"no C compiler ({compiler}): built without compiled modules, which works, but slower")
+        return []
+    from mypyc.build import mypycify  # only here, since not every build has it
+
+    groups = [(files.split(), package) for package, files in COMPILED.items()]
+    return mypycify(
+        ["--ignore-missing-imports", *(file for files, _ in groups for file in files)],
+        opt_level="2",
+        debug_level="0",
+        multi_file=True,
+        separate=[([*files], package) for files, package in groups],
+    )
+
+
+setup(ext_modules=extensions())
