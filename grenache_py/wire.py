@@ -33,6 +33,14 @@ from .errors import (
 # --- RPC, the client's side
 
 
+class Answer(msgspec.Struct, array_like=True, gc=False):
+    """A reply, as it comes over WebSocket."""
+
+    rid: str
+    error: Any = None
+    result: Any = None
+
+
 class HttpReply(NamedTuple):
     """A whole HTTP response: status, the ``Content-Encoding`` header (lower case, may be empty), raw body,
     all headers as they came.

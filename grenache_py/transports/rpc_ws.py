@@ -16,7 +16,8 @@ from ..tls import Certificate
 from ..wire import Request, decode_message, encode_bad_request_reply, encode_reply
 from .rpc_server import Exchange, Receiver, RpcServer
 from .ws import Channel
-from .ws_frames import HEADERS_OFFER, NOT_OF_HANDSHAKES, TEXT, decode_headers
+from .ws_calls import HEADERS_OFFER, NOT_OF_HANDSHAKES, decode_headers
+from .ws_frames import TEXT
 from .ws_server import OnChannel, VerifyClient, Visitor, WsServer
 
 

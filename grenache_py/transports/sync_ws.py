@@ -31,31 +31,25 @@ from ..errors import (
     reason,
 )
 from ..tls import DISTRUST, Resuming, Sessions
-from ..wire import rids
+from ..wire import Answer, rids
 from .steps import Steps, finish
 from .sync_poll import SyncPoll, sync_poll
 from .sync_socket import TimedSocket, connected
+from .ws_calls import HEADERS_OFFER, add_headers, decode_answer, encode_call, encode_headers, result_of
 from .ws_frames import (
     CLOSE,
-    HEADERS_OFFER,
     NORMAL,
     PING,
     PONG,
     TEXT,
     TOO_BIG,
-    Answer,
     FrameError,
     Frames,
     Messages,
-    add_headers,
     check_handshake,
-    decode_answer,
-    encode_call,
     encode_close,
     encode_frame,
-    encode_headers,
     masks,
-    result_of,
 )
 
 _READ_BYTES, _READ_BYTES_MAX = 64 * 1024, 1024 * 1024

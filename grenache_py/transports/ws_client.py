@@ -34,11 +34,8 @@ from ..wire import rids
 from .broadcast import Call, Waiting
 from .busy_poll import BusyPoll, busy_poll
 from .ws import Channel, all_gone, picows_options
-from .ws_frames import (
+from .ws_calls import (
     HEADERS_OFFER,
-    NORMAL,
-    TEXT,
-    TOO_BIG,
     add_headers,
     decode_answer,
     encode_call,
@@ -47,6 +44,7 @@ from .ws_frames import (
     join_call,
     result_of,
 )
+from .ws_frames import NORMAL, TEXT, TOO_BIG
 
 _TICK_S = 0.01
 

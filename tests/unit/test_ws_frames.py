@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grenache_py import errors
+from grenache_py.transports.ws_calls import decode_answer, encode_call, result_of
 from grenache_py.transports.ws_frames import (
     BINARY,
     CONTINUATION,
@@ -17,17 +18,14 @@ from grenache_py.transports.ws_frames import (
     PROTOCOL_ERROR,
     TEXT,
     TOO_BIG,
-    Answer,
     FrameError,
     Frames,
     Messages,
     check_handshake,
-    decode_answer,
-    encode_call,
     encode_frame,
     masks,
-    result_of,
 )
+from grenache_py.wire import Answer
 
 # From RFC 6455 section 5.7, and the lengths around which the form of a frame changes.
 FRAMES = [

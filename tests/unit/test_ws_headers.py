@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grenache_py import errors, limits
-from grenache_py.transports.ws_frames import add_headers, decode_headers, encode_call, encode_headers
+from grenache_py.transports.ws_calls import add_headers, decode_headers, encode_call, encode_headers
 from grenache_py.wire import decode_message
 from tests.harness import eventually
 from tests.ws_flavours import HANDSHAKE, NOBODY, TEXT, RawPeer, frame, raw_client
