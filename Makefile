@@ -18,7 +18,7 @@ help:  ## show the targets
 demo: $(STAMP)  ## two Grapes, three order book peers, replayed order flow, reconciled
 	$(BIN)/orderbook demo $(ARGS)
 
-test: $(STAMP) node lint types  ## lint, types and all tests
+test: $(STAMP) node lint types compiled  ## lint, types and all tests
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal)
 
 # What is compiled stands apart from the sources, so that an edit is never hidden by an old extension.

@@ -57,7 +57,11 @@ def extensions() -> list[Extension]:
 
     groups = [(files.split(), package) for package, files in COMPILED.items()]
     return mypycify(
-        ["--ignore-missing-imports", *(file for files, _ in groups for file in files)],
+        [
+            "--ignore-missing-imports",
+            "--follow-imports=silent",
+            *(file for files, _ in groups for file in files),
+        ],
         opt_level="2",
         debug_level="0",
         multi_file=True,
@@ -65,4 +69,5 @@ def extensions() -> list[Extension]:
     )
 
 
-setup(ext_modules=extensions())
+if __name__ == "__main__":
+    setup(ext_modules=extensions())

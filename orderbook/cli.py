@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from grenache_py.commands.version import version_option
+
 from .client import Client
 from .commands.doubts import doubts_group
 from .commands.journal import journal_group
@@ -46,7 +48,7 @@ from .terms import Routing
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="grenache-py")
+@version_option("orderbook", "orderbook.desk")
 def main() -> None:
     """A peer-to-peer order book on Grenache.
 

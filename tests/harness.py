@@ -25,6 +25,8 @@ import pytest
 HERE = Path(__file__).parent
 NODE_SCRIPTS = HERE / "interop" / "js"
 NODE_MODULES = HERE / "interop" / "node_modules"
+ROOT = HERE.parent
+COMPILED = ROOT / "build" / "compiled"
 
 START_TIMEOUT_S = 30.0
 OUTPUT_ENDS_S = 5.0
@@ -143,6 +145,16 @@ class Process:
     def _describe(self) -> str:
         said = "\n".join(self.lines[-20:]) or "(nothing)"
         return f"{' '.join(self.argv)} (status {self.returncode}); it said:\n{said}"
+
+
+def need_compiled() -> dict[str, str]:
+    """An environment in which the packages are those of ``make compiled``; skips the test where they are not
+    built, fails it with CI=true."""
+    if (COMPILED / ".built").exists():
+        return {**os.environ, "PYTHONPATH": os.pathsep.join((str(COMPILED), str(ROOT)))}
+    if os.environ.get("CI") == "true":
+        pytest.fail("there are no compiled modules (run: make compiled), and CI=true needs them")
+    pytest.skip("there are no compiled modules (run: make compiled)")
 
 
 def need_node() -> str:
