@@ -13,6 +13,12 @@ import sysconfig
 from setuptools import Extension, setup
 
 COMPILED = {
+    "grenache": """
+        grenache_py/transports/busy_poll.py
+        grenache_py/transports/poll_budget.py
+        grenache_py/transports/ws.py
+        grenache_py/transports/ws_frames.py
+    """,
     "orderbook": """
         orderbook/book.py
         orderbook/confirmations.py
@@ -64,7 +70,6 @@ def extensions() -> list[Extension]:
         ],
         opt_level="2",
         debug_level="0",
-        multi_file=True,
         separate=[([*files], package) for files, package in groups],
     )
 

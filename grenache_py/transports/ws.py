@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSCloseCode, WSMsgType, WSTransport
 
 from .. import limits
 from .busy_poll import BusyPoll
@@ -42,11 +42,11 @@ _TEXT, _BINARY, _CLOSE, _PONG = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOS
 _GATHERED_BYTES = 2048
 
 
-class Channel(WSListener):
-    """A connection after its handshake.
+class Channel:
+    """A connection after its handshake; picows tells of it by a ``ws_listener.Listener``.
 
     Calls ``on_message(opcode, content)`` for each message, and ``on_end(reason)`` once when no more will
-    come, whoever ended it. Both run on the loop. Made before the handshake; usable from ``opened`` on.
+    come, whoever ended it. Both run on the loop. Made before the handshake; usable from ``on_open`` on.
     """
 
     def __init__(
@@ -56,7 +56,6 @@ class Channel(WSListener):
         on_open: Callable[[Channel], None] | None = None,
         poll: BusyPoll | None = None,
     ):
-        super().__init__()
         self.on_message: Callable[[int, bytes], None] = _ignore
         self.on_end: Callable[[str], None] = _ignore
         self.on_flow: Callable[[], None] = _ignore  # ``full`` has changed
@@ -81,7 +80,7 @@ class Channel(WSListener):
 
     # --- what the other side does
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
+    def connected(self, transport: WSTransport) -> None:
         self._transport = transport
         self._client = transport.is_client_side
         self._encoder = _encoder(self._waiting, self._client, self.loop)
@@ -90,13 +89,14 @@ class Channel(WSListener):
         if self._on_open is not None:
             self._on_open(self)
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+    def received(self, frame: Any) -> None:
+        """``frame`` is a ``WSFrame``; what that calls bool are numbers."""
         if self.ended:
             return
         if self._poll is not None and self._poll.expected:
             self._poll.came()
         self.more = not frame.last_in_buffer
-        opcode: Any = frame.msg_type
+        opcode = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(PROTOCOL_ERROR, "a frame of an extension that nobody asked for")
         elif opcode is _CLOSE:
@@ -107,7 +107,7 @@ class Channel(WSListener):
                 opcode = TEXT  # as nearly all are
             else:
                 try:
-                    message = self._messages.feed(int(opcode), frame.fin, content)
+                    message = self._messages.feed(int(opcode), bool(frame.fin), content)
                 except FrameError as error:
                     self.close(error.code, error.message)
                     return
@@ -120,25 +120,27 @@ class Channel(WSListener):
                 log.exception("a message could not be handled")
                 self.close(INTERNAL_ERROR, "internal error")
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def disconnected(self) -> None:
         # What picows itself did not like ends here, without another word.
-        sent = transport.close_handshake.sent if transport.close_handshake is not None else None
-        self._end(
-            *((int(sent.code.value), sent.reason) if sent is not None else (0, "closed without a word"))
-        )
+        handshake = self._transport.close_handshake
+        sent = None if handshake is None else handshake.sent
+        if sent is None:
+            self._end(0, "closed without a word")
+        else:
+            self._end(int(sent.code.value), sent.reason)
         if self._client:
             # picows wants its view of the end to be looked at.
-            self._looking = asyncio.ensure_future(_look_at(transport))
+            self._looking = asyncio.ensure_future(_look_at(self._transport))
             self._looking.add_done_callback(lambda _: self.gone.set_result(None))
         else:
             self.gone.set_result(None)
 
-    def send_user_specific_ping(self, transport: WSTransport) -> None:
+    def send_ping(self) -> None:
         if self._holds and not self.full:
             # The answer could not be read. picows begins to wait for it after this returns.
-            self.loop.call_soon(transport.notify_user_specific_pong_received)
+            self.loop.call_soon(self._transport.notify_user_specific_pong_received)
         else:
-            transport.send_ping()
+            self._transport.send_ping()
 
     def pause_writing(self) -> None:
         self.full = True

@@ -45,6 +45,7 @@ from .ws_calls import (
     result_of,
 )
 from .ws_frames import NORMAL, TEXT, TOO_BIG
+from .ws_listener import Listener
 
 _TICK_S = 0.01
 
@@ -76,8 +77,9 @@ async def connect(
         made.append(await _reach(loop, parsed.host, parsed.port))
         return made[0]
 
+    channel = Channel(loop, max_message, on_open, poll)
     connecting = ws_connect(
-        partial(Channel, loop, max_message, on_open, poll),
+        partial(Listener, channel),
         url,
         ssl_context=cast("tls.SSLContext | None", ssl),
         socket_factory=reach,
@@ -88,7 +90,7 @@ async def connect(
         **picows_options(ping_s),
     )
     try:
-        _, channel = await asyncio.wait_for(connecting, timeout_s)
+        _, listener = await asyncio.wait_for(connecting, timeout_s)
     except asyncio.TimeoutError as error:
         await _hang_up(made)
         raise ConnectTimeout(destination, "no connection within the time limit") from error
@@ -97,7 +99,7 @@ async def connect(
         raise
     except (OSError, WSError) as error:
         raise ConnectError(destination, f"no connection: {reason(error)}") from error
-    if not isinstance(channel, Channel):
+    if not isinstance(listener, Listener):
         why = "closed during the handshake" if ssl is None else f"closed during the handshake; {DISTRUST}"
         raise ConnectError(destination, f"no connection: {why}")
     return channel

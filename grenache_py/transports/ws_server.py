@@ -30,6 +30,7 @@ from .http1 import HttpServer
 from .http1_exchange import Exchange
 from .ws import Channel, all_gone, picows_log, picows_options
 from .ws_frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER
+from .ws_listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ class WsServer:
         extra = {name: value for name, value in self._headers.items() if name in headers}
         if offered:
             extra["Sec-WebSocket-Protocol"] = offered
-        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), channel)
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), Listener(channel))
 
     def _opened(self, request: WSUpgradeRequest, headers: dict[str, str]) -> Callable[[Channel], None]:
         def opened(channel: Channel) -> None:

@@ -16,7 +16,7 @@ from grenache_py.transports.poll_budget import PollBudget
 from grenache_py.transports.ws import all_gone
 from grenache_py.transports.ws_client import connect
 from grenache_py.transports.ws_server import WsServer
-from tests.unit.recorded_poll import RecordedPoll
+from tests.unit.polls import set_processors, still_poll
 
 WINDOW_S = 50e-6
 TURN_S = 1e-6
@@ -231,13 +231,13 @@ def test_it_begins_again_after_a_rest_and_rests_shortly_after_a_long_calm(others
 def test_what_cannot_win_does_not_poll(monkeypatch):
     loop = asyncio.new_event_loop()
     try:
-        monkeypatch.setattr(poll_budget, "processors", lambda: 2)
+        set_processors(monkeypatch, 2)
         if hasattr(os, "sched_yield"):
             assert busy_poll(loop, limits.BUSY_POLL_US) is not None
         assert busy_poll(loop, 0) is None
-        monkeypatch.setattr(poll_budget, "processors", lambda: 1)
+        set_processors(monkeypatch, 1)
         assert busy_poll(loop, limits.BUSY_POLL_US) is None
-        monkeypatch.setattr(poll_budget, "processors", lambda: 2)
+        set_processors(monkeypatch, 2)
         monkeypatch.delattr(os, "sched_yield", raising=False)
         assert busy_poll(loop, limits.BUSY_POLL_US) is None
     finally:
@@ -258,15 +258,16 @@ async def test_an_answer_is_expected_by_who_has_sent_nothing_else():
     server = WsServer(greet, max_message=1000)
     await server.listen(0, "127.0.0.1")
     answers: asyncio.Queue[bytes] = asyncio.Queue()
-    recorder = RecordedPoll()
-    channel = await connect(f"127.0.0.1:{server.port}", max_message=1000, poll=recorder)
+    poll = still_poll()
+    channel = await connect(f"127.0.0.1:{server.port}", max_message=1000, poll=poll)
     channel.on_message = lambda opcode, content: answers.put_nowait(content)
     channel.send(b"one", alone=True)
+    assert poll.expected == 1
     assert await answers.get() == b"one"
-    assert recorder.said == ["expect", "came"]
+    assert poll.expected == 0
     for each in (b"two", b"three"):
         channel.send(each)
+        assert poll.expected == 0
     assert [await answers.get(), await answers.get()] == [b"two", b"three"]
-    assert recorder.said == ["expect", "came", "came", "came"]
     await all_gone([channel])
     await server.close()

@@ -13,7 +13,7 @@ import pytest
 from grenache_py.transports.http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX
 from grenache_py.transports.http1_exchange import Exchange
 from tests.unit.http1_serving import CHUNKED, POST, connect, echo, read_reply, send, serving, until
-from tests.unit.recorded_poll import RecordedPoll
+from tests.unit.polls import still_poll
 
 
 async def test_reply_as_node_sends_it() -> None:
@@ -84,32 +84,32 @@ async def test_pipelined_replies_keep_the_order_of_the_requests() -> None:
 
 
 async def test_the_next_request_is_expected_when_all_are_answered() -> None:
-    poll = RecordedPoll()
+    poll = still_poll()
     waiting: list[Exchange] = []
     async with serving(waiting.append, poll=poll) as server:
         reader, writer = await connect(server)
+        poll.expect()
         for _ in range(2):  # the second time the head is known
             writer.write(POST)
             await until(lambda: waiting)
-            assert poll.said == ["came"]
+            assert poll.expected == 0
             echo(waiting.pop())
-            assert poll.said == ["came", "expect"]
-            poll.said.clear()
+            assert poll.expected == 1
             await read_reply(reader)
         writer.write(POST + POST)
         await until(lambda: len(waiting) == 2)
         echo(waiting.pop(0))
-        assert poll.said == ["came"]
+        assert poll.expected == 0
         echo(waiting.pop())
-        assert poll.said == ["came", "expect"]
+        assert poll.expected == 1
 
 
 async def test_who_has_its_last_reply_is_expected_no_more() -> None:
-    poll = RecordedPoll()
+    poll = still_poll()
     async with serving(echo, poll=poll) as server:
         await send(server, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         await send(server, b"no HTTP at all\r\n\r\n")
-    assert "expect" not in poll.said
+    assert poll.expected == 0
 
 
 async def test_pipelining_is_bounded_and_everything_is_answered() -> None:

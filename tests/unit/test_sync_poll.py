@@ -12,9 +12,9 @@ import pytest
 from grenache_py import ws
 from grenache_py.errors import ArgumentError, ConnectionLost
 from grenache_py.limits import BUSY_POLL_US_MAX
-from grenache_py.transports import poll_budget
 from grenache_py.transports.poll_budget import PollBudget
 from grenache_py.transports.sync_poll import SyncPoll, sync_poll
+from tests.unit.polls import set_processors
 from tests.unit.test_ws_client import hold, read_call
 from tests.ws_flavours import TEXT, RawPeer, SyncWs, frame
 
@@ -93,9 +93,9 @@ def test_while_other_threads_have_the_interpreter_it_rests():
 
 
 def test_what_cannot_win_does_not_look(monkeypatch):
-    monkeypatch.setattr(poll_budget, "processors", lambda: 1)
+    set_processors(monkeypatch, 1)
     assert sync_poll(50) is None
-    monkeypatch.setattr(poll_budget, "processors", lambda: 2)
+    set_processors(monkeypatch, 2)
     assert sync_poll(0) is None
     with pytest.raises(ArgumentError, match="busy_poll_us: must be a number of microseconds"):
         ws.PeerRPCClient(None, busy_poll_us=BUSY_POLL_US_MAX + 1)

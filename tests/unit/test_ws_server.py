@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from grenache_py import errors, limits
-from grenache_py.transports.ws import Channel
+from grenache_py.transports.ws_listener import Listener
 from grenache_py.transports.ws_server import WsServer
 from tests.harness import eventually, until
 from tests.unit.test_rpc_server import MyError, listens_on, node_like
@@ -442,13 +442,13 @@ async def test_a_silent_connection_is_asked_for_a_sign_of_life_and_ended_without
 
 async def test_who_is_not_read_at_present_is_not_taken_for_dead(monkeypatch):
     ends, asked, channels = [], [], []
-    ping = Channel.send_user_specific_ping
+    ping = Listener.send_user_specific_ping
 
-    def counted(channel, transport):
-        asked.append(channel)
-        ping(channel, transport)
+    def counted(listener, transport):
+        asked.append(listener)
+        ping(listener, transport)
 
-    monkeypatch.setattr(Channel, "send_user_specific_ping", counted)
+    monkeypatch.setattr(Listener, "send_user_specific_ping", counted)
 
     def greet(channel, visitor):
         channels.append(channel)
