@@ -13,7 +13,7 @@ from .effects import Confirm, Effect
 from .errors import ProtocolError
 from .market import Market
 from .messages import CrossPeerMatch, MatchAnswer, OfferedFill, parse, request
-from .model import Trade
+from .trade import Trade
 from .under_way import Confirmation
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from . import limits
 from .effects import Effect
 from .engine import Code, Event, Match, Quote
-from .entry import Amendment, NewOrder, NewPair, NewQuote, change_of, order_of, pair_of, quote_of, state_of
+from .entry import Amendment, NewOrder, NewPair, NewQuote
+from .entry_checks import change_of, order_of, pair_of, quote_of, state_of
 from .errors import (
     BusyError,
     DuplicateOrderError,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from .model import Trade
+from .trade import Trade
 
 
 class Announce(Struct, frozen=True):

@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from .errors import JournalError
-from .model import Order, Side, Trade
+from .model import Order, Side
 from .terms import GTC, IOC, Terms
+from .trade import Trade
 
 
 class Accepted(Struct, tag="accepted", frozen=True, omit_defaults=True):

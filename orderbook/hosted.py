@@ -1,7 +1,7 @@
-"""A market as a worker hosts it: its effects carried out, its timer, its calls to other peers.
+"""A market as a worker hosts it: what clients wait for, its journal, its look-ups, calls over HTTP.
 
-All IO of the protocol is here. It runs on one event loop and no step of the negotiation waits, so the steps
-follow each other: nothing changes the book in between.
+It runs on one event loop and no step of the negotiation waits, so the steps follow each other: nothing
+changes the book in between.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -19,45 +18,37 @@ from typing import Any
 import msgspec
 
 from grenache_py.aio import Link, PeerRPCClient
-from grenache_py.errors import ConnectError, GrenacheError, LookupEmptyError, PeerError, RemoteError
+from grenache_py.errors import GrenacheError, LookupEmptyError, PeerError
 from grenache_py.tasks import end_tasks
 
 from . import limits
-from .effects import Confirm, Discover, DropTrades, Effect, Settled, Tell
+from .carrier import Carrier, timeout_of
+from .effects import Effect
 from .entry import Amendment, NewOrder, NewPair, NewQuote
-from .errors import InvalidFieldError, JournalError, OrderBookError
+from .errors import InvalidFieldError, JournalError
 from .journal.journal import Journal, MemoryJournal
 from .journal.writer import SqliteJournal, open_journal
-from .lines import Greeted, Lines
+from .lines import Greeted
 from .market import Market
 from .messages import decode, encode
-from .model import Order, Trade
+from .model import Order
 from .names import shared_name
-from .negotiation import Answer, Negotiator
-from .outbox import Outbox
-from .signing.channel import QUESTIONS, Channel, Question
+from .negotiation import Negotiator
+from .signing.channel import Channel, Question
 from .signing.gate import Gate
 from .signing.handshake import Opening, Sessions
 from .signing.seals import Sealed
-from .signing.session import Session
+from .trade import Trade
 
 log = logging.getLogger(__name__)
-
-Asked = tuple[Question, Sealed, Session | None]
-"""A question to another peer, the request that went out for it, and in which session."""
 
 
 def new_secret() -> bytes:
     return secrets.token_bytes(32)
 
 
-def timeout_of(effect: Question) -> float:
-    """For how long the answer is waited for, in seconds."""
-    return limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S
-
-
 class HostedMarket:
-    """One market of a worker: its negotiator, its timer, and its calls to other peers.
+    """One market of a worker.
 
     ``is_own`` tells whether a destination is known to be this worker's own.
     """
@@ -75,22 +66,28 @@ class HostedMarket:
         self.negotiator = Negotiator(market)
         self.channel = Channel(self.negotiator, gate)
         self.journal: Journal = MemoryJournal()
-        self._outbox = Outbox(market, self.journal, self._carry_out)
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
         self._is_own = is_own
-        self._lines: Lines[Asked] = Lines(self._key, self._answered, self._failed, self._opening)
         self._loop: asyncio.AbstractEventLoop  # kept: to ask for it is a call of the system each time
-        self._settling: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._wakes = math.inf
-        self._timer_set: asyncio.TimerHandle | None = None
-        self._stopped = False
         self._discovery_wanted = asyncio.Event()
-        self.watchers: set[asyncio.Event] = set()
+        self.carrier = Carrier(
+            market,
+            self.negotiator,
+            self.channel,
+            self.journal,
+            key=self._key,
+            opening=self._opening,
+            ask_otherwise=self._ask_otherwise,
+            discover=self._discovery_wanted.set,
+        )
+
+    @property
+    def watchers(self) -> set[asyncio.Event]:
         """Set after every step, for those who look at the book then."""
+        return self.carrier.watchers
 
     async def open_journal(self, folder: Path, durability: str) -> None:
         """Go on where the journal of an earlier process ends. Raises JournalError."""
@@ -99,9 +96,10 @@ class HostedMarket:
         opened = partial(open_journal, path, market.peer, market.instrument, durability)
         file, recovered = await loop.run_in_executor(None, opened)
         journal = SqliteJournal(file, loop)
-        self.journal, self._outbox = journal, Outbox(market, journal, self._carry_out)
+        self.journal = journal
+        self.carrier.keep_in(journal)
         market.ledger.archive_in(journal.archive)
-        self._after_step(self.negotiator.resume(recovered))
+        self.carrier.after_step(self.negotiator.resume(recovered))
 
     async def start(self) -> None:
         """Meet the peers that are there already, so that the first order reaches them."""
@@ -110,26 +108,22 @@ class HostedMarket:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limits.ANNOUNCE_TIMEOUT_S)
         self._spawn(self._discover())
-        self._tick()
+        self.carrier.tick()
 
     async def stop(self) -> None:
         """Wait a while for orders that are under way, then end."""
-        if self._settling:
-            await asyncio.wait(
-                list(itertools.chain.from_iterable(self._settling.values())), timeout=limits.STOP_S
-            )
+        settling = self.carrier.settling
+        if settling:
+            await asyncio.wait(list(itertools.chain.from_iterable(settling.values())), timeout=limits.STOP_S)
         farewells = set(self._tasks)
-        self._after_step(self.negotiator.leave())
+        self.carrier.after_step(self.negotiator.leave())
         farewells = self._tasks - farewells
         if farewells:
             await asyncio.wait(farewells, timeout=limits.ANNOUNCE_TIMEOUT_S)
-        self._stopped = True
-        for timer in (self._timer, self._timer_set):
-            if timer is not None:
-                timer.cancel()
-        await self._lines.close()
+        self.carrier.stop()
+        await self.carrier.lines.close()
         await end_tasks(self._tasks)
-        for future in itertools.chain.from_iterable(self._settling.values()):
+        for future in itertools.chain.from_iterable(settling.values()):
             future.cancel()
 
     # -- clients -----------------------------------------------------------------------------------------
@@ -169,13 +163,13 @@ class HostedMarket:
             await self._settles(busy)
         orders, effects = self.negotiator.mass_quote(owner, quotes)
         settled = [self._settles(order.id) for order in orders if order is not None]
-        self._after_step(effects)
+        self.carrier.after_step(effects)
         await asyncio.gather(*settled)
         return orders
 
     def _way_of(self, order: Order, effects: Sequence[Effect]) -> asyncio.Future[None]:
         settled = self._settles(order.id)
-        self._after_step(effects)
+        self.carrier.after_step(effects)
         return settled
 
     async def settle_doubt(self, settle: Callable[[], tuple[Order, list[Effect]]]) -> Order:
@@ -183,7 +177,7 @@ class HostedMarket:
         if self.journal.trouble is not None:
             raise JournalError(f"no decisions: {self.journal.trouble}")
         order, effects = settle()
-        self._after_step(effects)
+        self.carrier.after_step(effects)
         await self.durable()
         return order
 
@@ -191,19 +185,19 @@ class HostedMarket:
         """Returns when it is durable."""
         if self.journal.trouble is not None:
             raise JournalError(f"no decisions: {self.journal.trouble}")
-        self._after_step(self.negotiator.set_state(state, by))
+        self.carrier.after_step(self.negotiator.set_state(state, by))
         await self.durable()
 
     def _settles(self, order_id: str) -> asyncio.Future[None]:
         """Done when the order's way through the network is over for now, and that is durable."""
         settled: asyncio.Future[None] = self._loop.create_future()
-        self._settling.setdefault(order_id, []).append(settled)
+        self.carrier.settling.setdefault(order_id, []).append(settled)
         return settled
 
     async def cancel(self, order_id: str) -> Order:
         """Returns when the cancellation is durable."""
         order, effects = self.negotiator.cancel(order_id)
-        self._after_step(effects)
+        self.carrier.after_step(effects)
         await self.durable()
         return order
 
@@ -235,56 +229,8 @@ class HostedMarket:
     async def durable(self) -> None:
         """Wait until all that has happened so far is durable."""
         durable = asyncio.Event()
-        self._outbox.promise(durable.set)
+        self.carrier.promise(durable.set)
         await durable.wait()
-
-    def serve(self, payload: Any, reply: Callable[[Any], None]) -> None:
-        """Answer another peer's request, decoded JSON. Raises OrderBookError, having changed nothing."""
-        answer = self._understood(self.channel.handle, payload)
-        self._answer(answer, answer.content, reply)
-
-    def serve_line(self, payload: bytes, session: Session | None, reply: Callable[[bytes], None]) -> None:
-        """As :meth:`serve`, for a request that is still JSON, and an answer that is JSON too."""
-        answer = self._understood(self.channel.receive, payload, session)
-        self._answer(answer, encode(answer.content), reply)
-
-    def _understood(self, read: Callable[..., Answer], *request: Any) -> Answer:
-        """The answer to a request; one that is refused is counted. Raises OrderBookError."""
-        try:
-            return read(*request)
-        except OrderBookError as error:
-            self.market.counts["request", error.code] += 1
-            raise
-
-    def _answer(self, answer: Answer, content: Any, reply: Callable[[Any], None]) -> None:
-        self._after_step(answer.effects)
-        if answer.promise:
-            self._outbox.promise(partial(reply, content))
-        else:
-            reply(content)
-
-    # -- effects -----------------------------------------------------------------------------------------
-
-    def _after_step(self, effects: Sequence[Effect]) -> None:
-        self._outbox.after_step(effects)
-        for watcher in self.watchers:
-            watcher.set()
-        if self._timer_set is None:  # once for all steps of a while
-            loop = asyncio.get_running_loop()
-            self._timer_set = loop.call_later(limits.TIMER_SET_S, self._set_timer)
-
-    def _carry_out(self, effect: Effect) -> None:
-        kind = type(effect)
-        if kind in QUESTIONS:
-            self._ask(effect)  # type: ignore[arg-type]  # it is one
-        elif isinstance(effect, Settled):
-            for settled in self._settling.pop(effect.order_id, ()):
-                if not settled.done():
-                    settled.set_result(None)
-        elif isinstance(effect, Discover):
-            self._discovery_wanted.set()
-        elif isinstance(effect, DropTrades):
-            self.market.ledger.drop_trades(effect.upto)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -296,40 +242,10 @@ class HostedMarket:
         if not task.cancelled() and task.exception() is not None:
             log.error("a step of %s failed", self._key, exc_info=task.exception())
 
-    def _set_timer(self) -> None:
-        self._timer_set = None
-        if self._stopped:
-            return
-        due = self.negotiator.next_due()
-        if due is None or self._wakes <= due:
-            return  # it wakes early enough, and sets the next one then
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wakes = due
-        self._timer = asyncio.get_running_loop().call_at(due, self._tick)
-
-    def _tick(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._wakes = math.inf
-        self._after_step(self.negotiator.tick())
-
     # -- calls -------------------------------------------------------------------------------------------
 
-    def _ask(self, effect: Question) -> None:
-        """Send its request; the negotiation is told what comes of it."""
-        line = self._lines.get(effect.destination)
-        if line is None or line.full:
-            self._spawn(self._ask_over_http(effect, self.channel.seal(effect)))
-            return
-        session = line.session
-        request = self.channel.seal(effect, session)
-        if isinstance(effect, Tell):
-            line.tell(request.data)
-        else:
-            alone = len(self._settling) < limits.GATHERED_ORDERS
-            line.call(request.data, (effect, request, session), timeout_of(effect), alone=alone)
+    def _ask_otherwise(self, effect: Question, request: Sealed) -> None:
+        self._spawn(self._ask_over_http(effect, request))
 
     async def _ask_over_http(self, effect: Question, request: Sealed) -> None:
         try:
@@ -337,43 +253,12 @@ class HostedMarket:
                 effect.destination, self._key, msgspec.Raw(request.data), timeout=timeout_of(effect)
             )
         except PeerError as error:
-            self._failed((effect, request, None), error)
+            self.carrier.failed((effect, request, None), error)
         else:
-            self._answered((effect, request, None), encode(answer))
+            self.carrier.answered((effect, request, None), encode(answer))
             peer = self.market.roster.at(effect.destination)
             if peer is not None and peer.websocket:
-                self._lines.wanted(effect.destination)  # for what comes after this
-
-    def _answered(self, asked: Asked, data: bytes) -> None:
-        effect, request, session = asked
-        try:
-            effects = self.channel.heard(effect, request, data, session)
-        except OrderBookError as error:
-            log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
-            self.market.counts["answer", "not_believed"] += 1
-            effects = self.channel.refused(effect, str(error))
-        self._after_step(effects)
-        if isinstance(effect, Confirm):
-            self._look_for_doubt(effect)
-
-    def _failed(self, asked: Asked, error: PeerError) -> None:
-        effect = asked[0]
-        if isinstance(error, RemoteError):
-            log.warning("%s refuses a %s: %s", effect.destination, type(effect).__name__, error)
-            effects = self.channel.refused(effect, error.message)
-        else:
-            log.info("no answer to a %s: %s", type(effect).__name__, error)
-            if isinstance(error, ConnectError):
-                self._after_step(self.negotiator.peer_lost(effect.destination))
-            effects = self.channel.failed(effect)
-        self._after_step(effects)
-        if isinstance(effect, Confirm):
-            self._look_for_doubt(effect)
-
-    def _look_for_doubt(self, effect: Confirm) -> None:
-        if self.negotiator.is_in_doubt(effect.match_id):
-            log.warning("%s has not confirmed %s, which is now in doubt", effect.maker, effect.match_id)
-            self._discovery_wanted.set()  # it may have moved
+                self.carrier.lines.wanted(effect.destination)  # for what comes after this
 
     # -- sessions ----------------------------------------------------------------------------------------
 
@@ -409,4 +294,4 @@ class HostedMarket:
             log.warning("looking up %s: %s", self._key, error)
             return
         others = [each for each in destinations if not self._is_own(each)]
-        self._after_step(self.negotiator.discovered(others))
+        self.carrier.after_step(self.negotiator.discovered(others))

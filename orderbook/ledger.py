@@ -14,7 +14,8 @@ from typing import Protocol
 
 from . import limits
 from .errors import UnknownOrderError
-from .model import Order, OrderStatus, Trade
+from .model import Order, OrderStatus
+from .trade import Trade
 
 
 class Archive(Protocol):

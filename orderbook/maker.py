@@ -27,7 +27,7 @@ from .messages import (
     Released,
     ReleaseLock,
 )
-from .model import Trade
+from .trade import Trade
 
 Reply = tuple[Struct | None, list[Effect]]
 """The answer to a request, and what else is to be done."""

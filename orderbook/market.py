@@ -15,10 +15,11 @@ from .errors import ProtocolError
 from .events import Amended, Cancelled, Event, Triggered, trade_event
 from .ledger import Ledger
 from .messages import TradeRecord
-from .model import Instrument, Order, Trade, check_name
+from .model import Instrument, Order, check_name
 from .roster import Roster
 from .selection import POLICIES, Policy
 from .terms import Routing
+from .trade import Trade
 
 OPEN = MarketState.OPEN
 

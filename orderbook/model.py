@@ -1,4 +1,4 @@
-"""What is traded and by whom: instruments, orders and trades.
+"""What is traded and by whom: instruments and orders.
 
 Prices and quantities are decimal strings outside and exact integers inside: a price is a count of *ticks*, a
 quantity a count of *lots*. No float ever holds money. Nothing here does IO or reads a clock.
@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
-
-from msgspec import Struct
 
 from . import limits
 from .errors import InvalidFieldError
@@ -340,36 +338,3 @@ class Order:
             f"<Order {self.id} {self.side.value} {self.quantity}@{self.price} open={self.open} "
             f"reserved={self.reserved} filled={self.filled} cancelled={self.cancelled}>"
         )
-
-
-class Trade(Struct, frozen=True):
-    """One fill between two orders, at the maker's price.
-
-    ``(match_id, maker_order_id)`` names it: a match with one peer may fill several of its resting orders.
-    Both peers of a cross-peer trade keep the same record. ``price`` is in ticks, ``quantity`` in lots,
-    ``time_ms`` is the maker's clock in milliseconds since the epoch, ``side`` is what the taker did (None in
-    journals from before it was kept).
-    """
-
-    match_id: str
-    market: str
-    price: int
-    quantity: int
-    maker_order_id: str
-    taker_order_id: str
-    maker_peer: str
-    taker_peer: str
-    time_ms: int
-    side: Side | None = None
-
-    @property
-    def cross_peer(self) -> bool:
-        return self.maker_peer != self.taker_peer
-
-    def orders_of(self, peer: str) -> list[str]:
-        """The ids of the orders that ``peer`` has in this trade: what another peer calls its own order may
-        be the id of one of ours."""
-        ids = [self.maker_order_id] if self.maker_peer == peer else []
-        if self.taker_peer == peer:
-            ids.append(self.taker_order_id)
-        return ids

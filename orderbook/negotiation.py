@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
-
 from . import limits
 from .desk import Desk
 from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
@@ -32,7 +30,7 @@ from .terms import PostOnly
 from .under_way import Confirmation
 
 
-class Answer(Struct, frozen=True):
+class Answer:
     """What another peer is to be told.
 
     Attributes:
@@ -41,9 +39,12 @@ class Answer(Struct, frozen=True):
         effects: What else is to be done.
     """
 
-    content: Any
-    promise: bool
-    effects: list[Effect]
+    __slots__ = ("content", "effects", "promise")
+
+    def __init__(self, content: Any, promise: bool, effects: list[Effect]):
+        self.content = content
+        self.promise = promise
+        self.effects = effects
 
 
 class Negotiator:

@@ -30,8 +30,9 @@ from .events import (
     order_of,
     trade_of,
 )
-from .model import Order, Trade
+from .model import Order
 from .selection import OfferFill
+from .trade import Trade
 from .under_way import Confirmation
 
 

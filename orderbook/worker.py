@@ -29,7 +29,7 @@ from .hosted import HostedMarket
 from .lines import Caller, Greeted, Refusal
 from .market import Market
 from .messages import may_open_session
-from .model import Instrument, Order, Trade, check_name
+from .model import Instrument, Order, check_name
 from .names import market_of_key, own_name, shared_name
 from .selection import POLICIES, Policy
 from .signing.gate import Gate
@@ -40,6 +40,7 @@ from .signing.keyring import Allowed
 from .signing.proofs import Proof
 from .signing.session import Session
 from .terms import Routing
+from .trade import Trade
 
 log = logging.getLogger(__name__)
 
@@ -342,7 +343,7 @@ class Worker:
     def _serve(self, rid: Any, key: Any, payload: Any, handler: Any) -> None:
         try:
             hosted = self._hosted(market_of_key(key))
-            hosted.serve(payload, lambda content: handler.reply(None, content))
+            hosted.carrier.serve(payload, lambda content: handler.reply(None, content))
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
             handler.reply(refusal(error))
@@ -361,7 +362,7 @@ class Worker:
     ) -> None:
         try:
             hosted = self._hosted_by_key.get(key) or self._hosted(market_of_key(key))
-            hosted.serve_line(payload, session, reply)
+            hosted.carrier.serve_line(payload, session, reply)
         except OrderBookError as error:
             log.info("a peer's request is refused: %s", error)
             raise refusal(error) from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..hosted import HostedMarket
 from ..market import Market
-from ..model import Order, Side, Trade
+from ..model import Order, Side
 from ..records import (
     BookRecord,
     DoubtFill,
@@ -18,6 +18,7 @@ from ..records import (
     ReservationRecord,
     ReservedFill,
 )
+from ..trade import Trade
 
 
 def order_record(market: Market, order: Order, in_doubt: int) -> OrderRecord:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import limits
 from ..events import Signed, trade_of
-from ..model import Trade
+from ..trade import Trade
 from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, connect
 
 

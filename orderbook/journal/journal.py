@@ -11,7 +11,7 @@ from typing import Protocol
 
 from .. import limits
 from ..events import Event, Signed
-from ..model import Trade
+from ..trade import Trade
 
 
 class Log(Protocol):

@@ -16,8 +16,9 @@ from typing import TypeVar
 from .. import limits
 from ..errors import JournalError
 from ..events import Event, Signed
-from ..model import Instrument, Trade
+from ..model import Instrument
 from ..recovery import Recovered
+from ..trade import Trade
 from .archive import JournalArchive
 from .file import JournalFile
 from .snapshotter import Snapshot, Snapshotter

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from orderbook import hosted
 from orderbook.cli import main
-from orderbook.effects import Confirm, Effect, Traded
-from orderbook.journal.journal import Journal
-from orderbook.market import Market
-from orderbook.outbox import Outbox
+from orderbook.events import Event, Executed, Intended
+from orderbook.journal.file import JournalFile
+from orderbook.journal.writer import SqliteJournal
 
 WHEN = Path(os.environ["DIES_WHEN"])
 
@@ -25,28 +27,42 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DyingOutbox(Outbox):
-    def __init__(self, market: Market, journal: Journal, carry_out: Callable[[Effect], None]):
-        def carried_out(effect: Effect) -> None:
-            carry_out(effect)
-            if type(effect) is Confirm and (WHEN / "taker").exists():
-                die()
+class DyingJournal:
+    """A journal that dies instead of what a step has promised, or just after it."""
 
-        super().__init__(market, journal, carried_out)
-        self._peer = market.peer
-        self._executed = False
+    def __init__(self, file: JournalFile, loop: AbstractEventLoop):
+        self._journal = SqliteJournal(file, loop)
+        self._peer = sys.argv[sys.argv.index("--name") + 1]
+        self._step: Sequence[Event] = ()
 
-    def after_step(self, effects: Sequence[Effect]) -> None:
-        trades = [trade for effect in effects if type(effect) is Traded for trade in effect.trades]
-        self._executed = any(trade.cross_peer and trade.maker_peer == self._peer for trade in trades)
-        super().after_step(effects)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
 
-    def promise(self, tell: Callable[[], None]) -> None:
-        dies = self._executed and (WHEN / "maker").exists()
-        self._executed = False
-        super().promise(die if dies else tell)
+    def append(self, events: Sequence[Event]) -> None:
+        self._step = events
+        self._journal.append(events)
+
+    def when_durable(self, then: Callable[[], None]) -> None:
+        step, self._step = self._step, ()
+        if (WHEN / "maker").exists() and any(self._executes(event) for event in step):
+            then = die
+        elif (WHEN / "taker").exists() and any(isinstance(event, Intended) for event in step):
+            then = self._last(then)
+        self._journal.when_durable(then)
+
+    def _executes(self, event: Event) -> bool:
+        """Whether a match of another peer is executed here."""
+        return isinstance(event, Executed) and event.maker_peer == self._peer != event.taker_peer
+
+    @staticmethod
+    def _last(then: Callable[[], None]) -> Callable[[], None]:
+        def asked() -> None:
+            then()
+            die()
+
+        return asked
 
 
 if __name__ == "__main__":
-    hosted.Outbox = DyingOutbox  # type: ignore[misc]
+    hosted.SqliteJournal = DyingJournal  # type: ignore[assignment, misc]
     main(prog_name="orderbook")

@@ -36,7 +36,7 @@ class Observed:
 
     def ask(self, payload: Any) -> Any:
         answers: list[Any] = []
-        self._hosted.serve(plain(payload), answers.append)
+        self._hosted.carrier.serve(plain(payload), answers.append)
         return plain(answers[0])
 
     def announce(self, sender: str, quantity: str, order_id: str = "theirs") -> Any:

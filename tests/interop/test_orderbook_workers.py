@@ -83,7 +83,7 @@ async def test_peers_talk_over_a_line_and_do_without_it(
     alice, bob = await start_worker("alice"), await start_worker("bob")
     await meet(alice, bob)
     hosted, destination = bob.markets[MARKET], f"127.0.0.1:{alice.port}"
-    line = await until(lambda: hosted._lines.get(destination), what="a line, since they have met")
+    line = await until(lambda: hosted.carrier.lines.get(destination), what="a line, since they have met")
     await submit(alice, "sell", "100.00", "5")
     over_http: list[str] = []
     ask_over_http = hosted._ask_over_http
@@ -96,9 +96,9 @@ async def test_peers_talk_over_a_line_and_do_without_it(
     assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
     assert over_http == []
     line._channel.abort()
-    await until(lambda: hosted._lines.get(destination) is not line, what="the end of the line")
+    await until(lambda: hosted.carrier.lines.get(destination) is not line, what="the end of the line")
     assert (await submit(bob, "buy", "100.00", "1")).status is OrderStatus.FILLED
-    await until(lambda: hosted._lines.get(destination), what="another line")
+    await until(lambda: hosted.carrier.lines.get(destination), what="another line")
     assert "Announce" in over_http
 
 
@@ -108,17 +108,17 @@ async def test_peers_that_sign_have_a_session_and_do_without_it(start_worker: Ca
     await submit(alice, "sell", "100.00", "5")
     await submit(bob, "buy", "100.00", "1")
     hosted, destination = bob.markets[MARKET], f"127.0.0.1:{alice.port}"
-    line = await until(lambda: hosted._lines.get(destination), what="a line, since they have met")
+    line = await until(lambda: hosted.carrier.lines.get(destination), what="a line, since they have met")
     assert line.session is not None
     assert (line.session.name, line.session.key) == ("alice", alice.key)
     order = await submit(bob, "buy", "100.00", "1")
     assert order.status is OrderStatus.FILLED
     line.session.wrap(b"a frame that is lost")
     altered = await submit(bob, "buy", "100.00", "1")
-    await until(lambda: hosted._lines.get(destination) is None, what="the end of the line")
+    await until(lambda: hosted.carrier.lines.get(destination) is None, what="the end of the line")
     unaltered = await submit(bob, "buy", "100.00", "1")
     assert unaltered.status is OrderStatus.FILLED, "messages are signed instead"
-    assert hosted._lines.get(destination) is None, "and no other session is opened at once"
+    assert hosted.carrier.lines.get(destination) is None, "and no other session is opened at once"
     for each in (order, unaltered):
         (trade,) = bob.market(MARKET).ledger.trades_of_order(each.id)
         kept = await bob.signed(trade.match_id)

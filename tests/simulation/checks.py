@@ -13,11 +13,12 @@ from orderbook.effects import Announce, Confirm, Effect, Traded
 from orderbook.engine import MarketState
 from orderbook.engine.stops import Stops
 from orderbook.events import Accepted, Amended, Triggered
-from orderbook.model import Order, Side, Trade
+from orderbook.model import Order, Side
 from orderbook.negotiation import Negotiator
 from orderbook.recovery import Recovered
 from orderbook.signing.proofs import agree, check
 from orderbook.terms import Routing, TimeInForce
+from orderbook.trade import Trade
 
 if TYPE_CHECKING:
     from tests.simulation.markets import Exchange

@@ -16,10 +16,10 @@ from orderbook import (
     ledger,
     maker,
     market,
-    model,
     negotiation,
     outbox,
     taker,
+    trade,
     under_way,
 )
 from orderbook.effects import Effect
@@ -177,7 +177,7 @@ def let_leases_last(patch: pytest.MonkeyPatch) -> None:
 
 def trust_ids_of_strangers(patch: pytest.MonkeyPatch) -> None:
     """A trade counts for every order whose id it names, whoever's that is."""
-    patch.setattr(model.Trade, "orders_of", lambda self, peer: [self.maker_order_id, self.taker_order_id])
+    patch.setattr(trade.Trade, "orders_of", lambda self, peer: [self.maker_order_id, self.taker_order_id])
 
 
 def believe_any_signature(patch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from orderbook.errors import OrderBookError, OrderRefusedError, UnderWayError
 from orderbook.events import Event, Executed, Signed, trade_of
 from orderbook.market import Market
 from orderbook.messages import encode
-from orderbook.model import Instrument, Order, Trade
+from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
 from orderbook.outbox import Outbox
 from orderbook.recovery import Recovered
@@ -33,6 +33,7 @@ from orderbook.signing.handshake import VERSION, Sessions
 from orderbook.signing.proofs import Proof
 from orderbook.signing.session import Session
 from orderbook.terms import Routing, TimeInForce
+from orderbook.trade import Trade
 from tests.simulation.checks import check_offer, check_step
 from tests.simulation.flows import Quotes
 from tests.simulation.lines import SimLines

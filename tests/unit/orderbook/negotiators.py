@@ -37,7 +37,7 @@ def kinds(effects: list[Effect]) -> list[type[Effect]]:
     return [type(effect) for effect in effects]
 
 
-class Peer(Negotiator):
+class Peer:
     """A negotiator that knows the peers ``named`` at destinations of the same names."""
 
     def __init__(self, name: str, clock: Clock, *named: str, routing: Routing = Routing.LOCAL_FIRST):
@@ -50,10 +50,13 @@ class Peer(Negotiator):
             random=Random(1),
             routing=routing,
         )
-        super().__init__(market)
+        self.negotiator = Negotiator(market)
         market.roster.discovered(named)
         for other in named:
             market.roster.heard(other, other, clock.now)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.negotiator, name)
 
     def place(
         self, side: str, price: int | None, quantity: int, owner: str = "ann", **more: object

@@ -12,7 +12,8 @@ from orderbook.errors import JournalError, ProtocolError
 from orderbook.ledger import Ledger
 from orderbook.maker import LOCK_MARK
 from orderbook.messages import plain
-from orderbook.model import Order, Trade
+from orderbook.model import Order
+from orderbook.trade import Trade
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
 
 
