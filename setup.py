@@ -21,6 +21,7 @@ COMPILED = {
     """,
     "orderbook": """
         orderbook/book.py
+        orderbook/carrier.py
         orderbook/confirmations.py
         orderbook/desk.py
         orderbook/engine/book.py
@@ -33,16 +34,22 @@ COMPILED = {
         orderbook/engine/rules.py
         orderbook/engine/state.py
         orderbook/engine/stops.py
+        orderbook/entry_checks.py
         orderbook/ledger.py
         orderbook/lines.py
         orderbook/maker.py
         orderbook/market.py
         orderbook/metrics.py
+        orderbook/model.py
         orderbook/names.py
+        orderbook/negotiation.py
         orderbook/outbox.py
         orderbook/peer.py
         orderbook/retries.py
         orderbook/roster.py
+        orderbook/signing/channel.py
+        orderbook/signing/gate.py
+        orderbook/signing/session.py
         orderbook/taker.py
         orderbook/under_way.py
     """,

@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ NODE_SCRIPTS = HERE / "interop" / "js"
 NODE_MODULES = HERE / "interop" / "node_modules"
 ROOT = HERE.parent
 COMPILED = ROOT / "build" / "compiled"
+IS_COMPILED = not str(find_spec("orderbook.names").origin).endswith(".py")  # type: ignore[union-attr]
+"""Whether the modules that setup.py compiles are imported as that."""
 
 START_TIMEOUT_S = 30.0
 OUTPUT_ENDS_S = 5.0

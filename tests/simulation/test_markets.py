@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.harness import IS_COMPILED
 from tests.simulation.campaign import Scenario, failed_seeds, report, run, shrink
 from tests.simulation.mutations import MUTATIONS, SHOWN_BY, STAGES
 
@@ -181,6 +182,7 @@ def scenarios(mutation: str) -> Iterator[Scenario]:
     yield from map(Scenario.of_seed, seeds if known is None else (known, *seeds))
 
 
+@pytest.mark.skipif(IS_COMPILED, reason="methods of compiled classes can't be replaced")
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_broken_protocol_is_caught(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTATIONS[mutation](monkeypatch)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orderbook import limits
 from orderbook.errors import InvalidFieldError
 from orderbook.model import Instrument, Order, OrderStatus, Side
+from tests.harness import IS_COMPILED
 
 BTC = Instrument("BTC-USD")
 
@@ -106,7 +107,9 @@ def test_the_fingerprint_tells_instruments_apart() -> None:
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "x" * 65, "a:b", "ä", None, 5])
 def test_bad_market_names(name: object) -> None:
-    with pytest.raises(InvalidFieldError, match="market must be"):
+    # Where it is compiled, what is no text gets no further than to the parameter.
+    refusal = (InvalidFieldError, TypeError) if IS_COMPILED else InvalidFieldError
+    with pytest.raises(refusal, match=r"market must be|str object expected"):
         Instrument(name)  # type: ignore[arg-type]
 
 

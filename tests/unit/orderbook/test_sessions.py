@@ -27,6 +27,7 @@ from orderbook.signing.handshake import derive
 from orderbook.signing.keyring import Keyring, Nonces
 from orderbook.signing.seals import canonical, digest_of, seal
 from orderbook.signing.session import MAC_BYTES, Session
+from tests.harness import IS_COMPILED
 from tests.unit.orderbook.session_ends import KEYS, SECRETS, End, agreed
 from tests.unit.orderbook.signing_peers import Clock, travelled
 
@@ -353,7 +354,7 @@ def keys_that_are_stolen_afterwards() -> None:
     alice, bob = two()
     ours, theirs = agreed(alice, bob)
     theirs.unwrap(ours.wrap(b"first"))
-    assert not [value for end in (ours, theirs) for value in vars(end).values() if isinstance(value, bytes)]
+    assert not [name for end in (ours, theirs) for name in dir(end) if isinstance(getattr(end, name), bytes)]
     thief = End("alice", alice.clock)
     thief.secret = SECRETS["mallory"]
     stolen, _ = agreed(thief, bob)
@@ -469,6 +470,7 @@ MUTATIONS: dict[Callable[[pytest.MonkeyPatch], None], set[str]] = {
 }
 
 
+@pytest.mark.skipif(IS_COMPILED, reason="methods of compiled classes can't be replaced")
 @pytest.mark.parametrize(
     ("mutation", "attack"),
     [(mutation, attack) for mutation, attacks in MUTATIONS.items() for attack in sorted(attacks)],
@@ -537,7 +539,7 @@ def test_what_opens_no_session_is_refused_before_its_signature_is_looked_at(
     alice: End, bob: End, change: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {**alice.asks(bob).request.message, **change}
-    monkeypatch.setattr(bob.gate, "_check_signature", lambda *_: pytest.fail("too much work"))
+    monkeypatch.setattr(bob.gate, "_verify", lambda *_: pytest.fail("too much work"))
     refused(reason, bob.sessions.accept, asked)
 
 
