@@ -16,7 +16,11 @@ COMPILED = {
     "grenache": """
         grenache_py/transports/busy_poll.py
         grenache_py/transports/poll_budget.py
+        grenache_py/transports/steps.py
+        grenache_py/transports/sync_poll.py
+        grenache_py/transports/sync_ws.py
         grenache_py/transports/ws.py
+        grenache_py/transports/ws_calls.py
         grenache_py/transports/ws_frames.py
     """,
     "orderbook": """

@@ -17,7 +17,7 @@ from ..errors import PeerError
 
 ResultT = TypeVar("ResultT")
 Steps = Generator[int, None, ResultT]
-_Outcome: TypeAlias = "tuple[str, Any, PeerError | None]"
+Outcome: TypeAlias = "tuple[str, Any, PeerError | None]"
 
 #: what waits for many; not on Windows
 can_poll = hasattr(select, "poll")
@@ -33,47 +33,50 @@ def finish(steps: Steps[ResultT]) -> ResultT:
             return result
 
 
-def finish_all(calls: Iterable[tuple[str, Steps[Any]]], ends: float) -> Iterator[_Outcome]:
+def finish_all(calls: Iterable[tuple[str, Steps[Any]]], ends: float) -> Iterator[Outcome]:
     """Calls with their names, until ``ends`` on the clock of ``time.monotonic``: name, result and error of
-    each as it comes. All are begun first. What is no ``PeerError`` comes out, and the rest is given up.
+    each as it comes. What is no ``PeerError`` comes out, and the rest is given up.
+
+    All are there before the first one is begun: requests that leave close together wake their peers less
+    often.
     """
-    left: dict[str, Steps[Any]] = {}
+    left = dict(calls)
     waiting: dict[int, str] = {}
-    poll: Any = None  # made for the first that waits
-
-    def go_on(name: str, over: bool = False) -> _Outcome | None:
-        nonlocal poll
-        try:
-            fd = left[name].throw(TimeoutError("timed out")) if over else next(left[name])
-        except StopIteration as end:
-            outcome: _Outcome = (name, end.value, None)
-        except PeerError as error:
-            outcome = (name, None, error)
-        else:
-            if fd not in waiting:
-                poll = poll or select.poll()
-                waiting[fd] = name
-                poll.register(fd, select.POLLIN)
-            return None
-        del left[name]
-        return outcome
-
+    poll = select.poll()
     try:
-        for name, steps in calls:
-            left[name] = steps
-            if outcome := go_on(name):
+        for name, steps in list(left.items()):
+            outcome = _go_on(name, steps)
+            if isinstance(outcome, int):
+                waiting[outcome] = name
+                poll.register(outcome, select.POLLIN)
+            else:
+                del left[name]
                 yield outcome
         while left:
             ready = poll.poll(math.ceil(max(ends - time.monotonic(), 0) * 1000))
             for fd, _ in ready:
-                if outcome := go_on(waiting[fd]):
+                name = waiting[fd]
+                outcome = _go_on(name, left[name])
+                if not isinstance(outcome, int):
                     poll.unregister(fd)
-                    del waiting[fd]
+                    del waiting[fd], left[name]
                     yield outcome
             if not ready:
-                for name in list(left):
-                    if outcome := go_on(name, over=True):
+                for name, steps in list(left.items()):
+                    outcome = _go_on(name, steps, over=True)
+                    if not isinstance(outcome, int):
+                        del left[name]
                         yield outcome
     finally:
         for steps in left.values():
             steps.close()
+
+
+def _go_on(name: str, steps: Steps[Any], over: bool = False) -> Outcome | int:
+    """What has come of a call; while nothing has, the file descriptor that it waits for."""
+    try:
+        return steps.throw(TimeoutError("timed out")) if over else next(steps)
+    except StopIteration as end:
+        return name, end.value, None
+    except PeerError as error:
+        return name, None, error

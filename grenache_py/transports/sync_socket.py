@@ -1,4 +1,8 @@
-"""A connected socket for the synchronous clients: whole writes and single reads, each within a time."""
+"""A connected socket for the synchronous clients: whole writes and single reads, each within a time.
+
+Not among the compiled modules: the interpreter looks for signals whenever it begins a function, and a thread
+that is about to wait for a socket must not miss Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import socket
 import struct
 import sys
 import time
+from typing import Any
 
 from urllib3.util import wait_for_read
 
@@ -22,13 +27,14 @@ class TimedSocket:
     With a limit of Python's own it would be two, and that is the one for TLS and for Windows.
     """
 
-    __slots__ = ("_by_kernel", "_events", "_limit_s", "sock")
+    __slots__ = ("_by_kernel", "_events", "_receive_s", "_send_s", "fileno", "sock")
 
     def __init__(self, sock: socket.socket):
         self.sock = sock
+        self.fileno = sock.fileno()
         self._by_kernel = type(sock) is socket.socket and sys.platform != "win32"
-        self._limit_s = 0.0
-        self._events = None
+        self._receive_s = self._send_s = -1.0  # the limits that are set
+        self._events: Any = None
         if self._by_kernel:
             sock.settimeout(None)
             self._events = select.poll()
@@ -36,7 +42,23 @@ class TimedSocket:
 
     def send(self, data: bytes, ends: float) -> None:
         """Send all of it. How much has left is not known when this raises."""
-        self._limit(ends)
+        left_s = ends - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        if self._by_kernel:
+            # Nearly always there is room for all of it, and no limit is needed.
+            try:
+                sent = self.sock.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+            if not 0 <= self._send_s - left_s < _SLACK_S:
+                self._send_s = left_s
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(left_s))
+        else:
+            self._limit(left_s)
         try:
             self.sock.sendall(data)
         except BlockingIOError:
@@ -45,7 +67,10 @@ class TimedSocket:
     def receive(self, size: int, ends: float) -> bytes:
         """At most ``size`` bytes, at least one unless the other side has ended."""
         while True:
-            self._limit(ends)
+            left_s = ends - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("timed out")
+            self._limit(left_s)
             try:
                 return self.sock.recv(size)
             except BlockingIOError:
@@ -64,19 +89,20 @@ class TimedSocket:
         """Whether it is open, and nothing has come."""
         return not (wait_for_read(self.sock, 0) if self._events is None else self._events.poll(0))
 
-    def _limit(self, ends: float) -> None:
-        left_s = ends - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        if 0 <= self._limit_s - left_s < _SLACK_S:
+    def _limit(self, left_s: float) -> None:
+        """The next read may take so long; one that the kernel limits a little less, since it is repeated."""
+        beyond_s = self._receive_s - left_s
+        if (-_SLACK_S if self._by_kernel else 0) <= beyond_s < _SLACK_S:
             return
-        self._limit_s = left_s
+        self._receive_s = left_s
         if self._by_kernel:
-            timeval = struct.pack("ll", *divmod(int(left_s * 1e6) + 1, 1_000_000))
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left_s))
         else:
             self.sock.settimeout(left_s)
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", *divmod(int(seconds * 1e6) + 1, 1_000_000))
 
 
 def connected(host: str, port: int, ends: float) -> socket.socket:

@@ -15,8 +15,8 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, cast
 
 from .. import limits
 from ..errors import (
@@ -33,7 +33,7 @@ from ..errors import (
 from ..tls import DISTRUST, Resuming, Sessions
 from ..wire import Answer, rids
 from .steps import Steps, finish
-from .sync_poll import SyncPoll, sync_poll
+from .sync_poll import sync_poll
 from .sync_socket import TimedSocket, connected
 from .ws_calls import HEADERS_OFFER, add_headers, decode_answer, encode_call, encode_headers, result_of
 from .ws_frames import (
@@ -55,6 +55,14 @@ from .ws_frames import (
 _READ_BYTES, _READ_BYTES_MAX = 64 * 1024, 1024 * 1024
 _HEAD_BYTES_MAX = 16 * 1024
 
+Found = TypeVar("Found")
+
+
+class Poll(Protocol):
+    """As ``sync_poll.SyncPoll``."""
+
+    def find(self, look: Callable[[], Found | None]) -> Found | None: ...
+
 
 class WsTransport:
     """Calls peers. Thread-safe; works on in a process that was forked.
@@ -73,7 +81,7 @@ class WsTransport:
         self._ssl = ssl
         self._deadlines = deadlines
         self._max_reply_bytes = max_reply_bytes
-        self._poll = None if ssl is not None else sync_poll(busy_poll_us)
+        self._poll: Poll | None = None if ssl is not None else sync_poll(busy_poll_us)
         self._closed = False
         self._rids = rids(str(uuid.uuid4())[:24])
         self._begin()
@@ -144,7 +152,7 @@ class WsTransport:
         request: bytes,
         ends: float,
         timeout_s: float,
-        poll: SyncPoll | None = None,
+        poll: Poll | None = None,
     ) -> Steps[Any]:
         try:
             conn.send(request, ends)
@@ -321,13 +329,13 @@ class _Connection:
 
     @property
     def fileno(self) -> int:
-        return cast(TimedSocket, self._socket).sock.fileno()
+        return cast(TimedSocket, self._socket).fileno
 
     def send(self, request: bytes, ends: float) -> None:
         """Send a request."""
         cast(TimedSocket, self._socket).send(encode_frame(TEXT, request, next(self._masks)), ends)
 
-    def find(self, rid: str, ends: float, poll: SyncPoll) -> Answer | None:
+    def find(self, rid: str, ends: float, poll: Poll) -> Answer | None:
         """The answer to ``rid``, if it comes at once."""
         sock = cast(TimedSocket, self._socket)
         data = None if self._early else poll.find(lambda: sock.look(_READ_BYTES))
