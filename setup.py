@@ -14,14 +14,22 @@ from setuptools import Extension, setup
 
 COMPILED = {
     "grenache": """
+        grenache_py/aio/handling.py
+        grenache_py/codec.py
+        grenache_py/deadlines.py
+        grenache_py/transports/broadcast.py
         grenache_py/transports/busy_poll.py
         grenache_py/transports/poll_budget.py
+        grenache_py/transports/rpc_server.py
+        grenache_py/transports/rpc_ws.py
         grenache_py/transports/steps.py
         grenache_py/transports/sync_poll.py
         grenache_py/transports/sync_ws.py
         grenache_py/transports/ws.py
         grenache_py/transports/ws_calls.py
+        grenache_py/transports/ws_client.py
         grenache_py/transports/ws_frames.py
+        grenache_py/wire.py
     """,
     "orderbook": """
         orderbook/book.py

@@ -12,7 +12,7 @@ from . import limits
 from .errors import ArgumentError
 
 
-def check_name(name: str, field: str = "name") -> str:
+def check_name(name: object, field: str = "name") -> str:
     """A service name: text, not empty (an empty one breaks Node Grapes), at most ``limits.NAME_BYTES_MAX``
     bytes.
     """

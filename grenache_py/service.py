@@ -15,13 +15,13 @@ from .errors import BadRequestError, ClosedError
 from .link import Link
 from .listeners import Check, Listening
 from .middleware import IncomingCall, Middleware, chain
+from .rpc_frames import Request
 from .transports import streams
 from .transports.loop import LoopUser
 from .transports.rpc_server import Handler, MakeServer, Receiver
 from .transports.stream_server import finish
 from .transports.sync_stream import Stream, run
 from .transports.threads import Threads
-from .wire import Request
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,16 +29,9 @@ from .errors import (
     StatusError,
     code_of,
 )
+from .rpc_frames import GzippedRequest, Request
 
 # --- RPC, the client's side
-
-
-class Answer(msgspec.Struct, array_like=True, gc=False):
-    """A reply, as it comes over WebSocket."""
-
-    rid: str
-    error: Any = None
-    result: Any = None
 
 
 class HttpReply(NamedTuple):
@@ -85,9 +78,9 @@ def rids(prefix: str) -> Iterator[str]:
 
 def encode_request(
     rid: str,
-    key: str,
+    key: object,
     payload: Any,
-    gzipped: bool = False,
+    gzipped: object = False,
     extra: Mapping[str, Any] | None = None,
     deadline_s: float | None = None,
 ) -> tuple[Mapping[str, str], bytes]:
@@ -122,7 +115,7 @@ def encode_deadline(seconds: float) -> str:
     return str(max(1, round(seconds * 1000)))
 
 
-def extra_headers(extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def extra_headers(extra: Mapping[Any, Any]) -> Iterable[tuple[str, str]]:
     """The headers that go with one call, as texts. Raises ``ArgumentError``."""
     for name, value in extra.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
@@ -140,7 +133,7 @@ def _ascii(text: str) -> str:
     return "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in text)
 
 
-def decode_reply(reply: HttpReply, rid: str, destination: str, gzipped: bool = False) -> Any:
+def decode_reply(reply: HttpReply, rid: str, destination: str, gzipped: object = False) -> Any:
     """The result in a reply ``[rid, error, result]``.
 
     Raises ``RemoteError`` when ``error`` is truthy in the sense of JavaScript, otherwise ``ReplyError`` and
@@ -149,8 +142,8 @@ def decode_reply(reply: HttpReply, rid: str, destination: str, gzipped: bool = F
     """
     try:
         body = plain_body(reply, gzipped)
-    except TooLargeError as error:
-        raise ReplySizeError(destination, str(error)) from None
+    except TooLargeError as too_large:
+        raise ReplySizeError(destination, str(too_large)) from None
     except ValueError as error:
         raise ReplyEncodingError(destination, str(error)) from None
     if not 200 <= reply.status < 300:
@@ -183,7 +176,7 @@ def typed(result: Any, type: Any, destination: str) -> Any:
         raise failure from None
 
 
-def plain_body(reply: HttpReply, gzipped: bool = False) -> bytes:
+def plain_body(reply: HttpReply, gzipped: object = False) -> bytes:
     """The body without ``Content-Encoding: gzip`` and, if ``gzipped``, without Grenache's own gzip.
 
     Raises ``ValueError`` or ``TooLargeError``. Error replies (not 2xx) need not be gzip.
@@ -223,26 +216,6 @@ def _truthy(value: Any) -> bool:
 
 
 # --- RPC, the server's side
-
-
-class Request(msgspec.Struct, array_like=True, gc=False):
-    """A request as received. ``rid``, ``key`` and ``payload`` may be any JSON value: the sender decides.
-
-    ``extra`` is a fourth element, which only has a meaning over WebSocket.
-    """
-
-    gzipped: ClassVar[bool] = False
-
-    rid: Any = None
-    key: Any = None
-    payload: Any = None
-    extra: Any = None
-
-
-class GzippedRequest(Request, array_like=True, gc=False):
-    """One that came as gzip, and is answered so."""
-
-    gzipped: ClassVar[bool] = True
 
 
 _requests = msgspec.json.Decoder(Request)
@@ -295,7 +268,7 @@ def decode_message(body: bytes, gzipped: bool = False) -> Request:
     return (GzippedRequest if gzipped else Request)(*fields)
 
 
-def encode_stream_head(rid: str, key: str, extra: Mapping[str, Any] | None = None) -> dict[str, str]:
+def encode_stream_head(rid: str, key: object, extra: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The headers of a stream, whose body is raw bytes. Raises ``ArgumentError``."""
     headers = {
         # Whatever the key is made of, a header is ASCII.

@@ -4,21 +4,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from .. import limits
 from ..checks import check_event, check_listen_port, check_transport
 from ..listeners import Check, Listening
-from ..middleware import IncomingCall, Middleware, chain
-from ..tasks import end_tasks
-from ..transports.rpc_server import Handler, MakeServer, Receiver
-from ..transports.stream_server import finish
-from ..transports.streams import Stream
-from ..wire import Request
+from ..middleware import IncomingCall, Middleware
+from ..transports.rpc_server import MakeServer, Receiver
+from .handling import Handling
 from .link import Link
 
 Self = TypeVar("Self", bound="Serving[Any]")
@@ -87,17 +81,16 @@ class Service(Listening):
     ):
         super().__init__(check, coroutines=True)
         self._link = link
-        self._middleware = middleware
         self._listens = False
+        self._handling = Handling(self._listeners, middleware)
         receiver = Receiver(
-            self._handle,
-            self._handle_stream,
+            self._handling.handle,
+            self._handling.handle_stream,
             self._report,
-            self._expired,
+            self._handling.expired,
             lambda: self._listeners.get("websocket"),
         )
         self._server = make(receiver)
-        self._tasks: dict[Handler, asyncio.Task[None]] = {}
 
     @property
     def port(self) -> int:
@@ -120,62 +113,4 @@ class Service(Listening):
             self._listens = False
             await self._link.withdraw(self.port)
         await self._server.close(drain)
-        await end_tasks(self._tasks.values())
-
-    def _handle(self, request: Request, handler: Handler) -> None:
-        listener = self._listeners.get("request")
-        if listener is None:
-            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
-            return
-        try:
-            if self._middleware:
-                call = IncomingCall(request.rid, request.key, request.payload, handler)
-                outcome = chain(self._middleware, partial(_listen, listener))(call)
-            else:
-                outcome = listener(request.rid, request.key, request.payload, handler)
-        except Exception as error:
-            handler.fail(error)
-            return
-        if outcome is not None and inspect.isawaitable(outcome):
-            self._begin(handler, self._finish(outcome, handler))
-
-    def _begin(self, handler: Handler, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks[handler] = task
-        task.add_done_callback(lambda _: self._tasks.pop(handler))
-
-    async def _finish(self, outcome: Awaitable[Any], handler: Handler) -> None:
-        try:
-            await outcome
-        except Exception as error:
-            handler.fail(error)
-
-    def _handle_stream(self, request: Request, stream: Stream, handler: Handler) -> None:
-        listener = self._listeners.get("stream")
-        if listener is None:
-            handler.refuse(501, "ERR_SERVER_NO_HANDLER")
-            return
-        self._begin(handler, self._run_stream(listener, request, stream, handler))
-
-    async def _run_stream(
-        self, listener: Callable[..., Any], request: Request, stream: Stream, handler: Handler
-    ) -> None:
-        try:
-            call = IncomingCall(request.rid, request.key, None, handler, stream)
-            await chain(self._middleware, partial(_listen, listener))(call)
-        except Exception as error:
-            await finish(stream, handler, error)
-        else:
-            await finish(stream, handler)
-
-    def _expired(self, handler: Handler) -> None:
-        task = self._tasks.get(handler)
-        if task is not None:
-            task.cancel()
-
-
-async def _listen(listener: Callable[..., Any], call: IncomingCall) -> None:
-    what = call.payload if call.stream is None else call.stream
-    outcome = listener(call.rid, call.key, what, call.handler)
-    if inspect.isawaitable(outcome):
-        await outcome
+        await self._handling.end()

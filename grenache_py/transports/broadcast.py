@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Protocol
 
-import msgspec
-
 
 class Waiting(Protocol):
     """Who is told what comes of a call; a future is one."""
@@ -22,18 +20,19 @@ class Waiting(Protocol):
     def set_exception(self, error: BaseException, /) -> None: ...
 
 
-class Call(msgspec.Struct, eq=False):
+class Call:
     """One of them. It takes what comes at once, where a future would take another turn of the loop."""
 
-    _broadcast: Broadcast
-    _started: float
-    destination: str
-    result: Any = None
-    error: BaseException | None = None
-    #: from its start to this outcome
-    elapsed_s: float = 0.0
-    _done: bool = False
-    _future: asyncio.Future[Any] | None = None
+    def __init__(self, broadcast: Broadcast, started: float, destination: str):
+        self._broadcast = broadcast
+        self._started = started
+        self.destination = destination
+        self.result: Any = None
+        self.error: BaseException | None = None
+        #: from its start to this outcome
+        self.elapsed_s = 0.0
+        self._done = False
+        self._future: asyncio.Future[Any] | None = None
 
     def done(self) -> bool:
         """See ``Waiting``."""

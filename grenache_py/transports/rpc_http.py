@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from .. import limits
 from ..checks import check_count, check_seconds, check_streams
 from ..errors import BadRequestError
+from ..rpc_frames import Request
 from ..tls import Authorize, Certificate, check_authorize, check_context
-from ..wire import Request, decode_request, encode_bad_request_reply
+from ..wire import decode_request, encode_bad_request_reply
 from .http1 import HttpServer
 from .http1_exchange import Exchange as HttpExchange
 from .rpc_server import Exchange, MakeServer, Receiver, RpcServer

@@ -16,14 +16,12 @@ from collections.abc import Callable, Mapping
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import msgspec
-
 from .. import limits
 from ..errors import BadRequestError, Refusal
+from ..rpc_frames import Request
 from ..tls import Certificate, is_authorized
 from ..wire import (
     DEADLINE_HEADER,
-    Request,
     decode_action,
     decode_deadline,
     encode_bad_request_reply,
@@ -116,15 +114,16 @@ class ReplyingServer(Protocol):
         """Send a reply; on the loop."""
 
 
-class Handler(msgspec.Struct, eq=False):
+class Handler:
     """What a request handler replies with; safe to use from any thread, also after the handler returned."""
 
-    _server: ReplyingServer
-    _exchange: Any
-    _rid: Any
-    _gzipped: bool
-    _ends: float | None = None
-    _observers: list[Callable[[str | None], object]] | None = None
+    def __init__(self, server: ReplyingServer, exchange: Any, rid: Any, gzipped: bool):
+        self._server = server
+        self._exchange = exchange
+        self._rid = rid
+        self._gzipped = gzipped
+        self._ends: float | None = None
+        self._observers: list[Callable[[str | None], object]] | None = None
 
     @property
     def remaining_s(self) -> float | None:

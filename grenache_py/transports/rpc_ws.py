@@ -8,12 +8,11 @@ from functools import partial
 from ssl import SSLContext
 from typing import cast
 
-import msgspec
-
 from .. import limits
 from ..errors import BadRequestError
+from ..rpc_frames import Request
 from ..tls import Certificate
-from ..wire import Request, decode_message, encode_bad_request_reply, encode_reply
+from ..wire import decode_message, encode_bad_request_reply, encode_reply
 from .rpc_server import Exchange, Receiver, RpcServer
 from .ws import Channel
 from .ws_calls import HEADERS_OFFER, NOT_OF_HANDSHAKES, decode_headers
@@ -56,13 +55,14 @@ def ws_rpc_server(
     return RpcServer(receiver, exchanges, decode, timeout_s=timeout_s, concurrency=concurrency, ssl=ssl)
 
 
-class _Message(msgspec.Struct, eq=False):
+class _Message:
     """One message, as an ``Exchange``."""
 
-    _caller: _Caller
-    headers: Mapping[str, str]
-    body: bytes
-    replied: bool = False
+    def __init__(self, caller: _Caller, body: bytes):
+        self._caller = caller
+        self.headers = caller.headers
+        self.body = body
+        self.replied = False
 
     def add(self, headers: dict[str, str]) -> None:
         """It has headers of its own. What the handshake has said stands: a proxy may vouch for that."""
@@ -99,7 +99,7 @@ class _Caller:
     def __init__(self, server: _MessageServer, channel: Channel, visitor: Visitor):
         self.channel = channel
         self.visitor = visitor
-        self.headers = {
+        self.headers: Mapping[str, str] = {
             name: value for name, value in visitor.headers.items() if name not in NOT_OF_HANDSHAKES
         }
         self.unanswered = 0
@@ -114,7 +114,7 @@ class _Caller:
         self.unanswered += 1
         if self.unanswered >= limits.WS_REQUESTS_PER_CONNECTION:
             self._balance()
-        self.server.receive(_Message(self, self.headers, content))
+        self.server.receive(_Message(self, content))
 
     def answered(self) -> None:
         """One of its requests is answered."""

@@ -30,8 +30,9 @@ from ..errors import (
     RequestTimeout,
     reason,
 )
+from ..rpc_frames import Answer
 from ..tls import DISTRUST, Resuming, Sessions
-from ..wire import Answer, rids
+from ..wire import rids
 from .steps import Steps, finish
 from .sync_poll import sync_poll
 from .sync_socket import TimedSocket, connected

@@ -17,7 +17,8 @@ from .. import limits
 from ..checks import check_name
 from ..codec import decode_json, encode_json
 from ..errors import ArgumentError, RemoteError, StatusError
-from ..wire import DEADLINE_HEADER, Answer, encode_deadline, extra_headers
+from ..rpc_frames import Answer
+from ..wire import DEADLINE_HEADER, encode_deadline, extra_headers
 
 HEADERS_OFFER = "grc-headers"
 """Ours: a header of a handshake, with which a client asks whether headers may go with each call, and of the
@@ -34,12 +35,12 @@ NOT_OF_HANDSHAKES = _NOT_IN_MESSAGES | {DEADLINE_HEADER, "traceparent", "tracest
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
-def encode_call(rid: str, key: str, payload: Any) -> bytes:
+def encode_call(rid: str, key: object, payload: Any) -> bytes:
     """A request. Raises ``ArgumentError``."""
     return encode_json([rid, check_name(key, "key"), payload])
 
 
-def encode_call_end(key: str, payload: Any) -> bytes:
+def encode_call_end(key: object, payload: Any) -> bytes:
     """What follows the rid in a request, for ``join_call``. Raises ``ArgumentError``."""
     return encode_json([check_name(key, "key"), payload])[1:]
 

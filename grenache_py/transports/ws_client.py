@@ -223,10 +223,10 @@ class WsClient:
     def call(
         self,
         destination: str,
-        key: str,
+        key: object,
         payload: Any,
         timeout_s: float,
-        compress: bool = False,
+        compress: object = False,
         headers: Mapping[str, Any] | None = None,
     ) -> Awaitable[Any]:
         """Call a peer; see ``aio.client.Transport``. ``compress`` does not exist here.
@@ -249,10 +249,10 @@ class WsClient:
     def begin(
         self,
         calls: list[Call],
-        key: str,
+        key: object,
         payload: Any,
         timeout_s: float,
-        compress: bool = False,
+        compress: object = False,
         headers: Mapping[str, Any] | None = None,
     ) -> list[Call]:
         """The calls that need not be connected first; see ``aio.client.Transport``."""
@@ -271,7 +271,7 @@ class WsClient:
                 self._send(line, rid, message, (call, ends, timeout_s))
         return late
 
-    def _headers(self, timeout_s: float, compress: bool, headers: Mapping[str, Any] | None) -> bytes:
+    def _headers(self, timeout_s: float, compress: object, headers: Mapping[str, Any] | None) -> bytes:
         if compress:
             raise ArgumentError("compress", "exists only over HTTP")
         if self._closed:

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grenache_py import errors
+from grenache_py.rpc_frames import Answer
 from grenache_py.transports.ws_calls import decode_answer, encode_call, result_of
 from grenache_py.transports.ws_frames import (
     BINARY,
@@ -25,7 +26,6 @@ from grenache_py.transports.ws_frames import (
     encode_frame,
     masks,
 )
-from grenache_py.wire import Answer
 
 # From RFC 6455 section 5.7, and the lengths around which the form of a frame changes.
 FRAMES = [

@@ -188,18 +188,18 @@ async def test_where_there_is_no_websocket_nothing_is_tried_for_a_while(
 ) -> None:
     tried: list[str] = []
 
-    async def refused(destination: str, **options: Any) -> Channel:
-        tried.append(destination)
-        raise PeerError(destination, "no")
+    async def refused(listener: Any, url: str, **options: Any) -> None:
+        tried.append(url)
+        raise ConnectionRefusedError
 
-    monkeypatch.setattr("orderbook.lines.connect", refused)
+    monkeypatch.setattr("grenache_py.transports.ws_client.ws_connect", refused)
     monkeypatch.setattr(limits, "LINE_RETRY_S", 0.05)
     client = Client()
     client.lines.wanted("127.0.0.1:1")
     await until(lambda: tried, what="the first try")
     client.lines.wanted("127.0.0.1:1")
     await asyncio.sleep(0)
-    assert tried == ["127.0.0.1:1"]
+    assert tried == ["ws://127.0.0.1:1/ws"]
 
     def again() -> bool:
         client.lines.wanted("127.0.0.1:1")
