@@ -36,6 +36,7 @@ COMPILED = {
         orderbook/carrier.py
         orderbook/confirmations.py
         orderbook/desk.py
+        orderbook/effects.py
         orderbook/engine/book.py
         orderbook/engine/check.py
         orderbook/engine/entering.py
@@ -47,6 +48,7 @@ COMPILED = {
         orderbook/engine/state.py
         orderbook/engine/stops.py
         orderbook/entry_checks.py
+        orderbook/envelopes.py
         orderbook/ledger.py
         orderbook/lines.py
         orderbook/maker.py
@@ -59,9 +61,12 @@ COMPILED = {
         orderbook/peer.py
         orderbook/retries.py
         orderbook/roster.py
+        orderbook/selection.py
         orderbook/signing/channel.py
         orderbook/signing/gate.py
+        orderbook/signing/keyring.py
         orderbook/signing/session.py
+        orderbook/sources.py
         orderbook/taker.py
         orderbook/under_way.py
     """,

@@ -26,16 +26,16 @@ sys.path.append(str(ROOT))
 
 from orderbook.effects import Effect  # noqa: E402
 from orderbook.entry import NewOrder  # noqa: E402
+from orderbook.envelopes import encode  # noqa: E402
 from orderbook.journal.journal import MemoryJournal  # noqa: E402
 from orderbook.market import Market  # noqa: E402
-from orderbook.messages import encode  # noqa: E402
 from orderbook.model import Instrument  # noqa: E402
 from orderbook.negotiation import Negotiator  # noqa: E402
 from orderbook.outbox import Outbox  # noqa: E402
 from orderbook.signing.channel import QUESTIONS, Channel  # noqa: E402
 from orderbook.signing.gate import Gate  # noqa: E402
 from orderbook.signing.identity import Identity  # noqa: E402
-from orderbook.worker import SystemClock  # noqa: E402
+from orderbook.sources import SystemClock  # noqa: E402
 
 INSTRUMENT = Instrument("BENCH", tick="1", lot="1")
 PEERS = (10, 50, 100)

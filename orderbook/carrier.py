@@ -17,11 +17,11 @@ from grenache_py.errors import ConnectError, PeerError, RemoteError
 
 from . import limits
 from .effects import Announce, Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
+from .envelopes import encode
 from .errors import OrderBookError
 from .journal.journal import Log
-from .lines import Lines
+from .lines import Lines, Refusal
 from .market import Market
-from .messages import encode
 from .negotiation import Answer, Negotiator
 from .outbox import Outbox
 from .signing.channel import Channel, Question
@@ -163,7 +163,7 @@ class Carrier:
             effects = self._channel.heard(effect, request, data, session)
         except OrderBookError as error:
             log.warning("%s gives an answer not to be believed: %s", effect.destination, error)
-            self._market.counts["answer", "not_believed"] += 1
+            self._market.count("answer", "not_believed")
             effects = self._channel.refused(effect, str(error))
         self.after_step(effects)
         if isinstance(effect, Confirm):
@@ -210,7 +210,7 @@ class Carrier:
         self._answer(answer, encode(answer.content), reply)
 
     def _refused(self, error: OrderBookError) -> None:
-        self._market.counts["request", error.code] += 1
+        self._market.count("request", error.code)
 
     def _answer(self, answer: Answer, content: Any, reply: Callable[[Any], None]) -> None:
         self.after_step(answer.effects)
@@ -218,3 +218,34 @@ class Carrier:
             self._outbox.promise(partial(reply, content))
         else:
             reply(content)
+
+
+class Switchboard:
+    """Gives each request that comes over a line to the market that it is about.
+
+    Args:
+        carriers: By the keys that peers call most.
+        carrier_of: By any other key; raises OrderBookError where there is none.
+    """
+
+    def __init__(self, carriers: dict[str, Carrier], carrier_of: Callable[[str], Carrier]):
+        self._carriers = carriers
+        self._carrier_of = carrier_of
+
+    def serve(
+        self, key: str, payload: bytes, session: Session | None, reply: Callable[[bytes], None]
+    ) -> None:
+        """See :data:`~orderbook.lines.Serve`."""
+        try:
+            carrier = self._carriers.get(key)
+            if carrier is None:
+                carrier = self._carrier_of(key)
+            carrier.serve_line(payload, session, reply)
+        except OrderBookError as error:
+            log.info("a peer's request is refused: %s", error)
+            raise refusal(error) from error
+
+
+def refusal(error: OrderBookError) -> Refusal:
+    """What a peer is told of an OrderBookError: ``ERR_ORDERBOOK_<CODE>: <text>``."""
+    return Refusal(f"ERR_ORDERBOOK_{error.code.upper()}: {error}")

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from . import limits
 from .effects import Confirm, Effect
+from .envelopes import parse, request
 from .errors import ProtocolError
 from .market import Market
-from .messages import CrossPeerMatch, MatchAnswer, OfferedFill, parse, request
+from .messages import CrossPeerMatch, MatchAnswer, OfferedFill
 from .trade import Trade
 from .under_way import Confirmation
 
@@ -45,7 +46,7 @@ class Confirmations:
         shortest, longest = limits.IN_DOUBT_RETRY_S
         pause = min(longest, shortest * 2 ** min(confirmation.silences, 16))
         confirmation.silences += 1
-        self._market.counts["match", "unanswered"] += 1
+        self._market.count("match", "unanswered")
         self._ask_later(pause, match_id)
         return confirmation
 
@@ -62,7 +63,7 @@ class Confirmations:
         if said.sender not in (None, confirmation.maker):
             raise ProtocolError(f"from must be {confirmation.maker}: its address has changed hands")
         del self.unanswered[match_id]
-        self._market.counts["match", said.status] += 1
+        self._market.count("match", said.status)
         return confirmation, said
 
     def trades(self, match_id: str, confirmation: Confirmation, said: MatchAnswer) -> Sequence[Trade]:

@@ -9,68 +9,89 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from msgspec import Struct
-
 from .trade import Trade
 
 
-class Announce(Struct, frozen=True):
+class Announce:
     """Ask a peer for an offer; tell ``Negotiator.offer_answered`` or ``offer_failed``."""
 
-    order_id: str
-    round: int
-    destination: str
-    payload: Any
+    __slots__ = ("destination", "order_id", "payload", "round")
+
+    def __init__(self, order_id: str, round: int, destination: str, payload: Any):
+        self.order_id = order_id
+        self.round = round
+        self.destination = destination
+        self.payload = payload
 
 
-class Confirm(Struct, frozen=True):
+class Confirm:
     """Ask a maker to execute; tell ``Negotiator.match_answered`` or ``match_failed``.
 
     ``key`` is the maker's: only its holder may execute, and only its signature is an answer. None: the maker
     does not sign.
     """
 
-    match_id: str
-    maker: str
-    destination: str
-    payload: Any
-    key: str | None = None
+    __slots__ = ("destination", "key", "maker", "match_id", "payload")
+
+    def __init__(self, match_id: str, maker: str, destination: str, payload: Any, key: str | None = None):
+        self.match_id = match_id
+        self.maker = maker
+        self.destination = destination
+        self.payload = payload
+        self.key = key
 
 
-class Tell(Struct, frozen=True):
+class Tell:
     """Tell a peer something that needs no answer: a reservation is not needed, we leave."""
 
-    destination: str
-    payload: Any
+    __slots__ = ("destination", "payload")
+
+    def __init__(self, destination: str, payload: Any):
+        self.destination = destination
+        self.payload = payload
 
 
-class Beat(Struct, frozen=True):
+class Beat:
     """Send a heartbeat; tell ``Negotiator.heartbeat_answered`` or ``peer_lost``."""
 
-    destination: str
-    payload: Any
+    __slots__ = ("destination", "payload")
+
+    def __init__(self, destination: str, payload: Any):
+        self.destination = destination
+        self.payload = payload
 
 
-class Discover(Struct, frozen=True):
+class Discover:
     """Look the market up soon: somebody has called whom we do not know yet."""
 
+    __slots__ = ()
 
-class Settled(Struct, frozen=True):
+
+class Settled:
     """The order's way through the network is over for now: it is closed, or rests."""
 
-    order_id: str
+    __slots__ = ("order_id",)
+
+    def __init__(self, order_id: str):
+        self.order_id = order_id
 
 
-class Traded(Struct, frozen=True):
+class Traded:
     """These trades were executed here."""
 
-    trades: Sequence[Trade]
+    __slots__ = ("trades",)
+
+    def __init__(self, trades: Sequence[Trade]):
+        self.trades = trades
 
 
-class DropTrades(Struct, frozen=True):
+class DropTrades:
     """The first ``upto`` trades are in the journal: call ``Ledger.drop_trades``."""
 
-    upto: int
+    __slots__ = ("upto",)
+
+    def __init__(self, upto: int):
+        self.upto = upto
 
 
 PROMISES = (Confirm, Settled, Traded, DropTrades)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,12 @@ from . import limits
 from .carrier import Carrier, timeout_of
 from .effects import Effect
 from .entry import Amendment, NewOrder, NewPair, NewQuote
+from .envelopes import decode, encode
 from .errors import InvalidFieldError, JournalError
 from .journal.journal import Journal, MemoryJournal
 from .journal.writer import SqliteJournal, open_journal
 from .lines import Greeted
 from .market import Market
-from .messages import decode, encode
 from .model import Order
 from .names import shared_name
 from .negotiation import Negotiator
@@ -38,13 +37,10 @@ from .signing.channel import Channel, Question
 from .signing.gate import Gate
 from .signing.handshake import Opening, Sessions
 from .signing.seals import Sealed
+from .sources import new_secret
 from .trade import Trade
 
 log = logging.getLogger(__name__)
-
-
-def new_secret() -> bytes:
-    return secrets.token_bytes(32)
 
 
 class HostedMarket:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -29,8 +28,8 @@ from grenache_py.transports.ws_client import connect
 from grenache_py.transports.ws_frames import BINARY, NORMAL, POLICY_VIOLATION, TEXT
 
 from . import limits
+from .envelopes import decode
 from .errors import OrderBookError, ProtocolError
-from .messages import decode
 from .signing.handshake import Opening
 from .signing.session import Session
 
@@ -350,9 +349,9 @@ class Caller:
         try:
             if self._greet is not None and self._begin(rid, key, bytes(payload)):
                 return
-            self._serve(key, bytes(payload), session, partial(self._reply, rid))
+            self._serve(key, bytes(payload), session, Reply(self, rid))
         except Refusal as error:
-            self._reply(rid, b"null", msgspec.json.encode(str(error)))
+            self.reply(rid, b"null", msgspec.json.encode(str(error)))
 
     def _begin(self, rid: int | str | None, key: str, payload: bytes) -> bool:
         """Whether the first request opens a session, or tries to."""
@@ -360,12 +359,13 @@ class Caller:
         greeted = None if greet is None else greet(key, payload)
         if greeted is None:
             return False
-        self._reply(rid, greeted.answer)
+        self.reply(rid, greeted.answer)
         self._session = greeted.session
         self._channel.on_end = lambda why: greeted.ended()
         return True
 
-    def _reply(self, rid: int | str | None, result: bytes, error: bytes = b"null") -> None:
+    def reply(self, rid: int | str | None, result: bytes, error: bytes = b"null") -> None:
+        """Answer the request ``rid``, once, with JSON."""
         self._unanswered -= 1
         if rid is not None:
             name = b"%d" % rid if type(rid) is int else msgspec.json.encode(rid)
@@ -385,3 +385,14 @@ class Caller:
         elif self.held and not too_much:
             self.held = False
             self._channel.release()
+
+
+class Reply:
+    """What to call with the answer to one request."""
+
+    def __init__(self, caller: Caller, rid: int | str | None):
+        self._caller = caller
+        self._rid = rid
+
+    def __call__(self, result: bytes) -> None:
+        self._caller.reply(self._rid, result)

@@ -88,7 +88,7 @@ class Maker:
             if not lease_s:
                 contended = contended or bool(crossing.fills)
                 if not crossing.fills:
-                    market.counts["offer", "contended" if contended else "nothing"] += 1
+                    market.count("offer", "contended" if contended else "nothing")
                 return NoOffer(True, market.peer) if contended else None, effects
             reservation = self._lock(key, crossing.fills, now + lease_s)
         offer = Offer(
@@ -117,10 +117,10 @@ class Maker:
                 raise ProtocolError("side must be what it was")
             if message.order_id not in (None, known[0].taker_order_id):
                 raise ProtocolError("order_id must be what it was")
-            self._market.counts["confirmation", "repeated"] += 1
+            self._market.count("confirmation", "repeated")
             return self._committed(known), []
         if reservation is None and self._may_be_forgotten(message.lock_id):
-            self._market.counts["confirmation", "forgotten"] += 1
+            self._market.count("confirmation", "forgotten")
             raise ProtocolError(
                 "lock_id is older than the trades that this peer (it keeps no journal) can tell of"
             )
@@ -143,7 +143,7 @@ class Maker:
         ]
         effects += market.traded(trades) + market.happened(caused)
         self._standings[sender].wasted = 0
-        market.counts["confirmation", "committed"] += 1
+        market.count("confirmation", "committed")
         effects += self._ended(reservation, "committed")
         return self._committed(trades), effects
 
@@ -203,7 +203,7 @@ class Maker:
         return float(max(limits.LEASE_S / 2 ** (standing.wasted // 2), limits.LEASE_LEAST_S))
 
     def _no_lease(self, reason: str) -> float:
-        self._market.counts["offer", reason] += 1
+        self._market.count("offer", reason)
         return 0.0
 
     def _drop_standings(self, now: float) -> None:
@@ -214,7 +214,7 @@ class Maker:
 
     def _lock(self, key: AnnouncementKey, fills: Sequence[Fill], expires: float) -> Reservation:
         counterparty, order_id, _ = key
-        self._market.counts["offer", "offered"] += 1
+        self._market.count("offer", "offered")
         lock_id = f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
         reservation = self._book.reserve(lock_id, counterparty, order_id, fills, expires)
         self._lock_of[key] = lock_id
@@ -241,7 +241,7 @@ class Maker:
 
     def _ended(self, reservation: Reservation, how: str) -> list[Effect]:
         """Forget a lock; what it freed may cross what has come meanwhile."""
-        self._market.counts["lock", how] += 1
+        self._market.count("lock", how)
         del self._lock_of[self._announcement_of.pop(reservation.id)]
         standing = self._standings[reservation.counterparty]
         standing.locks.discard(reservation.id)
@@ -275,5 +275,5 @@ class Maker:
         return MatchAnswer("committed", records, sender=self._market.peer)
 
     def _rejected(self, code: str, reason: str) -> MatchAnswer:
-        self._market.counts["confirmation", code] += 1
+        self._market.count("confirmation", code)
         return MatchAnswer("rejected", reason=f"{code}: {reason}"[:200], sender=self._market.peer)

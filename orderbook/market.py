@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -24,8 +23,6 @@ from .trade import Trade
 OPEN = MarketState.OPEN
 
 Step = Callable[[], list[Effect]]
-Counts = Counter[tuple[str, str]]
-"""How often something has happened: (what, how it ended), as ``metrics`` names them."""
 
 
 class Agenda:
@@ -72,6 +69,7 @@ class Market:
         routing: Whether orders trade with our own book first, or wherever the price is best.
 
     Attributes:
+        counts: How often something has happened: (what, how it ended), as ``metrics`` names them.
         outbound: Orders that are to begin their way through the network when the step ends, each with the
             lots that the book has set aside for it.
     """
@@ -97,7 +95,7 @@ class Market:
         self.new_id = new_id
         self.random = random
         self.policy = policy
-        self.counts: Counts = Counter()
+        self.counts: dict[tuple[str, str], int] = {}
         self._closed: list[Order] = []
         self.book = Book(on_closed=self._closed.append, routing=routing)
         self.outbound: list[tuple[Order, int]] = []
@@ -195,6 +193,11 @@ class Market:
         for trade in trades:
             self.note(trade_event(trade))
         return [Traded(trades)]
+
+    def count(self, what: str, how: str) -> None:
+        """This has happened once more."""
+        key = (what, how)
+        self.counts[key] = self.counts.get(key, 0) + 1
 
     def note(self, event: Event) -> None:
         """This has happened and must not be forgotten."""

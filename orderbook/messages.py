@@ -1,4 +1,4 @@
-"""What peers say to each other, and its validation.
+"""What peers say to each other.
 
 Every request payload is an envelope ``{"type", "from", "payload"}``; the classes below are its payloads and
 their answers. Prices and quantities travel as decimal strings. Fields that we do not know are ignored, so
@@ -18,17 +18,11 @@ it is signed is told in ``seals``. No message holds a fraction, which JSON write
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import msgspec
-from msgspec import Meta, Struct, defstruct, field
-
-from grenache_py.codec import decode_json
+from msgspec import Meta, Struct, field
 
 from . import limits
-from .errors import ProtocolError
 from .model import Side
 
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH)]
@@ -192,109 +186,3 @@ class SessionOpened(Struct):
     version: Count
     ephemeral: PublicKey
     sender: Name = field(name="from")
-
-
-REQUESTS: dict[str, type[Struct]] = {
-    kind.__name__: kind for kind in (AnnounceOpenOrder, CrossPeerMatch, ReleaseLock, Heartbeat, Goodbye)
-}
-"""What each ``type`` of request has as its ``payload``."""
-
-Message = TypeVar("Message", bound=Struct)
-
-
-def parse(payload: object, kind: type[Message]) -> Message:
-    """``payload``, decoded JSON, as a ``kind``, which it may be already.
-
-    Raises:
-        ProtocolError: It is not one; the text names the field and the rule.
-    """
-    if isinstance(payload, kind):
-        return payload
-    try:
-        return msgspec.convert(payload, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise ProtocolError(f"{kind.__name__}: {error}") from error
-
-
-def request(sender: str, message: Struct) -> Envelope:
-    """The request that carries ``message`` from the peer ``sender``."""
-    return Envelope(type(message).__name__, sender, message)
-
-
-def parse_request(payload: object) -> Envelope:
-    """A request, decoded JSON, with its payload parsed as well. Raises ProtocolError."""
-    envelope = parse(payload, Envelope)
-    kind = REQUESTS.get(envelope.type)
-    if kind is None:
-        raise ProtocolError(f"type must be one of {', '.join(REQUESTS)}")
-    envelope.payload = parse(envelope.payload, kind)
-    return envelope
-
-
-def plain(message: Any) -> Any:
-    """A message as plain dicts and lists."""
-    return msgspec.to_builtins(message)
-
-
-# -- JSON ----------------------------------------------------------------------------------------------------
-
-
-def _envelope(kind: type[Struct]) -> type[Struct]:
-    """An :class:`Envelope` of this kind alone, so that all of one is read in one go; without any field
-    besides, such as those of a signature."""
-    fields: list[Any] = [("sender", Name, field(name="from")), ("payload", kind)]
-    name = kind.__name__
-    return defstruct(f"{name}Envelope", fields, tag_field="type", tag=name, forbid_unknown_fields=True)
-
-
-_envelopes: Any = reduce(or_, map(_envelope, REQUESTS.values()))
-_read_envelope = msgspec.json.Decoder(_envelopes).decode
-UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What is raised by the quick readers below: it is no such message, or one that is only read with care."""
-
-encode = msgspec.json.Encoder().encode
-"""A message as JSON."""
-
-
-def _unsigned(kind: type[Struct]) -> Any:
-    """A ``kind`` without any field besides, such as those of a signature."""
-    return defstruct(f"Unsigned{kind.__name__}", (), bases=(kind,), forbid_unknown_fields=True)
-
-
-_read_offer = msgspec.json.Decoder(_unsigned(Offer) | None).decode
-_read_match_answer = msgspec.json.Decoder(_unsigned(MatchAnswer)).decode
-
-
-def decode(data: bytes) -> Any:
-    """JSON as it came, read as tolerantly as what comes over HTTP. Raises ProtocolError."""
-    try:
-        return decode_json(data)
-    except ValueError as error:
-        raise ProtocolError(f"no JSON: {error}") from error
-
-
-def read_request(data: bytes) -> Envelope:
-    """What :func:`parse_request` makes of the JSON ``data``, where that is without fault and not signed; else
-    raises one of :data:`UNREAD`."""
-    envelope = _read_envelope(data)
-    return request(envelope.sender, envelope.payload)
-
-
-def may_open_session(data: bytes) -> bool:
-    """Whether it has to be looked at whether a request is an :class:`OpenSession`."""
-    return b'"OpenSession"' in data
-
-
-def read_offer(data: bytes) -> Offer | None:
-    """The JSON ``data`` as an answer to an AnnounceOpenOrder, where that is without fault, not signed and no
-    :class:`NoOffer`; else raises one of :data:`UNREAD`."""
-    offer: Offer | None = _read_offer(data)
-    if offer is not None and offer.key is not None:
-        raise msgspec.ValidationError("who names a key signs")
-    return offer
-
-
-def read_match_answer(data: bytes) -> MatchAnswer:
-    """As :func:`read_offer`, of an answer to a CrossPeerMatch."""
-    answer: MatchAnswer = _read_match_answer(data)
-    return answer

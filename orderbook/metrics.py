@@ -83,4 +83,4 @@ def _counts(
         counts = hosted.market.counts
         seen = [reason for kind, reason in counts if kind == what]
         for reason in dict.fromkeys((*reasons, *seen)):
-            yield {"market": name, "reason": reason}, counts[what, reason]
+            yield {"market": name, "reason": reason}, counts.get((what, reason), 0)

@@ -17,11 +17,12 @@ from .desk import Desk
 from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
 from .engine import Code, Reason
 from .entry import Amendment, NewOrder, NewPair, NewQuote
+from .envelopes import parse, parse_request, request
 from .errors import InvalidFieldError, OrderBookError, UnknownDoubtError
 from .events import Resolved
 from .maker import Maker, Reply
 from .market import Market
-from .messages import Envelope, Goodbye, Heartbeat, parse, parse_request, request
+from .messages import Envelope, Goodbye, Heartbeat
 from .model import Order, Side, check_name
 from .recovery import Recovered
 from .roster import Peer
@@ -144,10 +145,12 @@ class Negotiator:
     def _on_its_way(self, order: Order, effects: list[Effect]) -> list[Effect]:
         """``Settled`` says when the way of ``order`` is over; if it has none, at once."""
         effects = self._end_step(effects)
-        if order.id not in self._taker.negotiations:
-            settled = Settled(order.id)
-            if settled not in effects:
-                effects.append(settled)
+        if order.id in self._taker.negotiations:
+            return effects
+        for effect in effects:
+            if isinstance(effect, Settled) and effect.order_id == order.id:
+                return effects
+        effects.append(Settled(order.id))
         return effects
 
     # -- other peers' requests -------------------------------------------------------------------------
@@ -156,7 +159,7 @@ class Negotiator:
         """Answer a request of another peer.
 
         Args:
-            payload: The envelope, as decoded from JSON, or as :func:`messages.read_request` reads it; then
+            payload: The envelope, as decoded from JSON, or as :func:`envelopes.read_request` reads it; then
                 the name of its sender is checked already.
 
         Raises:

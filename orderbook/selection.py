@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from .errors import InvalidFieldError
 from .model import BUY, Side
 
@@ -30,7 +28,7 @@ class OfferFill(NamedTuple):
     quantity: int
 
 
-class PeerOffer(Struct, frozen=True):
+class PeerOffer:
     """A validated offer and who made it; offers are kept in order of arrival.
 
     What our own book offers, where it competes, is the first one: ``peer`` is ourselves, and it has no
@@ -41,22 +39,49 @@ class PeerOffer(Struct, frozen=True):
         contended: The maker has more that crosses, but not now.
     """
 
-    peer: str
-    destination: str
-    lock_id: str
-    fills: tuple[OfferFill, ...]
-    quantity: int
-    fully_matched: bool
-    key: str | None = None
-    expires: float = math.inf
-    contended: bool = False
+    __slots__ = (
+        "contended",
+        "destination",
+        "expires",
+        "fills",
+        "fully_matched",
+        "key",
+        "lock_id",
+        "peer",
+        "quantity",
+    )
+
+    def __init__(
+        self,
+        peer: str,
+        destination: str,
+        lock_id: str,
+        fills: tuple[OfferFill, ...],
+        quantity: int,
+        fully_matched: bool,
+        key: str | None = None,
+        expires: float = math.inf,
+        contended: bool = False,
+    ):
+        self.peer = peer
+        self.destination = destination
+        self.lock_id = lock_id
+        self.fills = fills
+        self.quantity = quantity
+        self.fully_matched = fully_matched
+        self.key = key
+        self.expires = expires
+        self.contended = contended
 
 
-class Choice(Struct, frozen=True):
+class Choice:
     """What to confirm of one offer; the rest of it is freed by the confirmation."""
 
-    offer: PeerOffer
-    fills: tuple[OfferFill, ...]
+    __slots__ = ("fills", "offer")
+
+    def __init__(self, offer: PeerOffer, fills: tuple[OfferFill, ...]):
+        self.offer = offer
+        self.fills = fills
 
     @property
     def quantity(self) -> int:

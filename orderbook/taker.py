@@ -26,10 +26,11 @@ from collections.abc import Iterable, Sequence
 from . import limits
 from .confirmations import Confirmations
 from .effects import Announce, Effect, Settled, Tell
+from .envelopes import parse, request
 from .errors import OrderBookError, ProtocolError
 from .events import Refused
 from .market import Market
-from .messages import AnnounceOpenOrder, Offer, OpenOrder, ReleaseLock, parse, request
+from .messages import AnnounceOpenOrder, Offer, OpenOrder, ReleaseLock
 from .model import BUY, Order
 from .retries import Retries, pause_s
 from .roster import Peer

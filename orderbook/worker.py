@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +13,9 @@ from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 from grenache_py.hosts import is_address, is_here
 
 from . import limits
+from .carrier import Switchboard, refusal
 from .entry import Amendment, NewOrder, NewPair, NewQuote
+from .envelopes import may_open_session
 from .errors import (
     InvalidFieldError,
     OrderBookError,
@@ -26,9 +26,8 @@ from .errors import (
 )
 from .events import Signed
 from .hosted import HostedMarket
-from .lines import Caller, Greeted, Refusal
+from .lines import Caller, Greeted
 from .market import Market
-from .messages import may_open_session
 from .model import Instrument, Order, check_name
 from .names import market_of_key, own_name, shared_name
 from .selection import POLICIES, Policy
@@ -38,7 +37,7 @@ from .signing.identity import Identity
 from .signing.keyfile import kept_key, new_identity
 from .signing.keyring import Allowed
 from .signing.proofs import Proof
-from .signing.session import Session
+from .sources import IdSource, SystemClock, new_nonce
 from .terms import Routing
 from .trade import Trade
 
@@ -48,15 +47,6 @@ ANNOUNCE_INTERVAL_S = 45.0
 """As Bitfinex's own workers: well within the 80 s after which a Grape may forget."""
 KEPT_KEY = "peer.key"
 """Of a peer that was given no key: the file in the folder of its journals, for both belong together."""
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    def time_ms(self) -> int:
-        return time.time_ns() // 1_000_000
 
 
 class Worker:
@@ -115,12 +105,10 @@ class Worker:
         self._server = PeerRPCServer(link)
         self._service = self._server.transport("server")
         self._service.on("request", self._serve)
-        self._service.on("websocket", lambda channel, visitor: Caller(channel, self._serve_line, self._greet))
         if identity is None:
             identity = new_identity() if journals is None else kept_key(journals / KEPT_KEY)
         self._identity = identity
         ids, clock = IdSource(), SystemClock()
-        self._hosted_by_key: dict[str, HostedMarket] = {}
         self.markets = {
             instrument.market: HostedMarket(
                 Market(
@@ -150,8 +138,13 @@ class Worker:
             )
             for instrument in instruments
         }
-        for market, hosted in self.markets.items():
-            self._hosted_by_key[shared_name(market)] = self._hosted_by_key[own_name(market, name)] = hosted
+        carriers = {
+            key: hosted.carrier
+            for market, hosted in self.markets.items()
+            for key in (shared_name(market), own_name(market, name))
+        }
+        board = Switchboard(carriers, lambda key: self._hosted(market_of_key(key)).carrier)
+        self._service.on("websocket", lambda channel, visitor: Caller(channel, board.serve, self._greet))
 
     @property
     def key(self) -> str:
@@ -356,33 +349,3 @@ class Worker:
         except OrderBookError as error:
             log.warning("a peer opens no session here: %s", error)
             raise refusal(error) from error
-
-    def _serve_line(
-        self, key: str, payload: bytes, session: Session | None, reply: Callable[[bytes], None]
-    ) -> None:
-        try:
-            hosted = self._hosted_by_key.get(key) or self._hosted(market_of_key(key))
-            hosted.carrier.serve_line(payload, session, reply)
-        except OrderBookError as error:
-            log.info("a peer's request is refused: %s", error)
-            raise refusal(error) from error
-
-
-def refusal(error: OrderBookError) -> Refusal:
-    """What a peer is told of an OrderBookError: ``ERR_ORDERBOOK_<CODE>: <text>``."""
-    return Refusal(f"ERR_ORDERBOOK_{error.code.upper()}: {error}")
-
-
-class IdSource:
-    """Ids that are unique in the network and over restarts: a random start-up part and a count."""
-
-    def __init__(self) -> None:
-        self._start = secrets.token_hex(8)
-        self._count = itertools.count(1)
-
-    def next(self) -> str:
-        return f"{self._start}-{next(self._count)}"
-
-
-def new_nonce() -> str:
-    return secrets.token_hex(16)

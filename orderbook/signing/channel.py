@@ -10,15 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..effects import Announce, Beat, Confirm, Effect, Tell, Traded
-from ..errors import ProofError, ProtocolError
-from ..events import Signed
-from ..messages import (
+from ..envelopes import (
     UNREAD,
-    CrossPeerMatch,
-    Envelope,
-    Goodbye,
-    MatchAnswer,
-    Offer,
     decode,
     encode,
     parse,
@@ -27,6 +20,9 @@ from ..messages import (
     read_offer,
     read_request,
 )
+from ..errors import ProofError, ProtocolError
+from ..events import Signed
+from ..messages import CrossPeerMatch, Envelope, Goodbye, MatchAnswer, Offer
 from ..model import Order
 from ..negotiation import Answer, Negotiator
 from .gate import Gate

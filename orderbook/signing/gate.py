@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..effects import Clock
+from ..envelopes import encode, parse, plain
 from ..errors import ProtocolError
-from ..messages import Envelope, encode, parse, plain
+from ..messages import Envelope
 from ..model import check_name
 from .identity import Signer, Verify, verify
 from .keyring import Allowed, Keyring

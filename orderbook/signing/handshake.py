@@ -17,8 +17,9 @@ from typing import Any
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 
 from .. import limits
+from ..envelopes import parse, request
 from ..errors import ProtocolError
-from ..messages import OpenSession, SessionOpened, parse, request
+from ..messages import OpenSession, SessionOpened
 from .gate import Gate
 from .seals import SignedEnvelope, canonical, digest_of
 from .session import Session, SessionKeys

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from ..envelopes import parse
 from ..errors import ProofError, ProtocolError
-from ..messages import CrossPeerMatch, MatchAnswer, TradeRecord, parse
+from ..messages import CrossPeerMatch, MatchAnswer, TradeRecord
 from .identity import Verify, verify
 from .seals import SignedAnswer, SignedEnvelope, canonical, digest_of
 

@@ -17,8 +17,9 @@ from orderbook import limits
 from orderbook.api import Api
 from orderbook.client import Client
 from orderbook.entry import NewOrder
+from orderbook.envelopes import plain, request
 from orderbook.errors import OrderBookError
-from orderbook.messages import CrossPeerMatch, Goodbye, OfferedFill, ReleaseLock, plain, request
+from orderbook.messages import CrossPeerMatch, Goodbye, OfferedFill, ReleaseLock
 from orderbook.model import Instrument
 from orderbook.worker import Worker
 from tests.harness import until

@@ -18,10 +18,10 @@ import msgpack
 from orderbook import limits
 from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
 from orderbook.entry import Amendment, NewOrder, NewPair
+from orderbook.envelopes import encode
 from orderbook.errors import OrderBookError, OrderRefusedError, UnderWayError
 from orderbook.events import Event, Executed, Signed, trade_of
 from orderbook.market import Market
-from orderbook.messages import encode
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
 from orderbook.outbox import Outbox

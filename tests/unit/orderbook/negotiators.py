@@ -6,10 +6,10 @@ import itertools
 from random import Random
 from typing import Any, TypeVar
 
-from orderbook.effects import Announce, Beat, Confirm, Effect, Tell
+from orderbook.effects import Announce, Beat, Confirm, Effect, Settled, Tell
 from orderbook.entry import NewOrder
+from orderbook.envelopes import plain
 from orderbook.market import Market
-from orderbook.messages import plain
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
 from orderbook.terms import Routing
@@ -31,6 +31,11 @@ class Clock:
 def only(effects: list[Effect], kind: type[Kind]) -> Kind:
     (effect,) = [effect for effect in effects if isinstance(effect, kind)]
     return effect
+
+
+def settled(effects: list[Effect]) -> list[str]:
+    """The ids of the orders whose way is over."""
+    return [effect.order_id for effect in effects if isinstance(effect, Settled)]
 
 
 def kinds(effects: list[Effect]) -> list[type[Effect]]:

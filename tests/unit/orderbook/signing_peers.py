@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from orderbook.effects import Announce, Confirm, Effect
 from orderbook.entry import NewOrder
+from orderbook.envelopes import encode
 from orderbook.events import Event, Signed
 from orderbook.market import Market
-from orderbook.messages import encode
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
 from orderbook.recovery import Recovered

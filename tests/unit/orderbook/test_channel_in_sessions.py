@@ -9,8 +9,8 @@ import pytest
 
 from orderbook import limits
 from orderbook.effects import Announce, Beat, Confirm, Effect, Tell
+from orderbook.envelopes import encode
 from orderbook.errors import ProtocolError
-from orderbook.messages import encode
 from orderbook.model import OrderStatus
 from orderbook.signing.handshake import Opening, Sessions
 from orderbook.signing.proofs import Party

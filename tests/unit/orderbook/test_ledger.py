@@ -8,10 +8,10 @@ import pytest
 
 from orderbook import limits
 from orderbook.effects import Confirm, DropTrades, Traded
+from orderbook.envelopes import plain
 from orderbook.errors import JournalError, ProtocolError
 from orderbook.ledger import Ledger
 from orderbook.maker import LOCK_MARK
-from orderbook.messages import plain
 from orderbook.model import Order
 from orderbook.trade import Trade
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only

@@ -9,8 +9,9 @@ import pytest
 from orderbook import limits
 from orderbook.effects import Announce, Confirm, Discover, Settled, Tell
 from orderbook.entry import NewOrder
+from orderbook.envelopes import request
 from orderbook.errors import ProtocolError
-from orderbook.messages import Goodbye, Heartbeat, request
+from orderbook.messages import Goodbye, Heartbeat
 from orderbook.model import OrderStatus
 from tests.unit.orderbook import signing_peers
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only

@@ -9,9 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orderbook.envelopes import (
+    UNREAD,
+    decode,
+    encode,
+    parse,
+    parse_request,
+    plain,
+    read_match_answer,
+    read_offer,
+    read_request,
+    request,
+)
 from orderbook.errors import ProtocolError
 from orderbook.messages import (
-    UNREAD,
     AnnounceOpenOrder,
     CrossPeerMatch,
     Goodbye,
@@ -22,15 +33,6 @@ from orderbook.messages import (
     OfferedFill,
     OpenOrder,
     ReleaseLock,
-    decode,
-    encode,
-    parse,
-    parse_request,
-    plain,
-    read_match_answer,
-    read_offer,
-    read_request,
-    request,
 )
 from orderbook.model import Side
 

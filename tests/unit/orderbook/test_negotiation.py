@@ -9,6 +9,7 @@ import pytest
 from orderbook import limits
 from orderbook.effects import Announce, Beat, Confirm, Discover, Settled, Tell, Traded
 from orderbook.entry import NewOrder
+from orderbook.envelopes import plain
 from orderbook.errors import (
     BusyError,
     DuplicateOrderError,
@@ -17,10 +18,9 @@ from orderbook.errors import (
     OrderClosedError,
     UnknownOrderError,
 )
-from orderbook.messages import plain
 from orderbook.model import OrderStatus
 from orderbook.selection import POLICIES
-from tests.unit.orderbook.negotiators import INSTRUMENT, Clock, Peer, confirmed, kinds, offered, only
+from tests.unit.orderbook.negotiators import INSTRUMENT, Clock, Peer, confirmed, kinds, offered, only, settled
 
 # -- the happy path ------------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ def test_an_unanswered_confirmation_is_in_doubt_until_the_maker_has_answered(
     confirm = confirmed(taker, announce, offer)
     answer = maker.answer(confirm)  # committed, but the answer is lost
     effects = taker.match_failed(confirm.match_id)
-    assert Settled(order.id) in effects
+    assert order.id in settled(effects)
     assert (order.open, order.reserved, taker.in_doubt) == (0, 4, 1)
     clock.now += 1.0
     repeated = only(taker.tick(), Confirm)
@@ -576,7 +576,9 @@ def test_a_full_book_says_so(maker: Peer, monkeypatch: pytest.MonkeyPatch) -> No
 def test_client_order_ids_make_submitting_repeatable(maker: Peer) -> None:
     new = NewOrder("buy", "100", "5", "ann", "mine")
     order, _ = maker.submit(new)
-    assert maker.submit(new) == (order, [Settled(order.id)])
+    known, effects = maker.submit(new)
+    assert known is order
+    assert only(effects, Settled).order_id == order.id
     with pytest.raises(DuplicateOrderError):
         maker.submit(new._replace(price="101"))
     other, _ = maker.submit(new._replace(owner="bob"))

@@ -9,12 +9,12 @@ import pytest
 from orderbook import limits
 from orderbook.effects import Announce, Confirm, Effect, Settled, Tell, Traded
 from orderbook.entry import Amendment
+from orderbook.envelopes import plain
 from orderbook.errors import DuplicateOrderError, InvalidFieldError, OrderRefusedError, UnderWayError
-from orderbook.messages import plain
 from orderbook.model import Order, OrderStatus
 from orderbook.recovery import Recovered
 from orderbook.terms import Routing
-from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, kinds, offered, only
+from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, kinds, offered, only, settled
 
 
 class Network:
@@ -69,7 +69,7 @@ def test_fill_or_kill_takes_all_of_it_from_several_peers_one_after_the_other(clo
     effects = net.commits(effects)
     assert order.filled in (2, 3)
     effects = net.commits(effects)
-    assert Settled(order.id) in effects
+    assert order.id in settled(effects)
     assert order.status is OrderStatus.FILLED
 
 
@@ -113,7 +113,7 @@ def test_fill_or_kill_is_broken_where_a_later_maker_refuses_and_nobody_has_the_r
     net.makers[last].cancel(net.resting[last].id)
     effects = net.refuses(effects)
     effects = net.offers(effects)
-    assert Settled(order.id) in effects
+    assert order.id in settled(effects)
     assert (order.filled, order.cancelled, order.reason) == (3, 3, "broken")
 
 
@@ -133,7 +133,7 @@ def test_fill_or_kill_waits_for_an_answer_in_doubt(clock: Clock, answer: str) ->
     confirm = only(net.offers(effects), Confirm)
     effects = net.taker.match_failed(confirm.match_id)
     net.told(effects)
-    assert Settled(order.id) in effects
+    assert order.id in settled(effects)
     assert (order.status, order.reserved) == (OrderStatus.OPEN, 6)
     assert net.taker.lots_in_doubt() == {order.id: 3}
     assert net.taker.under_way == 1

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from orderbook import limits
-from orderbook.effects import Announce, Effect, Settled
+from orderbook.effects import Announce, Effect
 from orderbook.entry import NewOrder, NewPair
 from orderbook.errors import DuplicateOrderError, InvalidFieldError, OrderRefusedError
 from orderbook.events import Executed
 from orderbook.model import Order, OrderStatus
 from orderbook.recovery import Recovered
-from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
+from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only, settled
 
 
 def pair(
@@ -97,7 +97,7 @@ def test_a_doubt_about_one_decides_about_the_other(taker: Peer, maker: Peer, ans
 
 def test_taking_back_one_takes_back_both(maker: Peer) -> None:
     resting, stop, effects = place(maker, pair())
-    assert Settled(resting.id) in effects
+    assert resting.id in settled(effects)
     maker.cancel(stop.id)
     assert resting.status is stop.status is OrderStatus.CANCELLED
     assert (stop.reason, resting.reason) == ("requested", "partner")
@@ -108,7 +108,7 @@ def test_the_same_names_again_are_the_same_pair(maker: Peer) -> None:
     resting, stop, _ = place(maker, pair(names=names))
     again = place(maker, pair(names=names))
     assert again[:2] == (resting, stop)
-    assert Settled(resting.id) in again[2]
+    assert resting.id in settled(again[2])
     assert len(maker.market.book.orders) == 2
     others: list[Any] = [
         pair(price=111, names=names),

@@ -12,7 +12,7 @@ from orderbook.entry import NewOrder, NewQuote
 from orderbook.errors import InvalidFieldError, OrderRefusedError, UnderWayError
 from orderbook.model import Order, OrderStatus
 from orderbook.recovery import Recovered
-from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered
+from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, settled
 
 
 def quote(peer: Peer, *quotes: tuple[str, str, int | None, int]) -> tuple[list[Any], list[Effect]]:
@@ -32,7 +32,7 @@ def book(peer: Peer) -> list[tuple[str | None, int, int]]:
 
 def test_a_quote_places_changes_and_takes_back(maker: Peer) -> None:
     (bid, ask), effects = quote(maker, ("b", "buy", 99, 5), ("a", "sell", 101, 5))
-    assert effects == [Settled(bid.id), Settled(ask.id)]
+    assert settled(effects) == [bid.id, ask.id]
     assert book(maker) == [("a", 101, 5), ("b", 99, 5)]
     again, _ = quote(maker, ("b", "buy", 100, 7), ("a", "sell", None, 0), ("c", "sell", 103, 1))
     assert again[:2] == [bid, ask]
@@ -79,7 +79,7 @@ def test_what_moves_goes_its_way_and_what_gets_smaller_keeps_its_place(taker: Pe
         taker.offer_answered(announce.order_id, announce.round, "maker", None)
     _, effects = quote(taker, ("b", "buy", 99, 3), ("a", "sell", 102, 5))
     assert [effect.order_id for effect in effects if isinstance(effect, Announce)] == [ask.id]
-    assert Settled(bid.id) in effects
+    assert bid.id in settled(effects)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from nacl.bindings import crypto_scalarmult
 
 from orderbook import limits
+from orderbook.envelopes import encode, request
 from orderbook.errors import OrderBookError, ProtocolError
-from orderbook.messages import Goodbye, encode, request
+from orderbook.messages import Goodbye
 from orderbook.signing import handshake, session
 from orderbook.signing.gate import Gate
 from orderbook.signing.handshake import derive
