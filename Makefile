@@ -20,6 +20,7 @@ demo: $(STAMP)  ## two Grapes, three order book peers, replayed order flow, reco
 
 test: $(STAMP) node lint types compiled  ## lint, types and all tests
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal)
+	$(if $(ARGS),,@$(MAKE) --no-print-directory test-compiled)
 
 # What is compiled stands apart from the sources, so that an edit is never hidden by an old extension.
 AS_COMPILED := PYTHONPATH=$(CURDIR)/$(COMPILED)
@@ -33,8 +34,14 @@ $(COMPILED)/.built: $(STAMP) setup.py $(shell find grenache_py orderbook -name '
 	cd $(COMPILED) && $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
 	touch $@
 
-test-compiled: $(COMPILED)/.built  ## the tests that matter of the compiled modules
-	$(AS_COMPILED) $(BIN)/pytest --import-mode=append -n 2 --dist worksteal tests/simulation tests/e2e
+# Of what is compiled, and of what stands on it as real processes.
+COMPILED_TESTS := tests/unit/orderbook tests/unit/engine $(wildcard tests/unit/test_*ws*.py tests/unit/test_*poll.py) \
+	$(addprefix tests/unit/,test_map.py test_middleware.py test_client_replies.py test_service_limits.py test_time_limits.py) \
+	tests/interop/test_ws_node.py tests/interop/test_orderbook_workers.py tests/e2e/test_crashes.py tests/e2e/test_node_peer.py \
+	$(wildcard tests/e2e/test_orderbook_*.py)
+
+test-compiled: compiled node  ## once more the tests of the compiled modules, as they are compiled
+	$(AS_COMPILED) $(BIN)/pytest --import-mode=append -n 2 --dist worksteal $(COMPILED_TESTS)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -77,7 +77,7 @@ COMPILED = {
 def extensions() -> list[Extension]:
     """What is to be compiled in this build; nothing where that is not wanted or not possible."""
     building = {"bdist_wheel", "build", "build_ext", "install"} & set(sys.argv)
-    if not building or os.environ.get("GRENACHE_PURE"):
+    if not building or os.environ.get("GRENACHE_PURE") or sys.implementation.name != "cpython":
         return []
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
