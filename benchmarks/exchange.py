@@ -166,6 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     from grenache_py import Grape
+    from grenache_py.commands.version import is_compiled
 
     rates: dict[tuple[str, int], list[float]] = {}
     latencies: dict[tuple[str, int], list[float]] = {}
@@ -191,6 +192,7 @@ def main(argv: list[str] | None = None) -> int:
                     )
 
     rows = []
+    print(f"ours is {'' if is_compiled('orderbook.desk') else 'not '}compiled")
     print(f"{'':42}{'ours':>10}{'Node':>10}{'ratio':>8}   p50 / p99 ms, ours and Node's")
     for name in ("in memory", "journaled", "signed", "signed, journaled"):
         for in_flight in IN_FLIGHT:

@@ -38,6 +38,7 @@ sys.path.append(str(ROOT))
 
 from benchmarks.loads import lean, peers  # noqa: E402
 from benchmarks.loads.orders import PEERS  # noqa: E402
+from grenache_py.commands.version import is_compiled  # noqa: E402
 
 # Node compiles what it has run often enough: the first time with a peer takes longer.
 WARM_UP_S, FIRST_WARM_UP_S = 0.3, 2.0
@@ -245,6 +246,7 @@ def main() -> None:
         run_role(*options.role)
         return
     done = run(options.seconds, options.rounds, options.only)
+    print(f"ours is {'' if is_compiled('grenache_py.transports.ws') else 'not '}compiled")
     print(f"{'':72}{'ours':>9}{'theirs':>9}{'ratio':>7}{'':9}{'CPU us per call':>16}")
     for row in done:
         print(

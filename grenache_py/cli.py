@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import click
 
-from . import __version__
 from .commands.bench import bench
 from .commands.calls import map_, request
 from .commands.completion import completion
@@ -19,6 +18,7 @@ from .commands.ping import ping
 from .commands.pubsub import publish, subscribe
 from .commands.serve import serve
 from .commands.stream import stream
+from .commands.version import version_option
 
 _EPILOG = """Examples, with a Grape at the usual place (grape-py, or Node's grape):
 
@@ -63,7 +63,7 @@ class _InOrder(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EPILOG,
 )
-@click.version_option(__version__, prog_name="grenache-py")
+@version_option("grenache-py", "grenache_py.transports.ws")
 def cli() -> None:
     """Find services on a Grenache network, call them, and serve."""
 
