@@ -6,7 +6,7 @@ import gzip
 import json
 import math
 import zlib
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,8 +15,8 @@ from .errors import ArgumentError
 
 # --- JSON
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder()
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder()
 
 
 def encode_json(value: Any, field: str = "payload") -> bytes:

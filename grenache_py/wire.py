@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -218,8 +218,8 @@ def _truthy(value: Any) -> bool:
 # --- RPC, the server's side
 
 
-_requests = msgspec.json.Decoder(Request)
-_gzipped_requests = msgspec.json.Decoder(GzippedRequest)
+_requests: Final = msgspec.json.Decoder(Request)
+_gzipped_requests: Final = msgspec.json.Decoder(GzippedRequest)
 
 
 def decode_request(

@@ -167,7 +167,9 @@ class Client:
         try:
             await self._begin(broadcast, key, payload, limit, timeout, compress, headers)
             await broadcast.wait(len(broadcast.calls))
-            return [self._outcome(key, call) for call in broadcast.ended]
+            for call in broadcast.failed:
+                self._failed_in_map(key, call)
+            return broadcast.outcomes()
         finally:
             broadcast.give_up()
 
@@ -185,9 +187,12 @@ class Client:
         broadcast = Broadcast()
         try:
             await self._begin(broadcast, key, payload, limit, timeout, compress, headers)
-            for _ in broadcast.calls:
-                await broadcast.wait(1)
-                yield self._outcome(key, broadcast.ended.popleft())
+            for place in range(len(broadcast.calls)):
+                await broadcast.wait(place + 1)
+                call = broadcast.ended[place]
+                if call.error is not None:
+                    self._failed_in_map(key, call)
+                yield call.outcome()
         finally:
             broadcast.give_up()
 
@@ -212,15 +217,13 @@ class Client:
         for call in calls if self._middleware else self._transport.begin(calls, *request):
             call.follow(asyncio.ensure_future(self._call(call.destination, *request)))
 
-    def _outcome(self, key: str, call: Call) -> MapResult:
-        """What came of one call of a ``map``; raises what concerns it as a whole."""
+    def _failed_in_map(self, key: str, call: Call) -> None:
+        """One call of a ``map`` has an error; raises it when it concerns the ``map`` as a whole."""
         error = call.error
-        if error is None:
-            return MapResult(call.destination, call.result, None, call.elapsed_s)
-        if not isinstance(error, PeerError):
+        if isinstance(error, PeerError):
+            self._failed(key, call.destination, error)
+        elif error is not None:
             raise error
-        self._failed(key, call.destination, error)
-        return MapResult(call.destination, None, error, call.elapsed_s)
 
     async def _timed_call(self, destination: str, *call: Any) -> Any:
         with self._chooser.timed(destination, time.monotonic):

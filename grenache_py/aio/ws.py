@@ -12,6 +12,7 @@ from ..checks import check_busy_poll, check_count, check_seconds
 from ..errors import ArgumentError
 from ..middleware import IncomingCall, Middleware, OutgoingCall, check_middleware
 from ..tls import Authorize, check_authorize, check_context
+from ..transports.busy_poll import busy_poll_on_demand
 from ..transports.rpc_server import Handler
 from ..transports.rpc_ws import ws_rpc_server
 from ..transports.ws_client import WsClient
@@ -74,7 +75,7 @@ class PeerRPCServer(Serving[Service]):
     As ``grenache_py.aio.PeerRPCServer``; who is not let in by ``authorize`` is closed with code 1008.
     ``verify_client(visitor)``, a plain function, may look at more: a ``Visitor`` has ``peer``, ``target``,
     ``headers`` and ``certificate``, and is let in when it returns true. ``busy_poll_us`` is as with
-    the client, after a reply has left.
+    the client, after a reply has left; all services of a server share it.
     """
 
     def __init__(
@@ -98,6 +99,6 @@ class PeerRPCServer(Serving[Service]):
             ssl=check_context(ssl),
             authorize=check_authorize(authorize, ssl),
             verify_client=verify_client,
-            busy_poll_us=check_busy_poll(busy_poll_us),
+            poll=busy_poll_on_demand(check_busy_poll(busy_poll_us)),
         )
         super().__init__(link, partial(Service, link, make, check_middleware(middleware, coroutines=True)))

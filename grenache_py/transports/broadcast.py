@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from ..discovery import MapResult
+from ..errors import PeerError
 
 
 class Waiting(Protocol):
@@ -73,18 +75,22 @@ class Call:
     def _end(self) -> None:
         self._done = True
         self.elapsed_s = monotonic() - self._started
-        broadcast = self._broadcast
-        broadcast.ended.append(self)
-        if len(broadcast.ended) == broadcast.wanted:
-            broadcast.wake()
+        self._broadcast.take(self)
+
+    def outcome(self) -> MapResult:
+        """Of a call that has ended, with a result or a ``PeerError``."""
+        return MapResult(self.destination, self.result, cast("PeerError | None", self.error), self.elapsed_s)
 
 
 class Broadcast:
-    """Calls under way; the oldest of ``ended`` has ended first."""
+    """Calls under way."""
 
     def __init__(self) -> None:
-        self.ended: deque[Call] = deque()
         self.calls: list[Call] = []
+        #: in the order in which they did
+        self.ended: list[Call] = []
+        #: of these, those with an error
+        self.failed: list[Call] = []
         #: how many somebody waits for
         self.wanted = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -94,6 +100,18 @@ class Broadcast:
         now = monotonic()
         self.calls = [Call(self, now, destination) for destination in destinations]
         return self.calls
+
+    def take(self, call: Call) -> None:
+        """One has ended."""
+        self.ended.append(call)
+        if call.error is not None:
+            self.failed.append(call)
+        if len(self.ended) == self.wanted:
+            self.wake()
+
+    def outcomes(self) -> list[MapResult]:
+        """Of all that have ended, in their order."""
+        return [call.outcome() for call in self.ended]
 
     async def wait(self, count: int) -> None:
         """Returns when ``ended`` has so many."""
@@ -112,4 +130,5 @@ class Broadcast:
         for call in self.calls:
             call.give_up()
         self.calls = []
-        self.ended.clear()
+        self.ended = []
+        self.failed = []

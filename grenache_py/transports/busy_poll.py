@@ -13,6 +13,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from functools import cache
 
 from .poll_budget import PollBudget, can_win, crowded
 
@@ -27,7 +28,7 @@ def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll 
     """For connections on ``loop``; ``None`` when there is nothing to be won: 0 microseconds, only one
     processor, or no way to give it to others.
 
-    Each service and client has one of its own: one that has lost time for nothing rests without the others.
+    Each server and client has one of its own: one that has lost time for nothing rests without the others.
     """
     if not microseconds or not can_win():
         return None
@@ -38,6 +39,13 @@ def busy_poll(loop: asyncio.AbstractEventLoop, microseconds: float) -> BusyPoll 
         give_way=os.sched_yield,
         budget=PollBudget(crowded),
     )
+
+
+def busy_poll_on_demand(microseconds: float) -> Callable[[], BusyPoll | None]:
+    """The one of a server, for all its services, or of a client: made on the running loop when it is first
+    asked for.
+    """
+    return cache(lambda: busy_poll(asyncio.get_running_loop(), microseconds))
 
 
 class BusyPoll:

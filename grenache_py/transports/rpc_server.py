@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import limits
@@ -207,7 +207,7 @@ class Handler:
         """Have ``tell()`` called, on the loop of the service, when the caller goes before it is answered: for
         work that is worth nothing then. A caller that closes its half of the connection counts as gone.
         """
-        if threading.get_ident() == self._server.thread_id:
+        if get_ident() == self._server.thread_id:
             self._exchange.when_gone(tell)
             return
         try:
@@ -236,7 +236,7 @@ class Handler:
                 log.exception("an observer of a request raised")
 
     def _send(self, status: int, body: bytes) -> None:
-        if threading.get_ident() == self._server.thread_id:
+        if get_ident() == self._server.thread_id:
             self._server.deliver(self, self._exchange, status, body)
             return
         try:
@@ -303,7 +303,7 @@ class RpcServer:
         """
         self.loop = asyncio.get_running_loop()
         self._clock = self.loop.time
-        self.thread_id = threading.get_ident()
+        self.thread_id = get_ident()
         try:
             await self._exchanges.listen(port, host, self._ssl)
         except OSError as error:

@@ -13,6 +13,7 @@ from ..errors import BadRequestError
 from ..rpc_frames import Request
 from ..tls import Certificate
 from ..wire import decode_message, encode_bad_request_reply, encode_reply
+from .busy_poll import BusyPoll
 from .rpc_server import Exchange, Receiver, RpcServer
 from .ws import Channel
 from .ws_calls import HEADERS_OFFER, NOT_OF_HANDSHAKES, decode_headers
@@ -29,7 +30,7 @@ def ws_rpc_server(
     ssl: SSLContext | None = None,
     authorize: Callable[[Certificate], object] | None = None,
     verify_client: VerifyClient | None = None,
-    busy_poll_us: float = 0,
+    poll: Callable[[], BusyPoll | None] = lambda: None,
 ) -> RpcServer:
     """An ``RpcServer`` whose requests and replies are WebSocket messages; ``authorize`` and
     ``verify_client`` decide over connections, see ``WsServer``.
@@ -42,7 +43,7 @@ def ws_rpc_server(
             authorize=authorize,
             verify_client=verify_client,
             headers={HEADERS_OFFER: "1"},
-            busy_poll_us=busy_poll_us,
+            poll=poll,
         )
         return _MessageServer(receive, ws)
 

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from picows import WSCloseCode, WSMsgType, WSTransport
 
@@ -36,10 +36,13 @@ picows_log = logging.getLogger(__name__ + ".picows")
 picows_log.setLevel(logging.CRITICAL)
 
 # picows' own names are of an enumeration in Python, slow to compare with numbers.
-_TEXT, _BINARY, _CLOSE, _PONG = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOSE, WSMsgType.PONG
+_TEXT: Final = WSMsgType.TEXT
+_BINARY: Final = WSMsgType.BINARY
+_CLOSE: Final = WSMsgType.CLOSE
+_PONG: Final = WSMsgType.PONG
 # Up to here it pays to gather small frames, since each call of the system costs more than one of them; beyond
 # it the other side waits for its work longer than a call takes.
-_GATHERED_BYTES = 2048
+_GATHERED_BYTES: Final = 2048
 
 
 class Channel:
@@ -89,7 +92,7 @@ class Channel:
         if self._on_open is not None:
             self._on_open(self)
 
-    def received(self, frame: Any) -> None:
+    def received(self, transport: WSTransport, frame: Any) -> None:
         """``frame`` is a ``WSFrame``; what that calls bool are numbers."""
         if self.ended:
             return

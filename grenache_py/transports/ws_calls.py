@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -47,7 +47,7 @@ def encode_call_end(key: object, payload: Any) -> bytes:
 
 def join_call(rid: str, end: bytes) -> bytes:
     """A request; ``rid`` is one of ``wire.rids``."""
-    return b'["%b",%b' % (rid.encode(), end)
+    return b'["' + rid.encode() + b'",' + end
 
 
 def encode_headers(extra: Mapping[str, Any] | None, deadline_s: float | None) -> bytes:
@@ -93,7 +93,7 @@ def _fit(headers: dict[str, str]) -> bool:
     )
 
 
-_answers = msgspec.json.Decoder(Answer)
+_answers: Final = msgspec.json.Decoder(Answer)
 
 
 def decode_answer(message: bytes) -> Answer | None:

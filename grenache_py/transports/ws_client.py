@@ -12,7 +12,7 @@ import ssl as tls
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from picows import WSError, ws_connect
 
@@ -32,7 +32,7 @@ from ..tasks import end_tasks
 from ..tls import DISTRUST, Resuming, Sessions
 from ..wire import rids
 from .broadcast import Call, Waiting
-from .busy_poll import BusyPoll, busy_poll
+from .busy_poll import BusyPoll, busy_poll_on_demand
 from .ws import Channel, all_gone, picows_options
 from .ws_calls import (
     HEADERS_OFFER,
@@ -47,12 +47,10 @@ from .ws_calls import (
 from .ws_frames import NORMAL, TEXT, TOO_BIG
 from .ws_listener import Listener
 
-_TICK_S = 0.01
+_TICK_S: Final = 0.01
 
 # Its rid, its message without headers, and those for servers that take them.
 _Request: TypeAlias = tuple[str, bytes, bytes]
-# Who waits, until when, and how long that was.
-_Call: TypeAlias = tuple[Waiting, float, float]
 
 
 async def connect(
@@ -138,13 +136,22 @@ async def _hang_up(made: list[socket.socket]) -> None:
         await asyncio.sleep(0.01)
 
 
+class _Pending:
+    """Who waits, until when, and how long that was."""
+
+    def __init__(self, waiting: Waiting, ends: float, timeout_s: float):
+        self.waiting = waiting
+        self.ends = ends
+        self.timeout_s = timeout_s
+
+
 class _Line:
     """A connection and the calls under way on it."""
 
     def __init__(self, channel: Channel, destination: str):
         self.channel = channel
-        # By rid: who waits, until when, and how long that was. Who was cancelled is found by ``expire``.
-        self.calls: dict[str, _Call] = {}
+        # By rid. Who was cancelled is found by ``expire``.
+        self.calls: dict[str, _Pending] = {}
         self.loop = channel.loop
         self.used = channel.loop.time()
         self.takes_headers = HEADERS_OFFER in channel.answer
@@ -156,10 +163,11 @@ class _Line:
         answer = decode_answer(content)
         if answer is None:
             return
-        call = self.calls.pop(answer.rid, None)
+        call = self.calls.get(answer.rid)
         if call is None:
             return
-        waiting = call[0]
+        del self.calls[answer.rid]
+        waiting = call.waiting
         if waiting.done():
             return
         if answer.error is None:
@@ -172,18 +180,18 @@ class _Line:
 
     def _fail(self, why: str) -> None:
         calls, self.calls = self.calls, {}
-        for waiting, _, _ in calls.values():
-            if not waiting.done():
-                waiting.set_exception(self.failure(why))
+        for call in calls.values():
+            if not call.waiting.done():
+                call.waiting.set_exception(self.failure(why))
 
     def expire(self, now: float) -> None:
         """Fail the calls whose time is over."""
-        over = [rid for rid, (waiting, ends, _) in self.calls.items() if now >= ends or waiting.done()]
+        over = [rid for rid, call in self.calls.items() if now >= call.ends or call.waiting.done()]
         for rid in over:
-            waiting, _, timeout_s = self.calls.pop(rid)
-            if not waiting.done():
-                message = f"no whole reply within {timeout_s:g} s"
-                waiting.set_exception(RequestTimeout(self._destination, message))
+            call = self.calls.pop(rid)
+            if not call.waiting.done():
+                message = f"no whole reply within {call.timeout_s:g} s"
+                call.waiting.set_exception(RequestTimeout(self._destination, message))
 
     def failure(self, why: str) -> PeerError:
         if self.channel.end_code == TOO_BIG:
@@ -211,8 +219,7 @@ class WsClient:
         self._deadlines = deadlines
         self._max_reply_bytes = max_reply_bytes
         self._ping_s = ping_s
-        self._busy_poll_us = busy_poll_us
-        self._poll: BusyPoll | None = None  # made with the first connection
+        self._poll = busy_poll_on_demand(busy_poll_us)
         self._lines: dict[str, list[_Line]] = {}
         self._connecting: dict[str, asyncio.Task[_Line]] = {}
         self._ticking: asyncio.TimerHandle | None = None  # while there are calls
@@ -243,7 +250,7 @@ class WsClient:
         if said and line.takes_headers:
             message = add_headers(message, said)
         waiting: asyncio.Future[Any] = line.loop.create_future()
-        self._send(line, rid, message, (waiting, line.loop.time() + timeout_s, timeout_s))
+        self._send(line, rid, message, _Pending(waiting, line.loop.time() + timeout_s, timeout_s))
         return waiting
 
     def begin(
@@ -268,7 +275,7 @@ class WsClient:
             else:
                 rid = next(self._rids)
                 message = join_call(rid, end_with_headers if line.takes_headers else end)
-                self._send(line, rid, message, (call, ends, timeout_s))
+                self._send(line, rid, message, _Pending(call, ends, timeout_s))
         return late
 
     def _headers(self, timeout_s: float, compress: object, headers: Mapping[str, Any] | None) -> bytes:
@@ -290,10 +297,10 @@ class WsClient:
         if said and line.takes_headers:
             message = add_headers(message, said)
         waiting: asyncio.Future[Any] = loop.create_future()
-        self._send(line, rid, message, (waiting, ends, timeout_s))
+        self._send(line, rid, message, _Pending(waiting, ends, timeout_s))
         return await waiting
 
-    def _send(self, line: _Line, rid: str, message: bytes, call: _Call) -> None:
+    def _send(self, line: _Line, rid: str, message: bytes, call: _Pending) -> None:
         channel, calls = line.channel, line.calls
         calls[rid] = call
         channel.send(message, TEXT, len(calls) == 1)
@@ -347,15 +354,13 @@ class WsClient:
         if sum(map(len, self._lines.values())) + len(self._connecting) > limits.CONNECTIONS_MAX:
             self._drop_oldest(destination)
         resuming = self._sessions.to(destination)
-        if self._poll is None:
-            self._poll = busy_poll(asyncio.get_running_loop(), self._busy_poll_us)
         channel = await connect(
             destination,
             max_message=self._max_reply_bytes,
             ssl=resuming,
             ping_s=self._ping_s,
             headers={HEADERS_OFFER: "1"},
-            poll=self._poll,
+            poll=self._poll(),
         )
         if resuming is not None:
             resuming.remember(channel.transport.get_extra_info("ssl_object"))
@@ -419,7 +424,7 @@ class WsClient:
         await end_tasks(self._connecting.values())
         lines = self._all()
         for line in lines:
-            for waiting, _, _ in line.calls.values():
-                if not waiting.done():
-                    waiting.set_exception(ClosedError("stopped during the call"))
+            for call in line.calls.values():
+                if not call.waiting.done():
+                    call.waiting.set_exception(ClosedError("stopped during the call"))
         await all_gone([line.channel for line in lines], NORMAL)

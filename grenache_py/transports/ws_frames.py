@@ -7,30 +7,31 @@ import hashlib
 import os
 from collections.abc import Iterator
 from functools import cache
+from typing import Final
 
 # Opcodes, RFC 6455 section 5.2.
-CONTINUATION = 0
-TEXT = 1
-BINARY = 2
-CLOSE = 8
-PING = 9
-PONG = 10
+CONTINUATION: Final = 0
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
 
-_OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+_OPCODES: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 # Close codes, RFC 6455 section 7.4.1.
-NORMAL = 1000
-GOING_AWAY = 1001
-PROTOCOL_ERROR = 1002
-INVALID_TEXT = 1007
-POLICY_VIOLATION = 1008
-TOO_BIG = 1009
-INTERNAL_ERROR = 1011
-TRY_AGAIN_LATER = 1013
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+INVALID_TEXT: Final = 1007
+POLICY_VIOLATION: Final = 1008
+TOO_BIG: Final = 1009
+INTERNAL_ERROR: Final = 1011
+TRY_AGAIN_LATER: Final = 1013
 
 
 # Up to here a payload is masked soonest as one large integer.
-_ONE_INTEGER_BYTES = 2048
+_ONE_INTEGER_BYTES: Final = 2048
 
 
 class FrameError(Exception):

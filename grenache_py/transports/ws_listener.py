@@ -4,7 +4,7 @@ not be.
 
 from __future__ import annotations
 
-from picows import WSFrame, WSListener, WSTransport
+from picows import WSListener, WSTransport
 
 from .ws import Channel
 
@@ -15,12 +15,11 @@ class Listener(WSListener):
     def __init__(self, channel: Channel):
         super().__init__()
         self.channel = channel
+        # Nothing stands between, where each message comes by.
+        vars(self)["on_ws_frame"] = channel.received
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.channel.connected(transport)
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self.channel.received(frame)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.channel.disconnected()

@@ -25,7 +25,7 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 from .. import limits
 from ..tls import Certificate, certificate_of, is_authorized
 from . import descriptors
-from .busy_poll import BusyPoll, busy_poll
+from .busy_poll import BusyPoll
 from .http1 import HttpServer
 from .http1_exchange import Exchange
 from .ws import Channel, all_gone, picows_log, picows_options
@@ -79,7 +79,7 @@ class WsServer:
         verify_client: VerifyClient | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
         ping_s: float = limits.WS_PING_S,
-        busy_poll_us: float = 0,
+        poll: Callable[[], BusyPoll | None] = lambda: None,
     ):
         self._on_channel = on_channel
         self._max_message = max_message
@@ -87,8 +87,7 @@ class WsServer:
         self._verify_client = verify_client
         self._headers = headers
         self._ping_s = ping_s
-        self._busy_poll_us = busy_poll_us
-        self._poll: BusyPoll | None = None  # made with the first connection
+        self._poll = poll
         self._http: HttpServer | None = None
         self._port = 0
         self._adopts = False
@@ -171,10 +170,8 @@ class WsServer:
         if "upgrade" in (word.strip() for word in headers.get("connection", "").lower().split(",")):
             # picows wants to see nothing else there, and browsers say more.
             request.headers["Connection"] = "Upgrade"
-        loop = asyncio.get_running_loop()
-        if self._poll is None:
-            self._poll = busy_poll(loop, self._busy_poll_us)
-        channel = Channel(loop, self._max_message, self._opened(request, headers), self._poll)
+        opened = self._opened(request, headers)
+        channel = Channel(asyncio.get_running_loop(), self._max_message, opened, self._poll())
         offered = headers.get("sec-websocket-protocol", "").split(",")[0].strip()
         extra = {name: value for name, value in self._headers.items() if name in headers}
         if offered:
