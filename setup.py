@@ -25,6 +25,7 @@ COMPILED = {
         grenache_py/transports/steps.py
         grenache_py/transports/sync_poll.py
         grenache_py/transports/sync_ws.py
+        grenache_py/transports/threads.py
         grenache_py/transports/ws.py
         grenache_py/transports/ws_calls.py
         grenache_py/transports/ws_client.py

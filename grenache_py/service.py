@@ -94,7 +94,9 @@ class Service(Listening):
         self._middleware = middleware
         self._server = make(Receiver(self._handle, self._handle_stream, self._bad_request))
         self._loop = LoopUser()
-        self._new_threads = partial(Threads, threads, "grenache-handler", concurrency)
+        self._new_threads = partial(
+            Threads, threads, "grenache-handler", concurrency, lambda: self._server.loop
+        )
         self._threads = self._new_threads()
 
     @property

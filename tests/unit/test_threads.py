@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 
 import pytest
 
@@ -95,6 +97,91 @@ def test_of_those_that_wait_the_last_one_goes_on(made):
         eventually(all_wait)
     assert len(ran_in) == 10
     assert len(set(ran_in)) == 1
+
+
+class Turns:
+    """A loop that does what it is asked to when the test says so."""
+
+    def __init__(self):
+        self.soon, self.timed = [], []
+
+    def call_soon(self, callback):
+        self.soon.append(callback)
+
+    def call_later(self, delay_s, callback):
+        self.timed.append(callback)
+
+    def end(self):
+        """The turn ends."""
+        callbacks, self.soon = self.soon, []
+        for callback in callbacks:
+            callback()
+
+    def wait(self):
+        """Time passes."""
+        callbacks, self.timed = self.timed, []
+        for callback in callbacks:
+            callback()
+
+
+def long_at_work(threads):
+    return threads._pool._at_work and time.monotonic() - threads._pool._taken_at > 0.001
+
+
+def test_the_jobs_of_a_turn_are_done_by_one_thread_when_it_ends(made):
+    turns, ran_in = Turns(), []
+    threads = made(8, math.inf, lambda: turns)
+    for _ in range(3):
+        for _ in range(20):
+            assert threads.submit(lambda: ran_in.append(threading.current_thread()))
+        assert not threads._pool._at_work
+        turns.end()
+        eventually(lambda: not threads._load)
+        turns.wait()
+        assert not turns.timed
+    assert len(ran_in) == 60
+    assert len(set(ran_in)) == len(running()) == 1
+
+
+def test_a_job_that_takes_its_time_holds_up_the_others_for_a_moment_only(made):
+    turns, release, ran = Turns(), threading.Event(), []
+    threads = made(8, math.inf, lambda: turns)
+    assert threads.submit(release.wait, 10)
+    assert threads.submit(ran.append, "second")
+    turns.end()
+    eventually(lambda: long_at_work(threads))
+    assert not ran
+    turns.wait()
+    eventually(lambda: ran == ["second"])
+    # From now on for a while the next one does not wait at all.
+    for _ in range(3):
+        assert threads.submit(release.wait, 10)
+    assert threads.submit(ran.append, "third")
+    turns.end()
+    eventually(lambda: ran == ["second", "third"])
+    assert len(running()) == 5
+    release.set()
+
+
+def test_a_job_does_not_wait_for_one_that_has_begun_long_ago(made):
+    turns, release, done = Turns(), threading.Event(), threading.Event()
+    threads = made(8, math.inf, lambda: turns)
+    assert threads.submit(release.wait, 10)
+    turns.end()
+    eventually(lambda: long_at_work(threads))
+    assert threads.submit(done.set)
+    turns.end()
+    assert done.wait(10)
+    release.set()
+
+
+def test_a_loop_that_has_ended_takes_no_jobs_of_another_with_it(made):
+    ended, turns, done = Turns(), Turns(), threading.Event()
+    one, other = made(8, math.inf, lambda: ended), made(8, math.inf, lambda: turns)
+    assert one.submit(int)
+    assert other.submit(done.set)
+    turns.end()
+    assert done.wait(10)
 
 
 def test_there_is_room_for_so_many_until_some_are_done(made):
