@@ -103,7 +103,7 @@ def check_bootstrap(bootstrap: Sequence[str], grape: str | Sequence[str]) -> lis
     return [check_destination(address, "bootstrap") for address in bootstrap]
 
 
-def check_seconds(seconds: float, field: str = "timeout") -> float:
+def check_seconds(seconds: object, field: str = "timeout") -> float:
     """A time: a finite number of seconds greater than 0."""
     if type(seconds) is float and 0 < seconds < math.inf:
         return seconds  # as nearly always

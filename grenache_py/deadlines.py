@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
 
 from .checks import check_seconds
 
 
-def ends_at(timeout: Any) -> float:
+def ends_at(timeout: object) -> float:
     """When a call that begins now has to end. Raises ``ArgumentError``."""
     return monotonic() + check_seconds(timeout)
 

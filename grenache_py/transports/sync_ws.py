@@ -99,10 +99,10 @@ class WsTransport:
     def call(
         self,
         destination: str,
-        key: str,
+        key: object,
         payload: Any,
         timeout_s: float,
-        compress: bool = False,
+        compress: object = False,
         headers: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a peer; see ``client.Transport``. ``compress`` does not exist here."""
@@ -119,10 +119,10 @@ class WsTransport:
     def begin(
         self,
         destination: str,
-        key: str,
+        key: object,
         payload: Any,
         timeout_s: float,
-        compress: bool = False,
+        compress: object = False,
         headers: Mapping[str, Any] | None = None,
     ) -> Steps[Any] | None:
         """A call that need not be connected first; see ``client.Transport``."""
@@ -137,7 +137,7 @@ class WsTransport:
         return self._exchange(conn, rid, request, time.monotonic() + timeout_s, timeout_s)
 
     def _encode(
-        self, key: str, payload: Any, headers: Mapping[str, Any] | None, timeout_s: float
+        self, key: object, payload: Any, headers: Mapping[str, Any] | None, timeout_s: float
     ) -> tuple[str, bytes, bytes]:
         """The rid of a request, the request, and the headers for a server that takes them."""
         rid = next(self._rids)

@@ -52,6 +52,26 @@ def fails(call, error):
     return run
 
 
+@pytest.mark.parametrize("wrong", [0, -1.0, True, None, "soon", float("nan")])
+def test_what_is_no_limit_is_refused_by_name(either, wrong):
+    client = either.client(either.link("http://127.0.0.1:1"))
+    for call in (client.request, client.map):
+        with pytest.raises(errors.ArgumentError, match=r"^timeout: must be "):
+            call("key", 1, timeout=wrong)
+    with pytest.raises(errors.ArgumentError, match=r"^timeout: must be "):
+        client.request_to("127.0.0.1:1", "key", 1, timeout=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", 5, None, "k\ud800"])
+def test_what_is_no_key_is_refused_by_name(either, wrong):
+    client = either.client(either.link("http://127.0.0.1:1"))
+    for call in (client.request, client.map):
+        with pytest.raises(errors.ArgumentError, match=r"^key: must "):
+            call(wrong, 1)
+    with pytest.raises(errors.ArgumentError, match=r"^key: must "):
+        client.request_to("127.0.0.1:1", wrong, 1)
+
+
 def test_every_call_has_a_limit_unless_one_is_given(either):
     client = either.client(either.link("http://127.0.0.1:1"))
     inner = getattr(client, "inner", client)
