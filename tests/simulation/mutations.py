@@ -344,9 +344,9 @@ def let_market_orders_rest_on_their_way(patch: pytest.MonkeyPatch) -> None:
 
 AMONG_LIARS = Scenario(11, 3, 60, "full-first", frozenset({"liars", "skew"}), listed=True, sessions=True)
 SHOWN_BY = {
-    "believe_any_signature": 75,
+    "believe_any_signature": 334,
     "forget_expiry": 63,
-    "forget_what_left_the_memory": 119,
+    "forget_what_left_the_memory": 108,
     "give_up_in_doubt": 138,
     "nobody_yields": 41,
     "promise_before_durable": 29,
