@@ -10,7 +10,6 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from . import limits
@@ -72,7 +71,7 @@ def check_name(text: object, name: str) -> str:
     Raises:
         InvalidFieldError: naming the field and the rule.
     """
-    if not isinstance(text, str) or not _is_name(text):
+    if not isinstance(text, str) or not (text in _names or _is_name(text)):
         raise InvalidFieldError(
             name,
             f"must be 1 to {limits.NAME_LENGTH} letters, digits, '_', '.' or '-', "
@@ -81,9 +80,17 @@ def check_name(text: object, name: str) -> str:
     return text
 
 
-@lru_cache(limits.TEXTS_REMEMBERED)  # the same few names come again and again
+_names: set[str] = set()
+"""Those seen lately: the same few come again and again."""
+
+
 def _is_name(text: str) -> bool:
-    return len(text) <= limits.NAME_LENGTH and _NAME.fullmatch(text) is not None
+    if len(text) > limits.NAME_LENGTH or _NAME.fullmatch(text) is None:
+        return False
+    if len(_names) >= limits.TEXTS_REMEMBERED:
+        _names.clear()
+    _names.add(text)
+    return True
 
 
 class Unit:

@@ -380,8 +380,11 @@ class Negotiator:
 
     def next_due(self) -> float | None:
         """When :meth:`tick` is next wanted, on the monotonic clock."""
-        times = (self.market.book.next_expiry(), self.market.agenda.next_due(), self._next_order_expiry())
-        return min((time for time in times if time is not None), default=None)
+        due = self.market.book.next_expiry()
+        for time in (self.market.agenda.next_due(), self._next_order_expiry()):
+            if time is not None and (due is None or time < due):
+                due = time
+        return due
 
     def _next_order_expiry(self) -> float | None:
         """When the next order expires, on the monotonic clock, as far as the wall clock can be trusted."""

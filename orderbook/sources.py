@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import secrets
-import time
+from time import monotonic, time_ns
 
 
 class SystemClock:
     """The machine's clocks."""
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return monotonic()
 
     def time_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return time_ns() // 1_000_000
 
 
 class IdSource:

@@ -61,7 +61,7 @@ class MemoryJournal:
 
     def append(self, events: Sequence[Event]) -> None:
         for event in events:
-            if isinstance(event, Signed):
+            if type(event) is Signed:
                 self._signed.setdefault(event.match_id, []).append(event)
                 self._count += 1
                 if self._count > limits.PROOFS_IN_MEMORY:
