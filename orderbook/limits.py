@@ -103,8 +103,8 @@ LINE_REQUESTS = 1_000
 GATHERED_ORDERS = 5
 """Clients' orders on their way at once from which on a request waits for the end of its turn, since what is
 said about the others may leave in the same write; with fewer of them the sooner the better."""
-LINE_GATHERED_BYTES = 4096
-"""What is said in one turn leaves in writes of about so much: some 16 messages, of which each takes about as
+LINE_GATHERED_BYTES = 1024
+"""What is said in one turn leaves in writes of about so much: four messages, each of which takes about as
 long to handle as a write. So a peer works on the first ones while the next ones are made."""
 LINE_IDLE_S = 60.0
 """For how long a connection is kept over which nothing goes, not even heartbeats: its peer has left."""

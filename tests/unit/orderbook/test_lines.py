@@ -119,10 +119,10 @@ async def test_the_first_of_many_calls_leave_before_the_last_are_made() -> None:
     async with connected() as (_desk, client, destination):
         line = line_to(client, destination)
         for n in range(12):
-            line.call(say("echo", b'"' + bytes([97 + n]) * 1200 + b'"'), str(n), 5.0, alone=False)
+            line.call(say("echo", b'"' + bytes([97 + n]) * 150 + b'"'), str(n), 5.0, alone=False)
             assert line._channel.unsent_bytes <= limits.LINE_GATHERED_BYTES
         await until(lambda: len(client.outcomes) == 12)
-        assert client.outcomes == [(str(n), chr(97 + n) * 1200) for n in range(12)]
+        assert client.outcomes == [(str(n), chr(97 + n) * 150) for n in range(12)]
 
 
 async def test_answers_in_another_order_find_their_calls() -> None:
