@@ -30,8 +30,9 @@ import importlib
 import runpy
 import sys
 
-for files in runpy.run_path(sys.argv[1])["COMPILED"].values():
-    for file in files.split():
+setup = runpy.run_path(sys.argv[1])
+for package in setup["COMPILED"]:
+    for file in setup["modules"](package):
         print(importlib.import_module(file.removesuffix(".py").replace("/", ".")).__file__)
 """
 VERSION = """
