@@ -78,8 +78,8 @@ COMPILED = {
 def modules(package: str) -> list[str]:
     """Those of a package that are compiled for this Python.
 
-    From 3.12 on a compiled coroutine that is cancelled warns of a deprecation, since mypyc passes exceptions on by
-    the old signature of ``throw``; where warnings are errors it would raise that instead.
+    From 3.12 on a compiled coroutine that is cancelled warns of a deprecation, since mypyc uses the old
+    signature of ``throw``; where warnings are errors it would raise that instead.
     """
     files = COMPILED[package].split()
     if sys.version_info < (3, 12):
