@@ -18,8 +18,15 @@ help:  ## show the targets
 demo: $(STAMP)  ## two Grapes, three order book peers, replayed order flow, reconciled
 	$(BIN)/orderbook demo $(ARGS)
 
+# Peers as real processes are tested as they are installed, compiled where that is possible; all else from the
+# sources, and what is compiled once more as it is compiled.
+OF_PROCESSES := tests/e2e/test_crashes.py tests/e2e/test_node_peer.py tests/interop/test_orderbook_workers.py \
+	$(wildcard tests/e2e/test_orderbook_*.py)
+OF_COMPILED := tests/unit/orderbook tests/unit/engine $(wildcard tests/unit/test_*poll.py) tests/interop/test_ws_node.py \
+	$(addprefix tests/unit/,test_map.py test_sync_ws.py test_ws_client.py test_ws_frames.py test_ws_same.py test_ws_server.py)
+
 test: $(STAMP) node lint types compiled  ## lint, types and all tests
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal)
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal $(addprefix --ignore=,$(OF_PROCESSES)))
 	$(if $(ARGS),,@$(MAKE) --no-print-directory test-compiled)
 
 # What is compiled stands apart from the sources, so that an edit is never hidden by an old extension.
@@ -34,14 +41,8 @@ $(COMPILED)/.built: $(STAMP) setup.py $(shell find grenache_py orderbook -name '
 	cd $(COMPILED) && $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
 	touch $@
 
-# Of what is compiled, and of what stands on it as real processes.
-COMPILED_TESTS := tests/unit/orderbook tests/unit/engine $(wildcard tests/unit/test_*ws*.py tests/unit/test_*poll.py) \
-	$(addprefix tests/unit/,test_map.py test_middleware.py test_client_replies.py test_service_limits.py test_time_limits.py) \
-	tests/interop/test_ws_node.py tests/interop/test_orderbook_workers.py tests/e2e/test_crashes.py tests/e2e/test_node_peer.py \
-	$(wildcard tests/e2e/test_orderbook_*.py)
-
-test-compiled: compiled node  ## once more the tests of the compiled modules, as they are compiled
-	$(AS_COMPILED) $(BIN)/pytest --import-mode=append -n 2 --dist worksteal $(COMPILED_TESTS)
+test-compiled: compiled node  ## tests of what is compiled, and of peers as processes
+	$(AS_COMPILED) $(BIN)/pytest --import-mode=append -n 2 --dist worksteal $(OF_COMPILED) $(OF_PROCESSES)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -12,8 +12,8 @@ import pytest
 
 from tests.harness import COMPILED, ROOT, need_compiled
 
-SEEDS = 160
-CHUNK = 40
+SEEDS = 100
+CHUNK = 25
 TIMELINES = """
 import hashlib
 import sys
