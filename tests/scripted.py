@@ -73,6 +73,8 @@ class ScriptedServer:
         self.close()
 
     def close(self) -> None:
+        if self._ended.is_set():
+            return
         self._ended.set()
         # Wakes accept(), which close() alone does not on Linux.
         self._listener.shutdown(socket.SHUT_RDWR)

@@ -287,6 +287,25 @@ def test_bad_arguments_are_named_and_reach_no_peer(flavour, method, arguments, o
 # --- map
 
 
+def test_calls_of_every_kind_say_how_long_they_will_wait(flavour):
+    def tell(rid, key, payload, handler):
+        left_s = handler.remaining_s
+        handler.reply(None, None if left_s is None else payload - 1 < left_s <= payload)
+
+    services = [flavour.service(tell) for _ in range(2)]
+    with grape_with(*services) as grape:
+        link = flavour.link(grape.url)
+        for deadlines, told in ((True, True), (False, None)):
+            client = flavour.client(link, deadlines=deadlines)
+            assert client.request_to(f"127.0.0.1:{services[0].port}", "k", 8, timeout=8) is told
+            assert client.request("rpc_test", 8, timeout=8) is told
+            for _ in range(2):  # over new connections, and over those that were kept
+                results = client.map("rpc_test", 8, timeout=8)
+                assert [result.payload for result in results] == [told, told]
+            results = list(client.map_stream("rpc_test", 8, timeout=8))
+            assert [result.payload for result in results] == [told, told]
+
+
 def test_map_asks_every_peer_at_the_same_time(flavour):
     inside = threading.Barrier(3)
 
@@ -358,9 +377,10 @@ def test_the_first_result_of_a_broadcast_does_not_wait_for_the_last():
         service.on("request", echo)
         service.listen(0, "127.0.0.1")
         with grape_with(silent, service) as grape, Link(grape.url) as calling:
-            results = PeerRPCClient(calling).map_stream("rpc_test", 1, timeout=1)
+            results = PeerRPCClient(calling).map_stream("rpc_test", 1, timeout=30)
             assert next(results).ok
-            assert not next(results).ok
+            silent.close()  # it would have waited for this one's time limit
+            assert isinstance(next(results).error, errors.ConnectionLost)
 
 
 async def test_a_broadcast_with_asyncio_ends_with_its_iteration():
