@@ -18,18 +18,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from grenache_py.commands.version import is_compiled
 
 HERE = Path(__file__).parent
 NODE_SCRIPTS = HERE / "interop" / "js"
 NODE_MODULES = HERE / "interop" / "node_modules"
 ROOT = HERE.parent
 COMPILED = ROOT / "build" / "compiled"
-IS_COMPILED = not str(find_spec("orderbook.names").origin).endswith(".py")  # type: ignore[union-attr]
+IS_COMPILED = is_compiled("orderbook.names")
 """Whether the modules that setup.py compiles are imported as that."""
 
 START_TIMEOUT_S = 30.0
