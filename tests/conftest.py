@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Mapping
 
@@ -17,6 +18,9 @@ __all__ = ["flavour", "node_grape", "node_grapes", "node_script", "pytest_runtes
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell starts what runs in the background; nobody here, nor any child, would hear Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.version_info < (3, 11):
         # There a TLS connection that the other side has ended counts as open until it is closed here too.
         config.addinivalue_line(
