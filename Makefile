@@ -25,8 +25,12 @@ OF_PROCESSES := tests/e2e/test_crashes.py tests/e2e/test_node_peer.py tests/inte
 OF_COMPILED := tests/unit/orderbook tests/unit/engine $(wildcard tests/unit/test_*poll.py) tests/interop/test_ws_node.py \
 	$(addprefix tests/unit/,test_map.py test_sync_ws.py test_ws_client.py test_ws_frames.py test_ws_same.py test_ws_server.py)
 
-test: $(STAMP) node lint types compiled  ## lint, types and all tests
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal $(addprefix --ignore=,$(OF_PROCESSES)))
+# More workers than processors: most tests wait, for processes, sockets and time limits.
+PARALLEL := -n 4 --dist worksteal
+
+test: $(STAMP) node lint  ## lint, types and all tests
+	@$(MAKE) --no-print-directory -j 2 types compiled
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL) $(addprefix --ignore=,$(OF_PROCESSES)))
 	$(if $(ARGS),,@$(MAKE) --no-print-directory test-compiled)
 
 # What is compiled stands apart from the sources, so that an edit is never hidden by an old extension.
@@ -42,7 +46,7 @@ $(COMPILED)/.built: $(STAMP) setup.py $(shell find grenache_py orderbook -name '
 	touch $@
 
 test-compiled: compiled node  ## tests of what is compiled, and of peers as processes
-	$(AS_COMPILED) $(BIN)/pytest --import-mode=append -n 2 --dist worksteal $(OF_COMPILED) $(OF_PROCESSES)
+	$(AS_COMPILED) $(BIN)/pytest --import-mode=append $(PARALLEL) $(OF_COMPILED) $(OF_PROCESSES)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
