@@ -242,10 +242,10 @@ class Switchboard:
                 carrier = self._carrier_of(key)
             carrier.serve_line(payload, session, reply)
         except OrderBookError as error:
-            log.info("a peer's request is refused: %s", error)
             raise refusal(error) from error
 
 
 def refusal(error: OrderBookError) -> Refusal:
-    """What a peer is told of an OrderBookError: ``ERR_ORDERBOOK_<CODE>: <text>``."""
+    """What a peer is told of an OrderBookError, which is logged: ``ERR_ORDERBOOK_<CODE>: <text>``."""
+    log.info("a peer's request is refused: %s", error)
     return Refusal(f"ERR_ORDERBOOK_{error.code.upper()}: {error}")

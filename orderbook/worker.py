@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +39,6 @@ from .signing.proofs import Proof
 from .sources import IdSource, SystemClock, new_nonce
 from .terms import Routing
 from .trade import Trade
-
-log = logging.getLogger(__name__)
 
 ANNOUNCE_INTERVAL_S = 45.0
 """As Bitfinex's own workers: well within the 80 s after which a Grape may forget."""
@@ -338,7 +335,6 @@ class Worker:
             hosted = self._hosted(market_of_key(key))
             hosted.carrier.serve(payload, lambda content: handler.reply(None, content))
         except OrderBookError as error:
-            log.info("a peer's request is refused: %s", error)
             handler.reply(refusal(error))
 
     def _greet(self, key: str, payload: bytes) -> Greeted | None:
@@ -347,5 +343,4 @@ class Worker:
         try:
             return self._hosted(market_of_key(key)).greet(payload)
         except OrderBookError as error:
-            log.warning("a peer opens no session here: %s", error)
             raise refusal(error) from error
