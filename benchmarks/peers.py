@@ -32,7 +32,7 @@ from orderbook.market import Market  # noqa: E402
 from orderbook.model import Instrument  # noqa: E402
 from orderbook.negotiation import Negotiator  # noqa: E402
 from orderbook.outbox import Outbox  # noqa: E402
-from orderbook.signing.channel import QUESTIONS, Channel  # noqa: E402
+from orderbook.signing.channel import Channel, Question  # noqa: E402
 from orderbook.signing.gate import Gate  # noqa: E402
 from orderbook.signing.identity import Identity  # noqa: E402
 from orderbook.sources import SystemClock  # noqa: E402
@@ -86,7 +86,7 @@ class Peer:
         self._outbox.after_step(effects)
 
     def _carry_out(self, effect: Any) -> None:
-        if type(effect) in QUESTIONS:
+        if isinstance(effect, Question):
             request = self.channel.seal(effect)
             self._exchange.arriving.append(lambda: self._ask(effect, request))
 

@@ -25,7 +25,6 @@ from .market import Market
 from .records import FeedLine
 
 Row = tuple[str, str, int]
-LineType = Literal["snapshot", "delta"]
 
 
 class BookFeed:

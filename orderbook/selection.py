@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from .errors import InvalidFieldError
 from .model import BUY, Side
 
 
@@ -117,14 +116,6 @@ POLICIES: Mapping[str, Policy] = {
 
 EAGER_POLICIES = (fastest,)
 """Policies that need not hear everyone once what they have cannot be bettered."""
-
-
-def policy_named(name: str) -> Policy:
-    """The policy called ``name``. Raises InvalidFieldError."""
-    try:
-        return POLICIES[name]
-    except KeyError:
-        raise InvalidFieldError("policy", f"must be one of {', '.join(POLICIES)}") from None
 
 
 def choose(

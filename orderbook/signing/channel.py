@@ -32,7 +32,6 @@ from .session import Session
 
 Question = Announce | Confirm | Beat | Tell
 """Effects that are messages to another peer."""
-QUESTIONS = (Announce, Confirm, Beat, Tell)
 
 _READERS: dict[type, Callable[[bytes], Offer | MatchAnswer | None]] = {
     Announce: read_offer,

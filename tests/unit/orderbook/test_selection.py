@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orderbook.errors import InvalidFieldError
 from orderbook.model import Side
-from orderbook.selection import POLICIES, Choice, OfferFill, PeerOffer, choose, policy_named
+from orderbook.selection import POLICIES, Choice, OfferFill, PeerOffer, choose
 
 
 def offer(peer: str, *fills: tuple[int, int], full: bool = False) -> PeerOffer:
@@ -48,12 +47,6 @@ def test_random_is_fair() -> None:
 def test_an_own_policy_is_a_function() -> None:
     offers = [offer("a", (100, 3)), offer("b", (100, 3))]
     assert taken(choose(offers, Side.BUY, 3, lambda offers, random: offers[::-1], Random())) == {"b": 3}
-
-
-def test_unknown_policies_are_named_with_the_known_ones() -> None:
-    with pytest.raises(InvalidFieldError, match="full-first, fastest"):
-        policy_named("cheapest")
-    assert policy_named("largest") is POLICIES["largest"]
 
 
 FILLS = st.lists(st.tuples(st.integers(95, 105), st.integers(1, 9)), min_size=1, max_size=4)
