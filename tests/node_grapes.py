@@ -1,4 +1,4 @@
-"""Fixtures with real Node Grapes; each test gets its own network on free loopback ports."""
+"""Fixtures with real Node Grapes and peers; each test gets its own network on free loopback ports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from tests.harness import Process, start_node
+
+OLD = {"package": "grenache-nodejs-http-0.7", "linkPackage": "grenache-nodejs-link-0.7"}
+VERSIONS = [pytest.param({}, id="1.0.2"), pytest.param(OLD, id="0.7.13")]
+"""Of the Node packages: what their scripts are told."""
 
 
 @dataclass(frozen=True)

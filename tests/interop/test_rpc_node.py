@@ -8,6 +8,7 @@ import time
 import pytest
 
 from grenache_py import errors
+from tests.node_grapes import OLD
 
 REQUEST = ["rpc_test", {"hello": "wörld 😀", "n": [1, 2.5, None, True]}]
 
@@ -200,8 +201,6 @@ def test_node_and_python_servers_under_one_name(flavour, grape_url, node_server,
 
 
 # --- the older packages
-
-OLD = {"package": "grenache-nodejs-http-0.7", "linkPackage": "grenache-nodejs-link-0.7"}
 
 
 def test_our_client_calls_a_server_of_0_7_13(flavour, grape_url, node_grapes, node_script):

@@ -10,15 +10,10 @@ import pytest
 
 from grenache_py import errors
 from grenache_py.tls import client_context, server_context
+from tests.node_grapes import VERSIONS
 from tests.unit.test_streams import echo, read_all
 from tests.unit.tls_files import make_ca
 
-VERSIONS = [
-    pytest.param({}, id="1.0.2"),
-    pytest.param(
-        {"package": "grenache-nodejs-http-0.7", "linkPackage": "grenache-nodejs-link-0.7"}, id="0.7.13"
-    ),
-]
 SIZES = [0, 10, 3_000_000]
 
 
@@ -122,9 +117,10 @@ def test_a_node_client_streams_to_our_server(flavour, node_grapes, node_client, 
         assert json.loads(answer["text"])[1:] == [None, ["rpc_test", size, {"n": size}]]
 
 
-def test_our_client_streams_to_a_node_server_over_tls(flavour, node_grapes, node_server, secure):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_our_client_streams_to_a_node_server_over_tls(flavour, node_grapes, node_server, secure, version):
     node, ours = secure
-    node_server({"secure": node["server"]})
+    node_server({**version, "secure": node["server"]})
     client = flavour.client(flavour.link(node_grapes[0].url), ssl=ours["client"])
     stream = client.stream("rpc_test", headers={"_a": "echo"})
     stream.write(body(100_000))
@@ -133,9 +129,11 @@ def test_our_client_streams_to_a_node_server_over_tls(flavour, node_grapes, node
     stream.close()
 
 
-def test_a_node_client_streams_to_our_server_over_tls(flavour, node_grapes, node_client, secure):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_node_client_streams_to_our_server_over_tls(flavour, node_grapes, node_client, secure, version):
     node, ours = secure
     link = flavour.link(node_grapes[1].url)
     service = flavour.streaming(echo, link, ssl=ours["server"])
     link.announce("rpc_test", service.port)
-    assert node_client({"secure": node["client"]})("rpc_test", 300_000)["size"] == 300_000
+    call = node_client({**version, "secure": node["client"]})
+    assert call("rpc_test", 300_000)["size"] == 300_000
