@@ -52,6 +52,7 @@ COMPILED = {
         orderbook/entry_checks.py
         orderbook/envelopes.py
         orderbook/ledger.py
+        orderbook/limits.py
         orderbook/lines.py
         orderbook/maker.py
         orderbook/market.py

@@ -29,7 +29,8 @@ class Confirmations:
     def ask(self, match_id: str, confirmation: Confirmation) -> Confirm:
         """Ask the maker for the first time."""
         self.unanswered[match_id] = confirmation
-        self._market.note(confirmation.intent(match_id))
+        if self._market.journaled:
+            self._market.note(confirmation.intent(match_id))
         return self._question(match_id, confirmation)
 
     def resume(self, match_id: str, confirmation: Confirmation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from . import limits
 from .effects import Effect
@@ -23,7 +24,7 @@ from .model import Order, Side, check_name
 from .taker import Taker
 from .terms import PostOnly
 
-OK = Code.OK
+OK: Final = Code.OK
 
 
 class Desk:
@@ -51,11 +52,11 @@ class Desk:
         if known is not None:
             return known, effects
         self._check_room(1)
-        accepted = accepted_event(order)
+        accepted = self._as_accepted(order)
         if order.terms.post_only is not None:
             self._keep_apart(order)
         check_code(book.submit(order))
-        self._note_accepted(order, accepted)
+        self._note_accepted(order, *accepted)
         effects += market.happened(book.events)
         return order, effects + self._taker.announce(order)
 
@@ -77,11 +78,11 @@ class Desk:
         if known is not None:
             return known, effects
         self._check_room(2)
-        accepted = [accepted_event(order) for order in (stop, resting)]
+        accepted = [self._as_accepted(order) for order in (stop, resting)]
         self._keep_apart(resting)
         check_code(book.submit_pair(resting, stop))
-        for order, event in zip((stop, resting), accepted, strict=True):
-            self._note_accepted(order, event)
+        for order, before in zip((stop, resting), accepted, strict=True):
+            self._note_accepted(order, *before)
         effects += market.happened(book.events)
         return (resting, stop), effects + self._taker.announce(resting)
 
@@ -120,11 +121,17 @@ class Desk:
         if len(market.book.orders) + orders > limits.OPEN_ORDERS:
             raise BusyError(f"the book of {market.instrument.market} is full here: try another peer")
 
-    def _note_accepted(self, order: Order, accepted: Accepted) -> None:
+    def _as_accepted(self, order: Order) -> tuple[Accepted | None, int, int]:
+        """The event that ``order`` is accepted as it is now, where that is kept, its price and quantity."""
+        event = accepted_event(order) if self._market.journaled else None
+        return event, order.price, order.quantity
+
+    def _note_accepted(self, order: Order, accepted: Accepted | None, price: int, quantity: int) -> None:
         """The book has taken ``order``, perhaps at another price."""
-        self._market.note(accepted)
+        if accepted is not None:
+            self._market.note(accepted)
         self._market.ledger.add_order(order)
-        self._market.note_change(order, accepted.price, accepted.quantity)
+        self._market.note_change(order, price, quantity)
 
     def amend(self, order_id: str, change: Amendment) -> tuple[Order, list[Effect]]:
         """Change an order; what it crosses then it trades with, here and at other peers, as a new one would.
@@ -215,7 +222,7 @@ class Desk:
     def _note_quote(self, order: Order, before: Mapping[str, tuple[int, int]]) -> bool:
         """A quote has placed or changed ``order``, or taken it back. Whether it is new, or has moved."""
         if order.id not in before:
-            self._note_accepted(order, accepted_event(order))
+            self._note_accepted(order, *self._as_accepted(order))
             return True
         price, quantity = before[order.id]
         self._market.note_change(order, price, quantity)

@@ -7,7 +7,7 @@ simulation) carries them out and tells the outcome with the method that the effe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .trade import Trade
 
@@ -94,7 +94,7 @@ class DropTrades:
         self.upto = upto
 
 
-PROMISES = (Confirm, Settled, Traded, DropTrades)
+PROMISES: Final = (Confirm, Settled, Traded, DropTrades)
 """Effects whose time comes once the events of their step are durable: others may not see them before."""
 
 Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded | DropTrades

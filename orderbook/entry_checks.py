@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from .engine import MarketState, Quote
 from .entry import Amendment, NewOrder, NewPair, NewQuote
@@ -13,9 +13,9 @@ from .terms import GTC, PostOnly, SelfTrade, Terms, TimeInForce
 
 TIME_MS_MAX = 2**53 - 1
 """The latest time that any reader of JSON keeps exactly."""
-_SIDES = {side.value: side for side in Side}
-_FIRST_TERM = NewOrder._fields.index("time_in_force")
-_NO_TERMS = (None,) * (len(NewOrder._fields) - _FIRST_TERM)
+_SIDES: Final = {side.value: side for side in Side}
+_FIRST_TERM: Final = NewOrder._fields.index("time_in_force")
+_NO_TERMS: Final = (None,) * (len(NewOrder._fields) - _FIRST_TERM)
 
 Word = TypeVar("Word", bound=Enum)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct, defstruct, field
@@ -78,11 +78,11 @@ def _envelope(kind: type[Struct]) -> type[Struct]:
 
 
 _envelopes: Any = reduce(or_, map(_envelope, REQUESTS.values()))
-_read_envelope = msgspec.json.Decoder(_envelopes).decode
-UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_read_envelope: Final = msgspec.json.Decoder(_envelopes).decode
+UNREAD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What is raised by the quick readers below: it is no such message, or one that is only read with care."""
 
-encode = msgspec.json.Encoder().encode
+encode: Final = msgspec.json.Encoder().encode
 """A message as JSON."""
 
 
@@ -91,8 +91,8 @@ def _unsigned(kind: type[Struct]) -> Any:
     return defstruct(f"Unsigned{kind.__name__}", (), bases=(kind,), forbid_unknown_fields=True)
 
 
-_read_offer = msgspec.json.Decoder(_unsigned(Offer) | None).decode
-_read_match_answer = msgspec.json.Decoder(_unsigned(MatchAnswer)).decode
+_read_offer: Final = msgspec.json.Decoder(_unsigned(Offer) | None).decode
+_read_match_answer: Final = msgspec.json.Decoder(_unsigned(MatchAnswer)).decode
 
 
 def decode(data: bytes) -> Any:

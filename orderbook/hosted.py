@@ -62,6 +62,7 @@ class HostedMarket:
         self.negotiator = Negotiator(market)
         self.channel = Channel(self.negotiator, gate)
         self.journal: Journal = MemoryJournal()
+        market.journaled = False
         self._key = shared_name(market.instrument.market)
         self._link = link
         self._client = client
@@ -92,7 +93,7 @@ class HostedMarket:
         opened = partial(open_journal, path, market.peer, market.instrument, durability)
         file, recovered = await loop.run_in_executor(None, opened)
         journal = SqliteJournal(file, loop)
-        self.journal = journal
+        self.journal, market.journaled = journal, True
         self.carrier.keep_in(journal)
         market.ledger.archive_in(journal.archive)
         self.carrier.after_step(self.negotiator.resume(recovered))
@@ -124,16 +125,15 @@ class HostedMarket:
 
     # -- clients -----------------------------------------------------------------------------------------
 
-    async def submit(self, new: NewOrder) -> Order:
-        """Returns when the order's way through the network is over for now, and that is durable."""
+    def submit(self, new: NewOrder) -> tuple[Order, asyncio.Future[None]]:
+        """The order, and what is done when its way through the network is over for now, and that durable."""
         if self.journal.trouble is not None:
             raise JournalError(f"no new orders: {self.journal.trouble}")
         order, effects = self.negotiator.submit(new)
-        await self._way_of(order, effects)
-        return order
+        return order, self._way_of(order, effects)
 
     async def submit_pair(self, new: NewPair) -> tuple[Order, Order]:
-        """Returns as :meth:`submit`; the way is that of the first order."""
+        """Returns when the way of the first one through the network is over for now, and that is durable."""
         if self.journal.trouble is not None:
             raise JournalError(f"no new orders: {self.journal.trouble}")
         pair, effects = self.negotiator.submit_pair(new)
@@ -141,7 +141,7 @@ class HostedMarket:
         return pair
 
     async def amend(self, order_id: str, change: Amendment) -> Order:
-        """Returns as :meth:`submit`. An order that is on its way just now is changed when that is over."""
+        """Returns as :meth:`submit_pair`. An order that is on its way is changed when that is over."""
         if self.journal.trouble is not None:
             raise JournalError(f"no changes: {self.journal.trouble}")
         while self.negotiator.is_under_way(order_id):

@@ -36,7 +36,7 @@ class Ledger:
         self._closed: deque[tuple[float, str]] = deque()
         self._trades: deque[Trade] = deque()
         self._by_match: dict[tuple[str, str], list[Trade]] = {}
-        self._by_order: dict[str, deque[Trade]] = {}
+        self._by_order: dict[str, Trade | deque[Trade]] = {}  # most have one
         self._archive: Archive | None = None
         self._trades_in_memory = limits.TRADES_WITHOUT_JOURNAL
         self.trade_count = 0
@@ -142,11 +142,18 @@ class Ledger:
             self._trades.append(trade)
             self.trade_count += 1
             self.cross_peer_trades += trade.cross_peer
-            self._by_match.setdefault((trade.taker_peer, trade.match_id), []).append(trade)
+            match = trade.taker_peer, trade.match_id
+            of_match = self._by_match.get(match)
+            if of_match is None:
+                self._by_match[match] = [trade]
+            else:
+                of_match.append(trade)
             for order_id in trade.orders_of(self._peer):
                 of_order = self._by_order.get(order_id)
                 if of_order is None:
-                    self._by_order[order_id] = deque((trade,))
+                    self._by_order[order_id] = trade
+                elif isinstance(of_order, Trade):
+                    self._by_order[order_id] = deque((of_order, trade))
                 else:
                     of_order.append(trade)
 
@@ -164,10 +171,12 @@ class Ledger:
                 self._trades.popleft()
                 for order_id in trade.orders_of(self._peer):
                     of_order = self._by_order.get(order_id)
-                    if of_order:  # else its order has been swept
+                    if of_order is None:
+                        continue  # its order has been swept
+                    if not isinstance(of_order, Trade):
                         of_order.popleft()
-                        if not of_order:
-                            del self._by_order[order_id]
+                    if isinstance(of_order, Trade) or not of_order:
+                        del self._by_order[order_id]
 
     @property
     def excess(self) -> int:
@@ -196,7 +205,8 @@ class Ledger:
 
     def trades_of_order(self, order_id: str) -> list[Trade]:
         """Those in memory: all of them where their quantities add up to what is filled of the order."""
-        return list(self._by_order.get(order_id, ()))
+        of_order = self._by_order.get(order_id, ())
+        return [of_order] if isinstance(of_order, Trade) else list(of_order)
 
     def trades(self, after: int, limit: int) -> list[Trade]:
         """At most ``limit`` trades in order of execution, from the one that ``after`` others come before,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 Raw = msgspec.Raw
 Context = TypeVar("Context")
 
-_answer = msgspec.json.Decoder(tuple[int, str | None, Raw])
-_request = msgspec.json.Decoder(tuple[int | str | None, str, Raw])
+_answer: Final = msgspec.json.Decoder(tuple[int, str | None, Raw])
+_request: Final = msgspec.json.Decoder(tuple[int | str | None, str, Raw])
 
 
 class Line(Generic[Context]):
@@ -278,7 +278,7 @@ class Lines(Generic[Context]):
         await asyncio.gather(*(line.close() for line in (*self._open.values(), *self._replaced)))
 
 
-SESSION_BROKEN = "what was sent does not belong to the session"
+SESSION_BROKEN: Final = "what was sent does not belong to the session"
 
 
 def unwrap(session: Session, opcode: int, content: bytes) -> bytes:

@@ -9,6 +9,7 @@ says that it does not know, which is no answer: the taker stays in doubt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -34,7 +35,7 @@ Reply = tuple[Struct | None, list[Effect]]
 
 AnnouncementKey = tuple[str, str, int]
 """(sender, order id, round): a message that comes twice is one announcement."""
-LOCK_MARK = "@"
+LOCK_MARK: Final = "@"
 """In a lock id: what follows is how many trades there were when the lock was made."""
 
 
@@ -200,6 +201,8 @@ class Maker:
             return self._no_lease("quota")
         if standing.wasted >= limits.LEASES_WASTED:
             return self._no_lease("cool_off")
+        if not standing.wasted:
+            return limits.LEASE_S
         return float(max(limits.LEASE_S / 2 ** (standing.wasted // 2), limits.LEASE_LEAST_S))
 
     def _no_lease(self, reason: str) -> float:

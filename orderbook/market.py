@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Final
 
 from sortedcontainers import SortedKeyList
 
@@ -20,7 +21,7 @@ from .selection import POLICIES, Policy
 from .terms import Routing
 from .trade import Trade
 
-OPEN = MarketState.OPEN
+OPEN: Final = MarketState.OPEN
 
 Step = Callable[[], list[Effect]]
 
@@ -69,6 +70,7 @@ class Market:
         routing: Whether orders trade with our own book first, or wherever the price is best.
 
     Attributes:
+        journaled: Whether a journal keeps what happens with orders, else nothing is written about that.
         counts: How often something has happened: (what, how it ended), as ``metrics`` names them.
         outbound: Orders that are to begin their way through the network when the step ends, each with the
             lots that the book has set aside for it.
@@ -95,6 +97,7 @@ class Market:
         self.new_id = new_id
         self.random = random
         self.policy = policy
+        self.journaled = True
         self.counts: dict[tuple[str, str], int] = {}
         self._closed: list[Order] = []
         self.book = Book(on_closed=self._closed.append, routing=routing)
@@ -190,8 +193,9 @@ class Market:
 
     def traded(self, trades: Sequence[Trade]) -> list[Effect]:
         self.ledger.add_trades(trades)
-        for trade in trades:
-            self.note(trade_event(trade))
+        if self.journaled:
+            for trade in trades:
+                self.note(trade_event(trade))
         return [Traded(trades)]
 
     def count(self, what: str, how: str) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from . import limits
 from .errors import InvalidFieldError
@@ -19,8 +19,8 @@ from .terms import GTC, Terms
 if TYPE_CHECKING:
     from .engine.ladder import Level
 
-_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
+_DECIMAL: Final = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
 
 
 class Side(Enum):
@@ -43,7 +43,8 @@ class Side(Enum):
         return price >= other if self is BUY else price <= other
 
 
-BUY, SELL = Side.BUY, Side.SELL
+BUY: Final = Side.BUY
+SELL: Final = Side.SELL
 """For where each order comes by: to ask an enumeration for a member takes as long as a call."""
 
 

@@ -91,7 +91,10 @@ Policy = Callable[[Sequence[PeerOffer], Random], Sequence[PeerOffer]]
 
 
 def full_first(offers: Sequence[PeerOffer], random: Random) -> Sequence[PeerOffer]:
-    return sorted(offers, key=lambda offer: not offer.fully_matched)
+    full = [offer for offer in offers if offer.fully_matched]
+    if len(full) == len(offers):
+        return full
+    return full + [offer for offer in offers if not offer.fully_matched]
 
 
 def fastest(offers: Sequence[PeerOffer], random: Random) -> Sequence[PeerOffer]:

@@ -22,6 +22,7 @@ With one maker, or one maker and our own book, which comes last and never refuse
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from . import limits
 from .confirmations import Confirmations
@@ -38,7 +39,7 @@ from .selection import EAGER_POLICIES, Choice, OfferFill, PeerOffer, choose
 from .terms import BEST_PRICE, FILL_OR_KILL
 from .under_way import Confirmation, Negotiation
 
-OURSELVES = ""
+OURSELVES: Final = ""
 """The destination of what our own book offers."""
 
 

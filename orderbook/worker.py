@@ -213,7 +213,9 @@ class Worker:
         Raises:
             OrderBookError: It was refused; nothing has changed.
         """
-        return await self._hosted(market).submit(new)
+        order, way = self._hosted(market).submit(new)
+        await way
+        return order
 
     async def submit_pair(self, market: object, new: NewPair) -> tuple[Order, Order]:
         """Submit two orders of which one cancels the other; returns as :meth:`submit`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .. import limits
 from ..model import Order, Side
@@ -16,8 +16,8 @@ from .reserving import Reserving
 from .resting import BUY, _new
 from .rules import MarketState
 
-HALTED = MarketState.HALTED
-REQUESTED = Reason.REQUESTED
+HALTED: Final = MarketState.HALTED
+REQUESTED: Final = Reason.REQUESTED
 
 
 class Quote(NamedTuple):

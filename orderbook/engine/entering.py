@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from .. import limits
 from ..model import Order
@@ -15,9 +16,9 @@ from .resting import BUY, Resting
 from .rules import RULES, MarketState, Rules
 from .stops import Stops
 
-OPEN = MarketState.OPEN
-ALONE = Routing.ALONE
-OK = Code.OK
+OPEN: Final = MarketState.OPEN
+ALONE: Final = Routing.ALONE
+OK: Final = Code.OK
 
 
 class Entering(Resting):

@@ -213,11 +213,17 @@ class Reserving(Entering):
     def _within(self, reservation: Reservation, quantities: Mapping[str, int]) -> list[Fill]:
         """``quantities`` in the reservation's order. Raises ValueError when they are not within it."""
         self._check_live(reservation)
-        reserved = {order.id: quantity for order, quantity in reservation.fills}
-        for order_id, quantity in quantities.items():
-            if type(quantity) is not int or not 0 < quantity <= reserved.get(order_id, 0):
-                raise ValueError(f"{quantity} of order {order_id} is not within reservation {reservation.id}")
-        return [Fill(order, quantities[order.id]) for order, _ in reservation.fills if order.id in quantities]
+        executed: list[Fill] = []
+        for order, reserved in reservation.fills:
+            quantity = quantities.get(order.id)
+            if quantity is None:
+                continue
+            if type(quantity) is not int or not 0 < quantity <= reserved:
+                raise ValueError(f"{quantity} of order {order.id} is not within reservation {reservation.id}")
+            executed.append(_new(Fill, (order, quantity)))
+        if len(executed) != len(quantities):
+            raise ValueError(f"one of {[*quantities]} is not within reservation {reservation.id}")
+        return executed
 
     def release(self, reservation: Reservation) -> None:
         """Free all of a reservation. O(k log n). Its orders are the caller's to :meth:`rematch`.

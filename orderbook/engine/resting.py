@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from typing import Final
 
 from sortedcontainers import SortedDict
 
@@ -33,10 +34,10 @@ from .events import Cancellation, Contention, Event, Match
 from .ladder import Ladder
 from .rules import RULES, Rules
 
-BUY = Side.BUY
+BUY: Final = Side.BUY
 
-_new = tuple.__new__  # builds an event at half the cost of calling its class
-_NOBODY = "\0"  # the owner that no order has
+_new: Final = tuple.__new__  # builds an event at half the cost of calling its class
+_NOBODY: Final = "\0"  # the owner that no order has
 
 
 class Resting:

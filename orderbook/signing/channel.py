@@ -7,7 +7,7 @@ The worker and the simulation send what :meth:`Channel.seal` makes of an effect,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ..effects import Announce, Beat, Confirm, Effect, Tell, Traded
 from ..envelopes import (
@@ -33,7 +33,7 @@ from .session import Session
 Question = Announce | Confirm | Beat | Tell
 """Effects that are messages to another peer."""
 
-_READERS: dict[type, Callable[[bytes], Offer | MatchAnswer | None]] = {
+_READERS: Final[dict[type, Callable[[bytes], Offer | MatchAnswer | None]]] = {
     Announce: read_offer,
     Confirm: read_match_answer,
 }

@@ -124,6 +124,10 @@ class Keyring:
         if known is None and not self._has_room(now):
             raise ProtocolError("this peer knows too many others: try again later")
 
+    def knows(self, name: str) -> bool:
+        """Whether ``name`` is ours, or belongs to a key or did."""
+        return name == self._own_name or name in self._by_name
+
     def check_unsigned(self, name: str, now: float) -> None:
         """Raises ProtocolError when ``name`` belongs to a key."""
         holder = self._by_name.get(name)
