@@ -392,8 +392,8 @@ async def test_a_broadcast_with_asyncio_ends_with_its_iteration():
             async with grenache_py.aio.Link(grape.url) as calling:
                 client = grenache_py.aio.PeerRPCClient(calling)
                 results = client.map_stream("rpc_test", 1, timeout=30)
-                assert (await anext(results)).ok
                 started = time.monotonic()
+                assert (await anext(results)).ok
                 await results.aclose()
                 await client.stop()
                 assert time.monotonic() - started < 5
