@@ -40,6 +40,7 @@ FAULTS = (
     "staleness",
     "liars",
     "closings",
+    "standstill",
 )
 ROUTINGS = (
     (Routing.LOCAL_FIRST,),
@@ -78,7 +79,7 @@ class Scenario:
             peers=random.choice((2, 2, 3, 3, 4, 5, random.randint(6, 20))),
             orders=random.choice((10, 20, 40, 60)),
             policy=random.choice(list(POLICIES)),
-            faults=frozenset(fault for fault in FAULTS[:-1] if random.random() < share),
+            faults=frozenset(fault for fault in FAULTS[:-2] if random.random() < share),
             listed=random.random() < 0.5,
             trades_in_memory=random.choice((1, 4, 50)),
             routings=random.choice(ROUTINGS),
@@ -89,8 +90,9 @@ class Scenario:
         drawn = replace(drawn, sessions=drawn.signs and seed % 3 == 1)
         # In this order FAILED_SEEDS draw what they drew when they failed.
         flow = random.choices((drawn.flow, "pairs", "quotes", drawn.flow), (45, 12, 12, 31))[0]
-        closings = frozenset(FAULTS[-1:] if 0.2 < random.random() < 0.4 else ())
-        return replace(drawn, flow=flow, faults=drawn.faults | closings)
+        closings = frozenset(FAULTS[-2:-1] if 0.2 < random.random() < 0.4 else ())
+        standstill = frozenset(FAULTS[-1:] if 0.38 < random.random() < 0.54 else ())
+        return replace(drawn, flow=flow, faults=drawn.faults | closings | standstill)
 
 
 @dataclass
@@ -184,6 +186,13 @@ def set_up(scenario: Scenario) -> Exchange:
         for _ in range(random.randint(1, len(names))):
             peer, state = exchange.peers[random.choice(names)], random.choice(("halted", "cancel_only"))
             exchange.close_at(random.uniform(0.5, 5.0), peer, state, random.uniform(0.1, 4.0))
+    if "standstill" in faults:
+        for name in random.sample(names, random.randint(1, len(names))):
+            seconds = random.choice((0.3, 2.0, 6.0))  # beyond deadlines, beyond leases
+            if random.random() < 0.5:
+                exchange.stand_still_at(random.uniform(0.5, 5.0), exchange.peers[name], seconds)
+            else:
+                exchange.stand_still_at_offer(random.randint(0, 3), exchange.peers[name], seconds)
     if "slow disks" in faults:
         for peer in exchange.peers.values():
             peer.disk.sync_s = (0.001, random.choice((0.05, 0.5, 3.0)))

@@ -48,6 +48,8 @@ def check_step(peer: SimPeer, effects: Sequence[Effect]) -> None:
 
 def check_leases(peer: SimPeer) -> None:
     """I4: a reservation is gone by the first step after its lease."""
+    if peer.exchange.world.now - peer.still_until < 0.01:
+        return  # it does what it has missed while it stood still, and sweeping is among that
     for reservation in running(peer).market.book.reservations.values():
         late = peer.clock.monotonic() - reservation.expires
         assert late < 1.0, f"{peer.name} still holds {reservation.id}, {late:.3f} s after its lease"

@@ -131,11 +131,27 @@ class Exchange:
         """``peer`` says goodbye after ``delay_s``, and comes back ``away_s`` later."""
 
         def leave() -> None:
-            if peer.alive and not self.healed:
+            if peer.alive and not peer.stands_still and not self.healed:
                 peer.leave()
                 self.world.after(0.6 + away_s, lambda: None if peer.alive else peer.start())
 
         self.world.after(delay_s, leave)
+
+    def stand_still_at(self, delay_s: float, peer: SimPeer, seconds: float) -> None:
+        """``peer`` does nothing for so many seconds: its machine is busy, or moved elsewhere."""
+        self.world.after(
+            delay_s, lambda: peer.stand_still(seconds) if peer.alive and not self.healed else None
+        )
+
+    def stand_still_at_offer(self, offer: int, peer: SimPeer, seconds: float) -> None:
+        """As :meth:`stand_still_at`, just after ``peer`` has made its ``offer``-th offer."""
+        left = itertools.count(offer, -1)
+
+        def on_reserve() -> None:
+            if next(left) == 0 and not self.healed:
+                peer.stand_still(seconds)
+
+        peer.on_reserve = on_reserve
 
     def close_at(self, delay_s: float, peer: SimPeer, state: str, closed_s: float) -> None:
         """An operator takes the market of ``peer`` to ``state``, and opens it ``closed_s`` later."""
@@ -211,7 +227,7 @@ class Exchange:
             n.under_way != sum(key in liars for _, key in n.makers_in_doubt) or n.market.book.reservations
             for n in self.negotiators()
         )
-        unwritten = any(peer.disk.unwritten for peer in self.peers.values())
+        unwritten = any(peer.disk.unwritten or peer.stands_still for peer in self.peers.values())
         return not busy and not unwritten and not self.crossed()
 
     def crossed(self) -> bool:

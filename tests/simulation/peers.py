@@ -65,7 +65,7 @@ class SimPeer:
         self.exchange = exchange
         self.name = name
         self.clock = SkewedClock(exchange.world, drift, wall_off_s)
-        self.disk: SimDisk[Event] = SimDisk(exchange.world)
+        self.disk: SimDisk[Event] = SimDisk(exchange.world, self._when_awake)
         self.policy = policy
         self.routing = routing
         self.signer = exchange.keys.signer(name)
@@ -76,8 +76,10 @@ class SimPeer:
         self.states = [(0, "open")]
         """Which the market here may come back in: the one that was told last, and those set since then."""
         self.on_confirm: Callable[[], None] = lambda: None
+        self.on_reserve: Callable[[], None] = lambda: None
         self._ids = itertools.count()
         self._life = 0
+        self.still_until = 0.0
         self._outbox: Outbox | None = None
         self._lines: SimLines | None = None
         self._discovering = False
@@ -89,9 +91,14 @@ class SimPeer:
     def alive(self) -> bool:
         return self.negotiator is not None
 
+    @property
+    def stands_still(self) -> bool:
+        return self.exchange.world.now < self.still_until
+
     def start(self) -> None:
         """Start the process: recover from the disk, listen at a new place, be announced."""
         self._life += 1
+        self.still_until = 0.0
         world = self.exchange.world
         life = self._life
         self.place = f"{self.name}:{life}"
@@ -120,10 +127,10 @@ class SimPeer:
         )
         self.channel = Channel(self.negotiator, gate)
         sessions = Sessions(gate, lambda: world.random.randbytes(32))
-        self._lines = SimLines(world, self.exchange.network, self.place, sessions, self._serve)
+        self._lines = SimLines(world, self.exchange.network, self.place, sessions, self._receive)
         self._outbox = Outbox(market, self.disk, self._carry_out)
         world.log(f"{self.name} starts at {self.place} with {len(self.disk.durable)} events")
-        self.exchange.network.serve[self.place] = self._serve
+        self.exchange.network.serve[self.place] = self._receive
         self.exchange.announce(self.place)
         recovered = self._recovered()
         self._step(lambda n: n.resume(recovered))
@@ -147,7 +154,7 @@ class SimPeer:
         """A clean end: goodbye, and everything is on the disk."""
         self._step(lambda n: n.leave())
         self.exchange.sights["goodbye"] += 1
-        self.exchange.world.after(0.5, self._alive_then(self.crash))
+        self.exchange.world.after(0.5, self._unless_ended(self.crash))
 
     def crash(self) -> None:
         """``kill -9``: what is not on the disk is gone."""
@@ -167,8 +174,31 @@ class SimPeer:
         self._life += 1
         self.disk.crash()
 
+    def stand_still(self, seconds: float) -> None:
+        """The process does nothing for a while, and then all that it has missed, one after the other."""
+        world = self.exchange.world
+        world.log(f"{self.name} stands still for {seconds:.1f} s")
+        self.still_until = world.now + seconds
+
+        def wake() -> None:
+            assert self.negotiator is not None
+            expired = self.negotiator.market.book.expired(self.clock.monotonic())
+            self.exchange.sights["awake after a lease had run out"] += bool(expired)
+
+        world.after(seconds, self._alive_then(wake))
+
+    def _when_awake(self, action: Callable[[], None]) -> None:
+        """``action``, now or when the process goes on."""
+        if self.stands_still:
+            self.exchange.world.after(self.still_until - self.exchange.world.now, self._alive_then(action))
+        else:
+            action()
+
     def _alive_then(self, action: Callable[[], None]) -> Callable[[], None]:
-        """``action``, unless the process has ended by then."""
+        """``action``, once the process is awake, unless it has ended by then."""
+        return self._unless_ended(lambda: self._when_awake(action))
+
+    def _unless_ended(self, action: Callable[[], None]) -> Callable[[], None]:
         life = self._life
 
         def act() -> None:
@@ -204,7 +234,11 @@ class SimPeer:
         check_step(self, effects)
         self._outbox.after_step(effects)
 
-    def _serve(self, request: str, reply: Callable[[str], None], session: Session | None = None) -> None:
+    def _receive(self, request: str, reply: Callable[[str], None], session: Session | None = None) -> None:
+        self.exchange.sights["request to who stands still"] += self.stands_still
+        self._when_awake(lambda: self._serve(request, reply, session))
+
+    def _serve(self, request: str, reply: Callable[[str], None], session: Session | None) -> None:
         negotiator, channel, outbox = self.negotiator, self.channel, self._outbox
         assert negotiator is not None
         assert channel is not None
@@ -230,6 +264,8 @@ class SimPeer:
             outbox.promise(lambda: reply(content))
         else:
             reply(content)
+        if new:
+            self.on_reserve()
 
     def _note_sights(self, message: Any, answer: Any) -> None:
         sights, kind = self.exchange.sights, message["type"]
@@ -307,17 +343,23 @@ class SimPeer:
                 self._step(lambda n: n.peer_lost(place))
             self._step(lambda n: channel.failed(effect))
 
+        def answered(text: str) -> None:
+            self._when_awake(lambda: on_answer(text))
+
+        def failed(refused: bool) -> None:
+            self._when_awake(lambda: on_failure(refused))
+
         data = request.data.decode()
         timeout_s = limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S
         if session is not None:
             sights["confirmation in a session"] += isinstance(effect, Confirm)
-            self._lines.call(place, data, timeout_s=timeout_s, answered=on_answer, failed=on_failure)
+            self._lines.call(place, data, timeout_s=timeout_s, answered=answered, failed=failed)
             return
         peer = self.negotiator.market.roster.at(place) if self.negotiator is not None else None
         if loud and peer is not None and peer.name is not None and peer.session:
             self._lines.wanted(place, peer.name)
         self.exchange.network.call(
-            self.place, place, data, timeout_s=timeout_s, answered=on_answer, failed=on_failure
+            self.place, place, data, timeout_s=timeout_s, answered=answered, failed=failed
         )
 
     def _look_up(self) -> None:
@@ -332,7 +374,7 @@ class SimPeer:
     def submit(self, new: NewOrder | NewPair | Quotes) -> str | None:
         """Returns the order's id (of several, that of the first), or None where nobody answers or it is
         refused."""
-        if self.negotiator is None:
+        if self.negotiator is None or self.stands_still:
             return None
         taken: list[Order] = []
 
@@ -359,7 +401,7 @@ class SimPeer:
         return taken[0].id if taken else None
 
     def amend(self, order_id: str, price: int | None, quantity: int | None) -> None:
-        if self.negotiator is None:
+        if self.negotiator is None or self.stands_still:
             return
         change = Amendment(*(None if number is None else str(number) for number in (price, quantity)))
         self.exchange.world.log(f"{self.name} is to change {order_id} to {change}")
@@ -373,7 +415,7 @@ class SimPeer:
         self._outbox.promise(lambda: self._tell(order_id))
 
     def cancel(self, order_id: str) -> None:
-        if self.negotiator is None:
+        if self.negotiator is None or self.stands_still:
             return
         self.exchange.world.log(f"{self.name} is to cancel {order_id}")
         try:
@@ -384,9 +426,10 @@ class SimPeer:
         self._outbox.promise(lambda: self._tell(order_id))
 
     def set_state(self, state: str) -> None:
-        """An operator sets the state of the market here."""
-        if self.negotiator is None:
-            return
+        """An operator sets the state of the market here, and waits until it is done."""
+        self._alive_then(lambda: self._set_state(state))()
+
+    def _set_state(self, state: str) -> None:
         self.exchange.world.log(f"{self.name} is to be {state}")
         self.exchange.sights[f"market {state}"] += 1
         entry = (self.states[-1][0] + 1, state)

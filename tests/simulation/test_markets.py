@@ -94,6 +94,7 @@ def test_every_fault_and_every_outcome_does_happen() -> None:
         "goodbye",
         "lease ran out",
         "trades left the memory",
+        "request to who stands still",
         "forged answer",
         "forged request",
         "relayed request",

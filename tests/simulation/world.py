@@ -241,11 +241,12 @@ class SimDisk(Generic[Item]):
     """A log on a disk: appended batches become durable in order, some time later.
 
     A crash keeps what is durable and any beginning of the rest, whole batches only: a torn one is seen to be
-    torn when the log is opened, and left out.
+    torn when the log is opened, and left out. ``when_awake`` is how its process hears of anything.
     """
 
-    def __init__(self, world: World):
+    def __init__(self, world: World, when_awake: Callable[[Callable[[], None]], None]):
         self._world = world
+        self._when_awake = when_awake
         self.sync_s = (0.0002, 0.005)
         self.durable: list[Item] = []
         self.on_append: Callable[[], None] | None = None
@@ -271,7 +272,8 @@ class SimDisk(Generic[Item]):
         self._pending.append(list(batch))
         self._appended += 1
         life, upto = self._life, self._appended
-        self._world.after(self._world.random.uniform(*self.sync_s), lambda: self._sync(life, upto))
+        pause_s = self._world.random.uniform(*self.sync_s)
+        self._world.after(pause_s, lambda: self._when_awake(lambda: self._sync(life, upto)))
 
     def when_durable(self, then: Callable[[], None]) -> None:
         if self._synced == self._appended:
