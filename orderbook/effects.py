@@ -86,7 +86,7 @@ class Traded:
 
 
 class DropTrades:
-    """The first ``upto`` trades are in the journal: call ``Ledger.drop_trades``."""
+    """Once the first ``upto`` trades are found in the journal's archive: call ``Ledger.drop_trades``."""
 
     __slots__ = ("upto",)
 
@@ -94,7 +94,7 @@ class DropTrades:
         self.upto = upto
 
 
-PROMISES: Final = (Confirm, Settled, Traded, DropTrades)
+PROMISES: Final = (Confirm, Settled, Traded)
 """Effects whose time comes once the events of their step are durable: others may not see them before."""
 
 Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded | DropTrades

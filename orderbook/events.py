@@ -208,6 +208,15 @@ def unpack(data: bytes) -> Event:
     return event
 
 
+def parts(data: bytes) -> list[bytes]:
+    """Of :data:`pack` of several events, what it is of each. Raises JournalError for what is no array."""
+    try:
+        return [bytes(each) for each in _splitter.decode(data)]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise JournalError(f"no events: {error}") from error
+
+
 pack = msgspec.msgpack.Encoder().encode
-"""An event as msgpack, in the shape of :func:`to_plain`."""
+"""An event as msgpack, in the shape of :func:`to_plain`; or several as an array of that."""
 _decoder = msgspec.msgpack.Decoder(Event)
+_splitter = msgspec.msgpack.Decoder(list[msgspec.Raw])

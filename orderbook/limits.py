@@ -150,6 +150,15 @@ JOURNAL_WRITE_EVENTS = 500
 JOURNAL_CHECKPOINT_WRITES = 200
 """Transactions after which the log is copied to the database: some 1,000 pages, as many as SQLite's default.
 Meanwhile nothing is written, for some milliseconds."""
+JOURNAL_CHECKPOINT_EVENTS = 50
+"""Events that count as another such transaction, where one has many: so many fill some pages."""
+JOURNAL_REDO_HALF = 1_048_576
+"""Bytes of a half of the redo log: a second of writing or more, and twice that to take over at a start. A
+step that is larger goes straight to the tables."""
+JOURNAL_TAKE_EVENTS = 2_000
+"""Events that are taken over from the redo log in one transaction: some tens of milliseconds of a thread."""
+JOURNAL_TAKE_S = 1.0
+"""How soon the tables have what the redo log has: the more comes together, the fewer pages change."""
 JOURNAL_GATHER_EVENTS = 32
 """Events that are worth a transaction of their own, so that no more are looked for: to write that many takes
 longer than to make them durable."""

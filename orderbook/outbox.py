@@ -1,8 +1,8 @@
 """Keeps promises back until they are durable. No IO of its own.
 
 After each step its events go to the journal; effects that promise something (a confirmation, a trade, the
-client's answer) follow once everything journaled so far is durable, the others at once. Every caller of a
-Negotiator goes through here.
+client's answer) follow once everything journaled so far is durable, the others at once. Trades leave the
+memory once they are found in the archive. Every caller of a Negotiator goes through here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from .effects import PROMISES, Effect
+from .effects import PROMISES, DropTrades, Effect
 from .journal.journal import Log
 from .market import Market
 
@@ -36,11 +36,20 @@ class Outbox:
         if events:
             journal.append(events)
         waiting = journal.waiting
+        held: list[Effect] = []
         for effect in effects:
-            if waiting and type(effect) in PROMISES:
-                journal.when_durable(partial(self._carry_out, effect))
+            if type(effect) is DropTrades:
+                journal.when_archived(partial(self._carry_out, effect))
+            elif waiting and type(effect) in PROMISES:
+                held.append(effect)
             else:
                 self._carry_out(effect)
+        if held:
+            journal.when_durable(partial(self._carry_out_all, held))
+
+    def _carry_out_all(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self._carry_out(effect)
 
     def promise(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` once everything that has happened so far is durable."""

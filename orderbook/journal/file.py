@@ -9,6 +9,9 @@
 The numbers of events, trades and proofs follow each other without a gap, across the three tables. A
 transaction holds whole steps, so that a crash keeps each step or forgets it. What SQLite does not notice (a
 changed byte in a page that still parses, a missing row) the checksums, numbers and positions do.
+
+What a crash has left in a redo log beside the file (``redo``) is taken over when it is opened, so that who
+reads it finds all here.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import functools
 import heapq
 import itertools
 import os
+import secrets
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +33,14 @@ import msgpack
 from ..errors import JournalError
 from ..events import Event, Executed, Signed, pack
 from ..recovery import Recovered
+from . import disk, redo
+from .redo import RedoFile
 from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, checksum, connect, trade_keys
 
 APPLICATION_ID = 0x4F424B31  # "OBK1"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OLDER_VERSIONS = (2,)
+"""That are read as well. Version 3 has an id, and perhaps a redo log; what a peer opens becomes one."""
 PAGE_ROWS = 1_000
 """Rows that are read at a time."""
 
@@ -40,8 +48,8 @@ DURABILITIES = {"full": "NORMAL", "normal": "NORMAL", "off": "OFF"}
 """SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but
 perhaps not the last moments before a power cut, ``off`` leaves it all to the operating system.
 
-What SQLite's own ``FULL`` adds to ``NORMAL`` is to sync the log after each transaction. Who promises
-something does that itself, with :meth:`JournalFile.open_log`, and need not wait for it."""
+What SQLite's own ``FULL`` adds to ``NORMAL`` is to sync the log after each transaction: instead what is
+promised is in the redo log, and here somewhat later."""
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -107,6 +115,7 @@ class JournalFile:
         meta: What this is the journal of.
         number: Of the last event.
         trade_count: Trades in it.
+        redo: The redo log, after :meth:`begin_redo`.
 
     Raises:
         JournalError: It can't be opened; the text says why and what to do.
@@ -117,12 +126,19 @@ class JournalFile:
         exist."""
         self.path = path
         self.durability = durability
+        self.redo: RedoFile | None = None
+        self._log: int | None = None
+        """Of SQLite's own log, which is the same file until this one is closed."""
         self._resolved = path.resolve()
         if self._resolved in _in_use:
             raise JournalError(f"{path} is in use by this process: stop it first, or name another journal")
         new = not path.exists() or path.stat().st_size == 0
         if new and create is None:
             raise JournalError(f"there is no journal at {path}")
+        if new and self._redo_path.exists():
+            raise JournalError(
+                f"{self._redo_path} is left of a journal that is gone: put both back, or move it away"
+            )
         if not new:
             self._check_header()
         try:
@@ -157,7 +173,7 @@ class JournalFile:
         version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
         if application != APPLICATION_ID:
             raise JournalError(f"{self.path} belongs to another program; it was left as it is")
-        if version != SCHEMA_VERSION:
+        if version not in (SCHEMA_VERSION, *OLDER_VERSIONS):
             age, program = ("newer", "a newer") if version > SCHEMA_VERSION else ("older", "an older")
             raise JournalError(
                 f"{self.path} is of version {version}, {age} than this program knows ({SCHEMA_VERSION}): "
@@ -172,10 +188,9 @@ class JournalFile:
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
             with self._transaction():
-                rows = {**create, "checksum": meta_checksum(create)}
-                db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+                self._insert_meta({**create, "id": new_id()})
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute(f"PRAGMA synchronous = {DURABILITIES[self.durability]}")
+        db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA wal_autocheckpoint = 0")  # see checkpoint
         with self._transaction():
             pass  # takes the lock
@@ -193,6 +208,8 @@ class JournalFile:
                 raise JournalError(
                     f"{self.path} is the journal of {key} {self.meta.get(key)}, not {value}: name another"
                 )
+        if create is not None and "id" not in self.meta:
+            self._renew()
         self._rows = Rows(self.path, db, self.meta["peer"])
         [(self.trade_count,)] = self._rows.select("SELECT ifnull(max(position), 0) FROM trades")
         numbers = self._rows.select(
@@ -201,8 +218,79 @@ class JournalFile:
             self.trade_count,
         )
         self.number = max(self._whole(number or 0, "events or trades") for (number,) in numbers)
+        if self._redo_path.exists():
+            self._take_over_redo()
+        db.execute(f"PRAGMA synchronous = {DURABILITIES[self.durability]}")
+
+    def _insert_meta(self, meta: dict[str, str]) -> None:
+        rows = {**meta, "checksum": meta_checksum(meta)}
+        self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+
+    def _renew(self) -> None:
+        """Make a file of an older version one of this version."""
+        self.meta["id"] = new_id()
+        with self._transaction():
+            self._db.execute("DELETE FROM meta")
+            self._insert_meta(self.meta)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    # -- the redo log ------------------------------------------------------------------------------
+
+    @property
+    def _redo_path(self) -> Path:
+        return self.path.with_name(self.path.name + "-redo")
+
+    def _take_over_redo(self) -> None:
+        """Take what a crash has left over, durably. Raises JournalError, sqlite3.Error: it stays then."""
+        try:
+            left = redo.beyond(redo.read(self._redo_path, self._id), self.number)
+            steps = [redo.events_of(record) for record in left]
+        except JournalError as error:
+            raise JournalError(
+                f"{self._redo_path} is damaged ({error}); it was left as it is: restore a copy of both"
+            ) from error
+        except OSError as error:
+            raise JournalError(f"{self._redo_path} can't be read: {error}") from error
+        for events, packed in steps:
+            self.write(events, packed)
+        self.checkpoint()
+        self._remove_redo()
+
+    @property
+    def _id(self) -> bytes:
+        """As the redo log has it. Journals of older versions have none."""
+        return bytes.fromhex(self.meta.get("id", ""))
+
+    def begin_redo(self) -> None:
+        """Make an empty redo log; all that was written until now must be durable. Raises JournalError."""
+        try:
+            self._log = os.open(self.path.with_name(self.path.name + "-wal"), os.O_RDWR)
+            self.redo = self._make_redo()
+        except OSError as error:
+            raise JournalError(f"{self._redo_path} can't be made: {error}") from error
+
+    def _make_redo(self) -> RedoFile:
+        return RedoFile(self._redo_path, self._id, self.number)
+
+    def end_redo(self) -> None:
+        """All that is in the redo log was written here as well, and is durable. Raises JournalError."""
+        if self.redo is not None:
+            self.redo.close()
+            self.redo = None
+            self._remove_redo()
+
+    def _remove_redo(self) -> None:
+        try:
+            self._redo_path.unlink()
+        except OSError as error:
+            raise JournalError(f"{self._redo_path} can't be removed: {error}") from error
 
     def close(self) -> None:
+        """A redo log stays, for the next one who opens the file."""
+        if self.redo is not None:
+            self.redo.close()
+        if self._log is not None:
+            os.close(self._log)
         self._db.close()
         _in_use.discard(self._resolved)
 
@@ -211,15 +299,16 @@ class JournalFile:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def write(self, events: Sequence[Event]) -> None:
-        """Append ``events`` in one transaction, durable once the log is. Raises sqlite3.Error, having written
-        nothing."""
+    def write(self, events: Sequence[Event], packed: Sequence[bytes] | None = None) -> None:
+        """Append ``events`` in one transaction, durable after :meth:`sync`. ``packed``: each as a row has it,
+        if that is there already. Raises sqlite3.Error, having written nothing.
+        """
         peer, position = self.meta["peer"], self.trade_count
         rows: list[tuple[object, ...]] = []
         trades: list[tuple[object, ...]] = []
         proofs: list[tuple[object, ...]] = []
         for number, event in enumerate(events, self.number + 1):
-            data = pack(event)
+            data = pack(event) if packed is None else packed[number - self.number - 1]
             check = checksum(number, data)
             if isinstance(event, Executed):
                 position += 1
@@ -245,10 +334,10 @@ class JournalFile:
                 self._db.execute(insert_text(table, len(several[0]), size), values)
                 done += size
 
-    def open_log(self) -> int:
-        """A descriptor of the log, SQLite's ``-wal`` file: once that is synced, all that was written is
-        durable. It is the same file until this one is closed. Raises OSError."""
-        return os.open(self.path.with_name(self.path.name + "-wal"), os.O_RDWR)
+    def sync(self) -> None:
+        """Returns when all that was written is durable; after :meth:`begin_redo`. Raises OSError."""
+        assert self._log is not None
+        disk.sync_data(self._log)
 
     def checkpoint(self) -> None:
         """Copy the log to where it belongs, durably, so that it begins anew with the next transaction.
@@ -435,6 +524,10 @@ class _Transaction:
                 raise
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+
+
+def new_id() -> str:
+    return secrets.token_hex(redo.ID_BYTES)
 
 
 def meta_checksum(meta: dict[str, str]) -> str:

@@ -23,6 +23,9 @@ class Log(Protocol):
     def when_durable(self, then: Callable[[], None]) -> None:
         """Call ``then`` once all that was appended so far is durable; at once where it is already."""
 
+    def when_archived(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once trades appended so far are found where old ones are looked up."""
+
     @property
     def waiting(self) -> int:
         """How much is not durable yet."""
@@ -68,6 +71,9 @@ class MemoryJournal:
                     self._count -= len(self._signed.pop(next(iter(self._signed))))
 
     def when_durable(self, then: Callable[[], None]) -> None:
+        then()
+
+    def when_archived(self, then: Callable[[], None]) -> None:
         then()
 
     async def trades(self, after: int, limit: int) -> Sequence[Trade]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from . import disk
 from .thread import JobThread
 
 try:
@@ -17,9 +18,6 @@ except ImportError:  # it is for Linux only
 
 Synced = Callable[[OSError | None], None]
 """Is told why a sync has failed, or None."""
-
-sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-"""Blocking: returns when all that was written to a descriptor is durable. Raises OSError."""
 
 
 class Syncer(Protocol):
@@ -61,7 +59,7 @@ class UringSyncer:
             then(OSError(str(error)))
 
     def sync(self) -> None:
-        sync_data(self._descriptor)
+        disk.sync_data(self._descriptor)
 
     def _completed(self) -> None:
         try:
@@ -90,7 +88,7 @@ class ThreadSyncer:
         self._thread.do(self._try_to_sync, then)
 
     def sync(self) -> None:
-        sync_data(self._descriptor)
+        disk.sync_data(self._descriptor)
 
     def _try_to_sync(self) -> OSError | None:
         try:

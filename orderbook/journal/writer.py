@@ -15,18 +15,16 @@ from typing import TypeVar
 
 from .. import limits
 from ..errors import JournalError
-from ..events import Event, Signed
+from ..events import Event, Signed, pack, parts
 from ..model import Instrument
 from ..recovery import Recovered
 from ..trade import Trade
 from .archive import JournalArchive
 from .file import JournalFile
-from .snapshotter import Snapshot, Snapshotter
+from .redo import Record, RedoFile
 from .syncer import Syncer, best_syncer
 from .thread import JobThread
-
-DROPPED_AT_A_TIME = 2_000
-"""Events that a snapshot has replaced are deleted so many at a time: some milliseconds."""
+from .upkeep import DROPPED_AT_A_TIME, Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +32,15 @@ Result = TypeVar("Result")
 
 
 class SqliteJournal:
-    """A journal file that is written many steps to a transaction.
+    """A journal file that is written many steps at a time.
 
     The event loop writes, which only copies to the memory of the operating system; then a syncer makes it
-    durable while the loop goes on, and the next transaction collects meanwhile. What somebody waits for is
-    written once a turn of the loop brings nothing more, what nobody waits for with it, or some moments later.
-    What else waits for the disk (checkpoints, snapshots) a thread does.
+    durable while the loop goes on, and the next write collects meanwhile. What somebody waits for is written
+    once a turn of the loop brings nothing more, what nobody waits for with it, or some moments later.
+
+    With a redo log (``file.redo``) the loop writes there, and a thread of ours takes it over into the file's
+    tables, much at a time. Without one the loop writes the tables, and nothing is synced. All else that waits
+    for the disk (checkpoints, snapshots) the thread does.
 
     A disk that can't be written is tried again until it can; meanwhile ``trouble`` says why, nothing more is
     promised, and the market takes no new orders. A sync that has failed is not tried again: the operating
@@ -58,38 +59,49 @@ class SqliteJournal:
         loop: asyncio.AbstractEventLoop,
         make_syncer: Callable[[int, asyncio.AbstractEventLoop], Syncer] = best_syncer,
     ):
+        redo = file.redo
         self._file = file
         self._loop = loop
-        self._syncer = make_syncer(file.open_log(), loop) if file.durability == "full" else None
+        self._redo = redo
+        self._syncer = None if redo is None else make_syncer(redo.duplicate(), loop)
         self._trouble: str | None = None
         self._lost = False
         """A sync has failed."""
-        self._appended = 0
-        self._written = 0
-        self._durable = 0
+        self._appended = self._written = self._durable = self._taken = file.number
+        """The last event of all, in the redo log, synced there, and synced in the tables. Without a redo log
+        the tables take its place."""
         self._steps: deque[Sequence[Event]] = deque()
         self._transaction: list[Event] = []
         """What is being written, the first of what is not yet."""
+        self._record: Record | None = None
+        """The same, for the redo log."""
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._write_due = False
         self._lingering: asyncio.TimerHandle | None = None
         self._retrying: asyncio.TimerHandle | None = None
         self._busy_since: float | None = None
-        """When thread or syncer have begun with what they have not done yet."""
+        """When thread or syncer have begun with what the next write has to wait for."""
+        self._untaken: list[tuple[Record, Sequence[Event]]] = []
+        """What is not in the tables, and not being taken over either."""
+        self._untaken_bytes = 0
+        self._taking: list[tuple[Record, Sequence[Event]]] = []
+        self._taking_since: float | None = None
+        self._take_timer: asyncio.TimerHandle | None = None
+        self._take_trouble: str | None = None
+        self._take_wanted = 0
+        """Somebody waits until the tables have the events up to this one."""
+        self._room_wanted = False
+        """The next write waits for room in the redo log, or until it went past it."""
+        self._past: Record | None = None
+        """A record that is too large for the redo log, and is on its way to the tables."""
+        self._waiting_taken: deque[tuple[int, Callable[[], None]]] = deque()
         self._idle = asyncio.Event()
-        self._idle.set()
         self._closing = False
-        self._thread = JobThread(f"journal {file.path.name}", loop)
-        self._writes = limits.JOURNAL_CHECKPOINT_WRITES
-        """Transactions since the last checkpoint; the first one has to wait for the disk as well."""
+        self._jobs = JobThread(f"journal {file.path.name}", loop)
         self._archive: JournalArchive | None = None
         self._pages: JournalArchive | None = None
         self._pages_free = threading.Lock()
-        self._snapshotter: Snapshotter | None = None
-        self._made: Snapshot | str | None = None
-        self._snapshot_wanted_at = file.snapshot_number() + limits.JOURNAL_SNAPSHOT
-        self._replaced = True
-        """There may be events for which the snapshot stands."""
+        self._upkeep = Upkeep(file)
 
     def append(self, events: Sequence[Event]) -> None:
         self._steps.append(events)
@@ -104,13 +116,23 @@ class SqliteJournal:
         self._waiting.append((self._appended, then))
         self._write_soon()
 
+    def when_archived(self, then: Callable[[], None]) -> None:
+        if self._redo is None:
+            self.when_durable(then)
+        elif self._taken == self._appended:
+            then()
+        else:
+            self._waiting_taken.append((self._appended, then))
+
     @property
     def trouble(self) -> str | None:
-        if self._trouble is None and self._busy_since is not None:
-            hangs_s = self._loop.time() - self._busy_since
-            if hangs_s > limits.JOURNAL_HANGS_S:
-                return f"the disk of the journal has not answered for {hangs_s:.0f} s"
-        return self._trouble
+        trouble = self._trouble or self._take_trouble
+        if trouble is None:
+            for since in (self._busy_since, self._taking_since):
+                hangs_s = 0.0 if since is None else self._loop.time() - since
+                if hangs_s > limits.JOURNAL_HANGS_S:
+                    return f"the disk of the journal has not answered for {hangs_s:.0f} s"
+        return trouble
 
     @property
     def waiting(self) -> int:
@@ -127,10 +149,27 @@ class SqliteJournal:
         return await self._read(lambda archive: archive.trades(after, limit))
 
     async def trades_of_order(self, order_id: str, most: int) -> Sequence[Trade]:
+        await self._all_taken()
         return await self._read(lambda archive: archive.trades_of_order(order_id, most))
 
     async def proofs(self, match_id: str) -> Sequence[Signed]:
+        await self._all_taken()
         return await self._read(lambda archive: archive.proofs(match_id))
+
+    async def _all_taken(self) -> None:
+        """Returns when the tables have all that was appended. Raises JournalError when they never will."""
+        if self._redo is None:
+            return
+        if self._lost:
+            raise JournalError(f"what was written last can't be read: {self._trouble}")
+        taken = asyncio.Event()
+        self._take_wanted = self._appended
+        self.when_archived(taken.set)
+        if self.waiting:
+            self._write_soon()
+        else:
+            self._take_over()
+        await taken.wait()
 
     async def _read(self, what: Callable[[JournalArchive], Result]) -> Result:
         """``what`` may take a while: it is read by another thread, over another connection than in steps."""
@@ -145,22 +184,29 @@ class SqliteJournal:
 
     async def close(self) -> None:
         self._closing = True
-        for timer in (self._lingering, self._retrying):
+        for timer in (self._lingering, self._retrying, self._take_timer):
             if timer is not None:
                 timer.cancel()
-        while self._busy_since is not None:
+        while self._jobs.busy or (self._busy_since is not None and not self._room_wanted):
+            self._idle.clear()
             await self._idle.wait()
-        await self._loop.run_in_executor(None, self._thread.end)
-        if self.waiting and await self._loop.run_in_executor(None, self._write_the_rest):
-            self._written = self._appended
+        await self._loop.run_in_executor(None, self._jobs.end)
+        done = await self._loop.run_in_executor(None, self._write_the_rest)
+        if done:
+            self._taken = self._written = self._appended
             self._synced(None)
+            self._tell_taken()
         if self._syncer is not None:
             self._syncer.close()
-        if self._snapshotter is not None:
-            await self._loop.run_in_executor(None, self._snapshotter.stop)
+        await self._loop.run_in_executor(None, self._upkeep.stop)
         for archive in (self._archive, self._pages):
             if archive is not None:
                 archive.close()
+        if done:
+            try:
+                self._file.end_redo()
+            except JournalError as error:
+                log.warning("%s", error)
         self._file.close()
 
     # -- writing -----------------------------------------------------------------------------------------
@@ -176,7 +222,7 @@ class SqliteJournal:
 
     def _gather(self, appended: int) -> None:
         """Write, unless the last turn of the loop has brought more than the ``appended`` events of before:
-        what comes close together shares a transaction, and to look for more once takes next to no time."""
+        what comes close together shares a write, and to look for more once takes next to no time."""
         if appended != self._appended and self.waiting < limits.JOURNAL_GATHER_EVENTS:
             self._loop.call_soon(self._gather, self._appended)
         else:
@@ -187,14 +233,38 @@ class SqliteJournal:
         """Write what there is, unless thread or disk are busy: what was collected then follows."""
         if self._busy_since is not None or self._retrying is not None or self._lost or self._closing:
             return
-        while self._steps and len(self._transaction) < limits.JOURNAL_WRITE_EVENTS:
-            self._transaction += self._steps.popleft()
         if not self._transaction:
-            return
-        if self._writes < limits.JOURNAL_CHECKPOINT_WRITES:
+            while self._steps and len(self._transaction) < limits.JOURNAL_WRITE_EVENTS:
+                self._transaction += self._steps.popleft()
+            if not self._transaction:
+                return
+        if self._redo is not None:
+            self._write_redo(self._redo)
+        elif not self._upkeep.checkpoint_due:
             self._tried(self._try_to_write())
         else:
             self._have_done(self._checkpoint_and_write, self._tried)
+
+    def _write_redo(self, redo: RedoFile) -> None:
+        record = self._record
+        if record is None:
+            events = self._transaction
+            record = self._record = Record(self._written + 1, len(events), pack(events))
+        if redo.has_room(record, self._taken):
+            try:
+                redo.append(record)
+            except OSError as error:
+                self._tried(error)
+            else:
+                self._tried(None)
+            return
+        self._room_wanted = True
+        self._begin()
+        if not redo.takes(record):
+            self._past = record
+            self._untaken.append((record, self._transaction))
+            self._transaction, self._record = [], None
+        self._take_over()
 
     def _try_to_write(self) -> sqlite3.Error | None:
         try:
@@ -203,8 +273,8 @@ class SqliteJournal:
             return error
         return None
 
-    def _tried(self, error: sqlite3.Error | None) -> None:
-        """A transaction was written, or why it was not."""
+    def _tried(self, error: Exception | None) -> None:
+        """The transaction was written, or why it was not."""
         if error is not None:
             log.error("%s can't be written, trying again: %s", self._file.path, error)
             self._trouble = f"the journal can't be written: {error}"
@@ -212,14 +282,22 @@ class SqliteJournal:
                 self._retrying = self._loop.call_later(limits.JOURNAL_RETRY_S, self._retry)
             return
         self._trouble = None
-        self._writes += 1
-        self._written += len(self._transaction)
-        self._transaction = []
+        events, record = self._transaction, self._record
+        self._transaction, self._record = [], None
+        self._written += len(events)
         if self._syncer is None:
+            self._upkeep.wrote(len(events))
             self._synced(None)
-        else:
-            self._begin()
-            self._syncer.start(self._synced)
+            return
+        assert record is not None
+        self._untaken.append((record, events))
+        self._untaken_bytes += len(record.data)
+        if self._untaken_bytes >= limits.JOURNAL_REDO_HALF // 2:
+            self._take_over()
+        elif self._take_timer is None:
+            self._take_later(limits.JOURNAL_TAKE_S)
+        self._begin()
+        self._syncer.start(self._synced)
 
     def _retry(self) -> None:
         self._retrying = None
@@ -229,19 +307,22 @@ class SqliteJournal:
         """All that was written is durable, or why it is not."""
         self._end()
         if error is not None:
-            self._lost = True
-            self._trouble = (
-                f"the journal's last writes may be lost ({error}): check the disk, then start again"
-            )
-            log.error("%s: %s", self._file.path, self._trouble)
+            self._lose(error)
             return
         self._durable = self._written
         while self._waiting and self._waiting[0][0] <= self._durable:
             self._waiting.popleft()[1]()
-        if self._longer_than_it_has_to and not self._closing:
-            self._have_done(self._keep_short, lambda _: self._go_on())
-        else:
-            self._go_on()
+        if self._redo is None and self._upkeep.longer_than_it_has_to and not self._closing:
+            self._have_done(self._upkeep.keep_short, lambda _: self._go_on())
+            return
+        if self._take_wanted > self._taken:
+            self._take_over()
+        self._go_on()
+
+    def _lose(self, error: OSError) -> None:
+        self._lost = True
+        self._trouble = f"the journal's last writes may be lost ({error}): check the disk, then start again"
+        log.error("%s: %s", self._file.path, self._trouble)
 
     def _go_on(self) -> None:
         """Write what was collected meanwhile."""
@@ -252,7 +333,6 @@ class SqliteJournal:
 
     def _begin(self) -> None:
         self._busy_since = self._loop.time()
-        self._idle.clear()
 
     def _end(self) -> None:
         self._busy_since = None
@@ -266,67 +346,122 @@ class SqliteJournal:
             then(result)
 
         self._begin()
-        self._thread.do(job, done)
+        self._jobs.do(job, done)
 
-    @property
-    def _longer_than_it_has_to(self) -> bool:
-        """Whether there is something to do for :meth:`_keep_short`."""
-        wanted = self._snapshotter is None and self._file.number >= self._snapshot_wanted_at
-        return wanted or self._replaced or self._made is not None
+    # -- from the redo log to the tables -----------------------------------------------------------------
+
+    def _take_later(self, wait_s: float) -> None:
+        self._take_timer = self._loop.call_later(wait_s, self._take_due)
+
+    def _take_due(self) -> None:
+        self._take_timer = None
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Have the thread take over what it has not yet; if it is busy that follows."""
+        if self._jobs.busy or self._lost or self._closing or not self._untaken:
+            return
+        if self._take_trouble is not None and self._take_timer is not None:
+            return  # it is tried again then
+        self._taking, self._untaken, self._untaken_bytes = self._untaken, [], 0
+        self._taking_since = self._loop.time()
+        self._jobs.do(self._take, self._took)
+
+    def _took(self, error: Exception | None) -> None:
+        """The tables have, durably, what was taken over; or why not."""
+        self._taking_since = None
+        self._idle.set()
+        if error is not None:
+            self._untaken[:0] = self._taking
+            if isinstance(error, OSError):
+                self._lose(error)
+            else:
+                log.error("%s can't be written, trying again: %s", self._file.path, error)
+                self._take_trouble = f"the journal can't be written: {error}"
+                if not self._closing:
+                    if self._take_timer is not None:
+                        self._take_timer.cancel()
+                    self._take_later(limits.JOURNAL_RETRY_S)
+            return
+        self._take_trouble = None
+        self._taken = self._taking[-1][0].last
+        self._taking = []
+        self._tell_taken()
+        if self._room_wanted and (self._past is None or self._past.last == self._taken):
+            self._room_wanted = False
+            self._end()
+            if self._past is None:
+                self._write()
+            else:
+                assert self._redo is not None
+                self._past = None
+                self._written = self._taken
+                self._redo.passed_by(self._taken)
+                self._synced(None)
+        if self._take_wanted > self._taken or self._room_wanted:
+            self._take_over()
+        elif self._untaken and self._take_timer is None:
+            self._take_later(limits.JOURNAL_TAKE_S)
+
+    def _tell_taken(self) -> None:
+        while self._waiting_taken and self._waiting_taken[0][0] <= self._taken:
+            self._waiting_taken.popleft()[1]()
 
     # -- in the thread -----------------------------------------------------------------------------------
 
+    def _take(self) -> Exception | None:
+        try:
+            count = self._take_in(self._taking)
+            self._file.sync()
+        except (sqlite3.Error, OSError) as error:
+            return error
+        if self._upkeep.checkpoint_due:
+            self._upkeep.checkpoint()
+        for _ in range(1 + 2 * count // DROPPED_AT_A_TIME):  # more than have come
+            if self._upkeep.longer_than_it_has_to:
+                self._upkeep.keep_short()
+        return None
+
+    def _take_in(self, records: Sequence[tuple[Record, Sequence[Event]]]) -> int:
+        """Write those that the file does not have, whole records to a transaction. Returns how many events.
+        Raises sqlite3.Error."""
+        file, first = self._file, self._file.number
+        events: list[Event] = []
+        packed: list[bytes] = []
+        for record, of_record in records:
+            if record.number <= first:
+                continue  # it was taken over before something went wrong
+            events += of_record
+            packed += parts(record.data)
+            if len(events) >= limits.JOURNAL_TAKE_EVENTS or record is records[-1][0]:
+                file.write(events, packed)
+                self._upkeep.wrote(len(events))
+                events, packed = [], []
+        return file.number - first
+
     def _checkpoint_and_write(self) -> sqlite3.Error | None:
-        """The write after a checkpoint waits for the disk itself, as SQLite begins the log anew."""
-        try:
-            self._file.checkpoint()
-        except sqlite3.Error as error:
-            log.warning("the log of %s stays longer than it has to: %s", self._file.path, error)
-        self._writes = 0
+        self._upkeep.checkpoint()
         return self._try_to_write()
-
-    def _keep_short(self) -> None:
-        """Have a snapshot made now and then, take it when it is there, and delete little by little what it
-        replaces, so that nobody waits for long."""
-        file = self._file
-        made, self._made = self._made, None
-        if made is not None:
-            self._snapshotter = None
-        try:
-            if isinstance(made, Snapshot):
-                file.install(made.number, made.trades, made.data)
-                self._replaced = True
-                log.info("%s: a snapshot of the first %d events", file.path, made.number)
-            elif made is not None:
-                log.warning("%s: no snapshot: %s", file.path, made)
-            if self._replaced:
-                self._replaced = file.drop_replaced(DROPPED_AT_A_TIME)
-        except sqlite3.Error as error:
-            log.warning("%s stays longer than it has to: %s", file.path, error)
-        if file.number >= self._snapshot_wanted_at and self._snapshotter is None:
-            self._snapshot_wanted_at = file.number + limits.JOURNAL_SNAPSHOT
-            self._snapshotter = Snapshotter(
-                file.path, file.meta, file.number, file.trade_count, self._snapshot_made
-            )
-
-    def _snapshot_made(self, made: Snapshot | str) -> None:
-        self._made = made
 
     # -- in another thread, in the end -------------------------------------------------------------------
 
     def _write_the_rest(self) -> bool:
-        """Returns whether that is durable."""
+        """Returns whether all is durable in the tables, as far as it is to be."""
         if not self._lost:
+            rest = self._transaction
             for step in self._steps:
-                self._transaction += step
+                rest += step
             try:
-                self._file.write(self._transaction)
-                if self._syncer is not None:
-                    self._syncer.sync()
+                self._take_in(self._untaken)
+                if rest:
+                    self._file.write(rest)
+                if self._redo is not None:
+                    self._file.sync()
                 return True
             except (sqlite3.Error, OSError) as error:
                 self._trouble = str(error)
-        log.error("%s ends without its last %d events: %s", self._file.path, self.waiting, self._trouble)
+        if self.waiting:
+            log.error("%s ends without its last %d events: %s", self._file.path, self.waiting, self._trouble)
         return False
 
 
@@ -375,6 +510,8 @@ def open_journal(
             file.checkpoint()
         except sqlite3.Error as error:
             raise JournalError(f"{path} can't be written: {error}") from error
+        if durability == "full":
+            file.begin_redo()
     except BaseException:
         file.close()
         raise

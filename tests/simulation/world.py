@@ -281,6 +281,9 @@ class SimDisk(Generic[Item]):
         else:
             self._waiting.append((self._appended, then))
 
+    def when_archived(self, then: Callable[[], None]) -> None:
+        self.when_durable(then)
+
     def _sync(self, life: int, upto: int) -> None:
         if life != self._life:
             return  # the process that wanted it is gone

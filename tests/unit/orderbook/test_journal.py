@@ -28,7 +28,7 @@ from orderbook.events import (
     to_plain,
     unpack,
 )
-from orderbook.journal import writer
+from orderbook.journal import upkeep
 from orderbook.journal.archive import JournalArchive
 from orderbook.journal.file import JournalFile
 from orderbook.journal.snapshotter import Snapshotter, add_up
@@ -376,7 +376,7 @@ async def test_a_journal_that_is_written_for_ever_stays_short(
 ) -> None:
     monkeypatch.setattr(limits, "JOURNAL_SNAPSHOT", 2_000)
     monkeypatch.setattr(limits, "SNAPSHOT_CLOSED_ORDERS", 10)
-    monkeypatch.setattr(writer, "DROPPED_AT_A_TIME", 300)
+    monkeypatch.setattr(upkeep, "DROPPED_AT_A_TIME", 300)
     journal, _ = opened(path)
     written: list[Event] = []
     snapshots: set[int] = set()

@@ -15,9 +15,10 @@ import pytest
 from orderbook import limits
 from orderbook.errors import JournalError
 from orderbook.events import Accepted, Event
-from orderbook.journal import syncer
+from orderbook.journal import disk, syncer
 from orderbook.journal.file import JournalFile
-from orderbook.journal.syncer import Synced, best_syncer
+from orderbook.journal.redo import Record, RedoFile
+from orderbook.journal.syncer import Synced
 from orderbook.journal.writer import SqliteJournal, open_journal
 from orderbook.model import Instrument
 from tests.harness import until
@@ -35,21 +36,46 @@ def path(tmp_path: Path) -> Path:
 
 
 class WatchedFile(JournalFile):
-    """Tells which threads have written it, and how many events at a time."""
+    """Tells which threads have written its tables, and how many events the loop has written at a time."""
 
     def __init__(self, path: Path, durability: str = "off"):
         super().__init__(path, durability=durability, create=META)
         self.writers: list[threading.Thread] = []
         self.sizes: list[int] = []
         self.error: str | None = None
-        """Why it can't be written."""
+        """Why its tables can't be written."""
+        self.watched: WatchedRedo | None = None
+        if durability == "full":
+            self.begin_redo()
 
-    def write(self, events: Sequence[Event]) -> None:
+    def _make_redo(self) -> RedoFile:
+        self.watched = WatchedRedo(self._redo_path, self._id, self.number)
+        self.sizes = self.watched.sizes
+        return self.watched
+
+    def write(self, events: Sequence[Event], packed: Sequence[bytes] | None = None) -> None:
         if self.error is not None:
             raise sqlite3.OperationalError(self.error)
         self.writers.append(threading.current_thread())
-        self.sizes.append(len(events))
-        super().write(events)
+        if self.watched is None:
+            self.sizes.append(len(events))
+        super().write(events, packed)
+
+
+class WatchedRedo(RedoFile):
+    """Tells how many events were written at a time."""
+
+    def __init__(self, path: Path, journal: bytes, number: int):
+        super().__init__(path, journal, number)
+        self.sizes: list[int] = []
+        self.error: str | None = None
+        """Why it can't be written."""
+
+    def append(self, record: Record) -> None:
+        if self.error is not None:
+            raise OSError(self.error)
+        super().append(record)
+        self.sizes.append(record.count)
 
 
 class HeldSyncer:
@@ -64,12 +90,12 @@ class HeldSyncer:
         self._file = file
         self.asked: list[int] = []
         self.then: Synced | None = None
-        self.syncs = 0
         self.closed = False
 
     def start(self, then: Synced) -> None:
         assert self.then is None, "one at a time"
-        self.asked.append(self._file.number)
+        assert self._file.redo is not None
+        self.asked.append(self._file.redo.number)
         self.then = then
 
     def answer(self, error: OSError | None = None) -> None:
@@ -78,7 +104,7 @@ class HeldSyncer:
         then(error)
 
     def sync(self) -> None:
-        self.syncs += 1
+        raise AssertionError("it stops the loop")
 
     def close(self) -> None:
         assert self.then is None
@@ -112,7 +138,7 @@ class Held:
 
     async def answered(self) -> None:
         self.disk.answer()
-        await until(lambda: not self.journal._thread.busy)
+        await until(lambda: not self.journal._jobs.busy)
 
 
 @pytest.fixture
@@ -180,7 +206,6 @@ async def test_after_a_sync_that_failed_nothing_is_promised_any_more(
     assert "may be lost ([Errno 5] Input/output error): check the disk, then start again" in trouble
     await held.journal.close()
     assert held.told == []
-    assert held.disk.syncs == 0
     assert "ends without its last 3 events" in caplog.text
     file = JournalFile(path)
     assert file.number == 2, "what was written is there, as after a crash"
@@ -214,7 +239,8 @@ async def test_closing_waits_for_the_disk_and_writes_what_is_left(held: Held, pa
     held.disk.answer()
     await closing
     assert held.told == [2, 5]
-    assert (held.disk.syncs, held.disk.asked) == (1, [2])
+    assert held.disk.asked == [2]
+    assert [each.name for each in path.parent.iterdir()] == [path.name], "a journal at rest is one file"
     file = JournalFile(path)
     assert file.number == 5
     file.close()
@@ -276,7 +302,7 @@ async def test_what_comes_in_turns_of_the_loop_without_a_pause_shares_a_transact
     journal = SqliteJournal(file, loop)
     journal.append([accepted(0)])
     await durable(journal)
-    await until(lambda: not journal._thread.busy)  # after a start it looks for what a snapshot has replaced
+    await until(lambda: not journal._jobs.busy)  # after a start it looks for what a snapshot has replaced
     file.sizes.clear()
     last = asyncio.Event()
 
@@ -304,31 +330,37 @@ async def test_events_that_nobody_waits_for_are_written_all_the_same(path: Path)
     await journal.close()
 
 
+@pytest.mark.parametrize("durability", ["full", "off"])
 async def test_a_full_disk_is_said_and_nothing_is_promised_until_it_has_room(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "JOURNAL_RETRY_S", 0.01)
-    disk = WatchedFile(path, "full")
-    disk.error = "database or disk is full"
+    disk = WatchedFile(path, durability)
+    full = disk.watched or disk
+    full.error = "database or disk is full"
     journal = SqliteJournal(disk, asyncio.get_running_loop())
     journal.append([accepted(1)])
-    await told_when_there_is_room(journal, disk)
+    await told_when_there_is_room(journal, full)
+    await journal.proofs("")  # then the tables have all
     assert [event for _, event in disk.events()] == [accepted(1)]
     await journal.close()
 
 
+@pytest.mark.parametrize("durability", ["full", "off"])
 async def test_a_disk_that_fills_up_in_between_is_tried_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "JOURNAL_RETRY_S", 0.01)
-    disk = WatchedFile(path, "full")
+    disk = WatchedFile(path, durability)
+    full = disk.watched or disk
     journal = SqliteJournal(disk, asyncio.get_running_loop())
     journal.append([accepted(1)])
     await durable(journal)
-    await until(lambda: not journal._thread.busy)
-    disk.error = "database or disk is full"
+    await until(lambda: not journal._jobs.busy)
+    full.error = "database or disk is full"
     journal.append([accepted(2)])
-    await told_when_there_is_room(journal, disk)
+    await told_when_there_is_room(journal, full)
+    await journal.proofs("")
     assert [event for _, event in disk.events()] == [accepted(1), accepted(2)]
     await journal.close()
 
@@ -345,59 +377,83 @@ async def test_a_full_disk_in_the_end_is_said(path: Path, caplog: pytest.LogCapt
     assert "ends without its last 1 events: database or disk is full" in caplog.text
 
 
-async def test_the_log_stays_short_and_the_same_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_stays_short(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "JOURNAL_CHECKPOINT_WRITES", 10)
-    descriptors: list[int] = []
-
-    def make_syncer(descriptor: int, loop: asyncio.AbstractEventLoop) -> object:
-        descriptors.append(os.dup(descriptor))
-        return best_syncer(descriptor, loop)
-
-    file = WatchedFile(path, "full")
-    journal = SqliteJournal(file, asyncio.get_running_loop(), make_syncer)  # type: ignore[arg-type]
+    file = WatchedFile(path)
+    journal = SqliteJournal(file, asyncio.get_running_loop())
     for n in range(200):
         journal.append([accepted(n)])
         await durable(journal)
         await journal.trades(0, 1)
-    log = path.with_name(path.name + "-wal")
-    [descriptor] = descriptors
-    assert os.fstat(descriptor).st_ino == log.stat().st_ino
-    assert log.stat().st_size < 10 * 5 * 4096, "as much as ten transactions, not two hundred"
+    assert wal(path).stat().st_size < 10 * 5 * 4096, "as much as ten transactions, not two hundred"
     by_thread = [n for n, writer in enumerate(file.writers) if writer is not threading.current_thread()]
     assert by_thread == list(range(0, 200, 10)), "what waits for the disk in SQLite"
     await journal.close()
-    os.close(descriptor)
+
+
+async def test_behind_a_redo_log_it_stays_short_too_and_the_loop_never_writes_the_tables(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOURNAL_CHECKPOINT_WRITES", 10)
+    file = WatchedFile(path, "full")
+    journal = SqliteJournal(file, asyncio.get_running_loop())
+    for n in range(200):
+        journal.append([accepted(n)])
+        await journal.proofs("")
+    assert len(file.writers) == 200
+    assert threading.current_thread() not in file.writers
+    assert wal(path).stat().st_size < 11 * 5 * 4096, "as much as ten transactions, not two hundred"
+    await journal.close()
 
 
 async def test_what_was_told_is_in_what_was_synced(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut leaves what the last sync has covered: that is kept aside each time."""
+    """A power cut leaves of each file what its last sync has covered: that is kept aside each time."""
     monkeypatch.setattr(limits, "JOURNAL_CHECKPOINT_WRITES", 7)
+    monkeypatch.setattr(limits, "JOURNAL_REDO_HALF", 400)
+    monkeypatch.setattr(limits, "JOURNAL_TAKE_S", 0.0)
     monkeypatch.setattr(syncer, "uring", None)
     left = tmp_path / "left"
     left.mkdir()
     threads: set[threading.Thread] = set()
+    keeping_aside = threading.Lock()
 
     def sync(descriptor: int) -> None:
         os.fsync(descriptor)
         threads.add(threading.current_thread())
-        for name in (path.name, path.name + "-wal"):
-            shutil.copy(path.with_name(name), left)
+        of_redo = os.path.samestat(os.fstat(descriptor), redo(path).stat())
+        with keeping_aside:
+            for each in (redo(path),) if of_redo else (path, wal(path)):
+                shutil.copy(each, left)
 
-    monkeypatch.setattr(syncer, "sync_data", sync)
+    monkeypatch.setattr(disk, "sync_data", sync)
     file, _ = open_journal(path, "ann", Instrument("SIM"), "full")
+    for each in (path, wal(path), redo(path)):
+        shutil.copy(each, left)
     journal = SqliteJournal(file, asyncio.get_running_loop())
-    for n in range(1, 31):
-        journal.append([accepted(n)])
+    count = 0
+    for n in range(1, 61):
+        size = 30 if n % 20 == 0 else n % 3  # or it is too large for the redo log
+        journal.append([accepted(count + each) for each in range(1, size + 1)])
+        count += size
         await durable(journal)
         after_power_cut = tmp_path / str(n)
-        shutil.copytree(left, after_power_cut)
+        with keeping_aside:
+            shutil.copytree(left, after_power_cut)
         kept = JournalFile(after_power_cut / path.name)
-        assert kept.check().orders.keys() == {f"o{each}" for each in range(1, n + 1)}
+        assert kept.check().orders.keys() == {f"o{each}" for each in range(1, count + 1)}
         kept.close()
     assert threading.current_thread() not in threads
     await journal.close()
+
+
+def wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def redo(path: Path) -> Path:
+    return path.with_name(path.name + "-redo")
 
 
 def test_what_a_crash_has_left_is_durable_before_it_is_built_on(
@@ -435,7 +491,7 @@ async def durable(journal: SqliteJournal) -> None:
     await event.wait()
 
 
-async def told_when_there_is_room(journal: SqliteJournal, disk: WatchedFile) -> None:
+async def told_when_there_is_room(journal: SqliteJournal, disk: WatchedFile | WatchedRedo) -> None:
     """The disk is full; what was appended is promised once it has room again, and not before."""
     told = asyncio.Event()
     journal.when_durable(told.set)
