@@ -51,6 +51,7 @@ COMPILED = {
         orderbook/engine/stops.py
         orderbook/entry_checks.py
         orderbook/envelopes.py
+        orderbook/journal/writer.py
         orderbook/ledger.py
         orderbook/limits.py
         orderbook/lines.py
