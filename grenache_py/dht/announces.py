@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from .ages import age_s
 from .bounds import OWN_ANNOUNCES_MAX, PEER_MAX_AGE_S, WELCOMES_MAX
 from .krpc import Address
 
@@ -79,7 +80,7 @@ class OwnAnnounces:
     def dump(self, now: float) -> list[tuple[bytes, int, float]]:
         """All announces as (name, port, seconds since the last one), the oldest first."""
         return [
-            (name, port, now - (deadline - self._max_age_s))
+            (name, port, age_s(now, deadline, self._max_age_s))
             for (name, port), deadline in self._deadlines.items()
         ]
 

@@ -14,6 +14,7 @@ from bencode2 import bencode
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from .ages import age_s
 from .bounds import (
     ITEM_BYTES_MAX,
     ITEM_DEPTH_MAX,
@@ -195,7 +196,7 @@ class ItemStore:
     def dump(self, now: float) -> list[tuple[Item, float, str | None]]:
         """All items with the seconds since their last put and their source, the oldest first."""
         return [
-            (item, now - (deadline - self._max_age_s), source)
+            (item, age_s(now, deadline, self._max_age_s), source)
             for deadline, item, source in self._items.values()
         ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from random import Random
 
+from .ages import age_s
 from .bounds import (
     PEER_MAX_AGE_S,
     PEERS_MAX,
@@ -90,7 +91,7 @@ class PeerStore:
     def dump(self, now: float) -> list[tuple[bytes, bytes, str, float]]:
         """All records as (name, peer, source, seconds since the last announce), the oldest first."""
         return [
-            (name, peer, source, now - (deadline - self.max_age_s))
+            (name, peer, source, age_s(now, deadline, self.max_age_s))
             for (name, peer), (deadline, source) in self._expiry.items()
         ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from .ages import age_s
 from .bounds import ITEM_MAX_AGE_S, ITEMS_MAX, REPUBLISH_S
 from .items import Item
 
@@ -37,7 +38,7 @@ class OwnItems:
 
     def dump(self, now: float) -> list[tuple[Item, float]]:
         """All items with the seconds since their owner put them, the one due first first."""
-        return [(item, now - (over - ITEM_MAX_AGE_S)) for item, _, over in self._items.values()]
+        return [(item, age_s(now, over, ITEM_MAX_AGE_S)) for item, _, over in self._items.values()]
 
     def take_due(self, now: float, count: int) -> list[Item]:
         """Up to ``count`` items to be put again now; they are due again after ``REPUBLISH_S``."""

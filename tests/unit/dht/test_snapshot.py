@@ -67,6 +67,18 @@ def test_everything_comes_back() -> None:
     again.peers.check()
 
 
+def test_what_has_just_been_kept_is_not_younger_than_new() -> None:
+    """At times like this one, to add how long it is kept and to take that away again rounds up."""
+    _, node = settled()
+    now = next(t for t in (1000.0 + n / 1000 for n in range(10_000)) if (t + 120.0) - 120.0 > t)
+    node.items.put(Item(b"new"), None, now)
+    node.own_items.add(Item(b"new"), now)
+    node.own.add(b"new", 6002, now)
+    node.peers.announce(b"new", pack_address(("10.0.0.9", 2)), "10.0.0.9", now)
+    taken = snapshot.take(node, 20001, now, WALL)
+    assert snapshot.decode(snapshot.encode(taken)) == taken
+
+
 def test_contacts_survive_a_restart_in_an_outage() -> None:
     network, node = settled()
     taken = snapshot.take(node, 20001, network.now, WALL)
