@@ -218,12 +218,13 @@ class HostedMarket:
         order = ledger.order(order_id)
         rows: Sequence[Trade] = ledger.trades_of_order(order_id)
         if not ledger.forgotten and sum(trade.quantity for trade in rows) < order.filled:
-            await self.durable()
+            await self.journal.durable()
             rows = await self.journal.trades_of_order(order_id, limits.ORDER_TRADES)
         return rows[-limits.ORDER_TRADES :]
 
     async def durable(self) -> None:
-        """Wait until all that has happened so far is durable."""
+        """Wait until all that has happened so far is durable; for good, where a sync has failed: what changes
+        something is not answered then, since it may have been kept or not."""
         durable = asyncio.Event()
         self.carrier.promise(durable.set)
         await durable.wait()

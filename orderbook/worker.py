@@ -306,7 +306,7 @@ class Worker:
         """
         found: dict[str, Signed] = {}
         for hosted in self.markets.values():
-            await hosted.durable()
+            await hosted.journal.durable()
             for signed in await hosted.journal.proofs(match_id):
                 found.setdefault(signed.request["from"], signed)
         chosen = [signed for name, signed in found.items() if taker in (None, name)]
@@ -323,6 +323,11 @@ class Worker:
         """Wait until all that can be seen now survives a crash; what clients are told has to."""
         for hosted in self.markets.values():
             await hosted.durable()
+
+    async def readable(self) -> None:
+        """As :meth:`durable`, for who only looks. Raises JournalError where it never will be."""
+        for hosted in self.markets.values():
+            await hosted.journal.durable()
 
     def _hosted(self, name: object) -> HostedMarket:
         hosted = self.markets.get(name) if isinstance(name, str) else None

@@ -73,7 +73,10 @@ async def _write(response: web.StreamResponse, line: bytes) -> None:
 
 
 async def book_lines(hosted: HostedMarket, levels: int) -> Lines:
-    """The book as it changes (``feed``), each line once all that it tells is durable."""
+    """The book as it changes (``feed``), each line once all that it tells is durable.
+
+    Raises JournalError where it never will be.
+    """
     feed, changed = BookFeed(hosted.market, levels), asyncio.Event()
     hosted.watchers.add(changed)
     try:
@@ -81,7 +84,7 @@ async def book_lines(hosted: HostedMarket, levels: int) -> Lines:
         while True:
             if line is not None:
                 data = msgspec.json.encode(line)
-                await hosted.durable()
+                await hosted.journal.durable()
                 yield data + b"\n"
                 await asyncio.sleep(limits.FEED_PAUSE_S)
             line = feed.delta() if await _happens(changed) else feed.alive()
@@ -105,7 +108,7 @@ async def trade_lines(hosted: HostedMarket, after: int) -> Lines:
             if rows or quiet:
                 after += len(rows)
                 data = msgspec.json.encode(TradePage([hosted.market.record(trade) for trade in rows], after))
-                await hosted.durable()
+                await hosted.journal.durable()
                 yield data + b"\n"
                 await asyncio.sleep(limits.FEED_PAUSE_S)
             quiet = more is None and not await _happens(changed)

@@ -169,9 +169,15 @@ class Api:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def _answer(self, content: Struct, status: int = 200) -> web.Response:
-        """``content``, once all that it may speak of is durable."""
+        """``content``, once all that it may speak of is durable: what a change came to."""
         response = answer(content, status)
         await self._worker.durable()
+        return response
+
+    async def _show(self, content: Struct) -> web.Response:
+        """The same for who only looks. Raises JournalError where it never will be durable."""
+        response = answer(content)
+        await self._worker.readable()
         return response
 
     # -- orders ------------------------------------------------------------------------------------------
@@ -201,7 +207,7 @@ class Api:
     async def _order(self, request: web.Request) -> web.Response:
         market = self._worker.market_of(request.match_info["id"])
         order = market.ledger.order(request.match_info["id"])
-        return await self._answer(await self._placed(order))
+        return await self._show(await self._placed(order))
 
     async def _placed(self, order: Order) -> Placed:
         trades = await self._worker.trades_of_order(order.id)
@@ -229,12 +235,12 @@ class Api:
             if statuses is None:
                 raise InvalidFieldError("status", f"must be one of {', '.join(STATUSES)}")
         rows, next_after = hosted.market.ledger.orders(statuses, *page_of(request.query))
-        return await self._answer(OrderPage(views.order_records(hosted, rows), next_after))
+        return await self._show(OrderPage(views.order_records(hosted, rows), next_after))
 
     async def _trades(self, request: web.Request) -> web.Response:
         market = self._one_market(request).market
         rows, next_after = await self._worker.trades(market.instrument.market, *page_of(request.query))
-        return await self._answer(TradePage([market.record(trade) for trade in rows], next_after))
+        return await self._show(TradePage([market.record(trade) for trade in rows], next_after))
 
     async def _proof(self, request: web.Request) -> web.Response:
         signed = await self._worker.signed(request.match_info["match_id"], request.query.get("taker"))
@@ -243,7 +249,7 @@ class Api:
     # -- doubts ------------------------------------------------------------------------------------------
 
     async def _doubts(self, request: web.Request) -> web.Response:
-        return await self._answer(DoubtList(views.doubt_records(self._one_market(request))))
+        return await self._show(DoubtList(views.doubt_records(self._one_market(request))))
 
     async def _resolve(self, request: web.Request) -> web.Response:
         body = await request.clone(client_max_size=limits.API_PROOF_BYTES).read()
@@ -272,7 +278,7 @@ class Api:
     async def _book(self, request: web.Request) -> web.Response:
         market = self._worker.market(request.match_info["market"])
         levels = number(request.query, "levels", limits.BOOK_LEVELS, 1, limits.PAGE_MAX)
-        return await self._answer(views.book_record(market, levels))
+        return await self._show(views.book_record(market, levels))
 
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosted(request.match_info["market"])
@@ -297,7 +303,7 @@ class Api:
 
     async def _peers(self, request: web.Request) -> web.Response:
         rows = [peer for hosted in self._worker.markets.values() for peer in views.peer_records(hosted)]
-        return await self._answer(PeerList(rows))
+        return await self._show(PeerList(rows))
 
     async def _reservations(self, request: web.Request) -> web.Response:
         market, most = self._one_market(request).market, page_of(request.query)[1]

@@ -34,6 +34,9 @@ class Log(Protocol):
 class Journal(Log, Protocol):
     """A log that is kept, and what a market looks up in it."""
 
+    async def durable(self) -> None:
+        """Returns once all that was appended so far is durable. Raises JournalError when it never will be."""
+
     async def trades(self, after: int, limit: int) -> Sequence[Trade]:
         """At most ``limit`` trades, from the one that ``after`` others come before. The newest need not be
         durable yet, here and below. Raises JournalError."""
@@ -75,6 +78,9 @@ class MemoryJournal:
 
     def when_archived(self, then: Callable[[], None]) -> None:
         then()
+
+    async def durable(self) -> None:
+        pass
 
     async def trades(self, after: int, limit: int) -> Sequence[Trade]:
         return []

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,6 +96,10 @@ class SqliteJournal:
         self._past: Record | None = None
         """A record that is too large for the redo log, and is on its way to the tables."""
         self._waiting_taken: deque[tuple[int, Callable[[], None]]] = deque()
+        self._unsure: set[asyncio.Future[None]] = set()
+        """Done once what somebody looks at is durable, or never will be."""
+        self._readers: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Done once the tables have the events up to that one, or can't get them."""
         self._idle = asyncio.Event()
         self._closing = False
         self._jobs = JobThread(f"journal {file.path.name}", loop)
@@ -145,6 +150,19 @@ class SqliteJournal:
             self._archive = JournalArchive(self._file.path, self._file.meta)
         return self._archive
 
+    async def durable(self) -> None:
+        if self._durable == self._appended:
+            return
+        if self._lost or self._closing:
+            raise self._unreadable()
+        durable = self._loop.create_future()
+        self._unsure.add(durable)
+        self.when_durable(partial(_has_come, durable))
+        try:
+            await durable
+        finally:
+            self._unsure.discard(durable)
+
     async def trades(self, after: int, limit: int) -> Sequence[Trade]:
         return await self._read(lambda archive: archive.trades(after, limit))
 
@@ -157,25 +175,30 @@ class SqliteJournal:
         return await self._read(lambda archive: archive.proofs(match_id))
 
     async def _all_taken(self) -> None:
-        """Returns when the tables have all that was appended. Raises JournalError when they never will."""
-        if self._redo is None:
+        """Returns when the tables have all that was appended. Raises JournalError when they can't get it."""
+        if self._redo is None or self._taken == self._appended:
             return
-        if self._lost:
-            raise JournalError(f"what was written last can't be read: {self._trouble}")
-        taken = asyncio.Event()
+        if self._lost or self._closing:
+            raise self._unreadable()
+        taken = self._loop.create_future()
         self._take_wanted = self._appended
-        self.when_archived(taken.set)
+        self._readers.append((self._appended, taken))
         if self.waiting:
             self._write_soon()
         else:
             self._take_over()
-        await taken.wait()
+        await taken
+
+    def _unreadable(self) -> JournalError:
+        return JournalError(f"what was written last can't be read: {self.trouble or 'the peer stops'}")
 
     async def _read(self, what: Callable[[JournalArchive], Result]) -> Result:
         """``what`` may take a while: it is read by another thread, over another connection than in steps."""
 
         def read() -> Result:
             with self._pages_free:
+                if self._closing:
+                    raise self._unreadable()
                 if self._pages is None:
                     self._pages = JournalArchive(self._file.path, self._file.meta)
                 return what(self._pages)
@@ -184,6 +207,7 @@ class SqliteJournal:
 
     async def close(self) -> None:
         self._closing = True
+        self._fail_readers()
         for timer in (self._lingering, self._retrying, self._take_timer):
             if timer is not None:
                 timer.cancel()
@@ -196,18 +220,25 @@ class SqliteJournal:
             self._taken = self._written = self._appended
             self._synced(None)
             self._tell_taken()
+        else:
+            self._fail_unsure()
         if self._syncer is not None:
             self._syncer.close()
         await self._loop.run_in_executor(None, self._upkeep.stop)
-        for archive in (self._archive, self._pages):
-            if archive is not None:
-                archive.close()
+        await self._loop.run_in_executor(None, self._close_archives)
         if done:
             try:
                 self._file.end_redo()
             except JournalError as error:
                 log.warning("%s", error)
         self._file.close()
+
+    def _close_archives(self) -> None:
+        """Once nobody reads there any more."""
+        with self._pages_free:
+            for archive in (self._archive, self._pages):
+                if archive is not None:
+                    archive.close()
 
     # -- writing -----------------------------------------------------------------------------------------
 
@@ -278,6 +309,7 @@ class SqliteJournal:
         if error is not None:
             log.error("%s can't be written, trying again: %s", self._file.path, error)
             self._trouble = f"the journal can't be written: {error}"
+            self._fail_readers()
             if not self._closing:
                 self._retrying = self._loop.call_later(limits.JOURNAL_RETRY_S, self._retry)
             return
@@ -323,6 +355,8 @@ class SqliteJournal:
         self._lost = True
         self._trouble = f"the journal's last writes may be lost ({error}): check the disk, then start again"
         log.error("%s: %s", self._file.path, self._trouble)
+        self._fail_unsure()
+        self._fail_readers()
 
     def _go_on(self) -> None:
         """Write what was collected meanwhile."""
@@ -378,6 +412,7 @@ class SqliteJournal:
             else:
                 log.error("%s can't be written, trying again: %s", self._file.path, error)
                 self._take_trouble = f"the journal can't be written: {error}"
+                self._fail_readers()
                 if not self._closing:
                     if self._take_timer is not None:
                         self._take_timer.cancel()
@@ -406,6 +441,23 @@ class SqliteJournal:
     def _tell_taken(self) -> None:
         while self._waiting_taken and self._waiting_taken[0][0] <= self._taken:
             self._waiting_taken.popleft()[1]()
+        while self._readers and self._readers[0][0] <= self._taken:
+            _has_come(self._readers.popleft()[1])
+
+    # -- who looks ---------------------------------------------------------------------------------------
+
+    def _fail_unsure(self) -> None:
+        """What is not durable by now never will be."""
+        for durable in self._unsure:
+            if not durable.done():
+                durable.set_exception(self._unreadable())
+
+    def _fail_readers(self) -> None:
+        """The tables can't get what is appended, not now at least: who looks there need not wait for it."""
+        while self._readers:
+            taken = self._readers.popleft()[1]
+            if not taken.done():
+                taken.set_exception(self._unreadable())
 
     # -- in the thread -----------------------------------------------------------------------------------
 
@@ -463,6 +515,11 @@ class SqliteJournal:
         if self.waiting:
             log.error("%s ends without its last %d events: %s", self._file.path, self.waiting, self._trouble)
         return False
+
+
+def _has_come(future: asyncio.Future[None]) -> None:
+    if not future.done():  # who waited may have gone
+        future.set_result(None)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,6 +211,48 @@ async def test_after_a_sync_that_failed_nothing_is_promised_any_more(
     file = JournalFile(path)
     assert file.number == 2, "what was written is there, as after a crash"
     file.close()
+
+
+LOOKED_AT = {
+    "proofs": lambda journal: journal.proofs("m"),
+    "trades of an order": lambda journal: journal.trades_of_order("o1", 10),
+    "what has just happened": lambda journal: journal.durable(),
+}
+
+
+@pytest.mark.parametrize("look", LOOKED_AT.values(), ids=LOOKED_AT)
+async def test_who_looks_is_told_at_once_that_a_sync_has_failed(
+    held: Held, look: Callable[[SqliteJournal], Coroutine[Any, Any, object]]
+) -> None:
+    held.step()
+    await held.asked(1)
+    waiting, gone = (asyncio.ensure_future(look(held.journal)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    gone.cancel()
+    await asyncio.sleep(0)
+    held.disk.answer(OSError(5, "Input/output error"))
+    for each in (waiting, look(held.journal)):
+        with pytest.raises(JournalError, match=r"can't be read: .*Input/output error\): check the disk"):
+            await asyncio.wait_for(each, 1.0)
+    await held.journal.close()
+    assert held.told == []
+
+
+async def test_who_looks_while_it_closes_is_not_left_waiting(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = WatchedFile(path, "full")
+    journal = SqliteJournal(file, asyncio.get_running_loop())
+    file.error = "database or disk is full"
+    journal.append([accepted(1)])
+    waiting = [asyncio.ensure_future(look(journal)) for look in LOOKED_AT.values()]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(journal.close(), 10.0)
+    for each in (*waiting, *(look(journal) for look in LOOKED_AT.values()), journal.trades(0, 1)):
+        with pytest.raises(JournalError, match="can't be read: "):
+            await asyncio.wait_for(each, 1.0)
+    assert "ends without its last 1 events: database or disk is full" in caplog.text
 
 
 async def test_a_disk_that_hangs_is_said_while_the_loop_goes_on(

@@ -376,6 +376,9 @@ async def test_tables_without_room_are_said_and_the_redo_log_keeps_all(
     await written(journal, [accepted(1)])
     await until(lambda: journal.trouble is not None)
     assert "disk is full" in str(journal.trouble)
+    for _ in range(2):  # waits until it is tried again, and no longer
+        with pytest.raises(JournalError, match=r"can't be read: .*disk is full"):
+            await asyncio.wait_for(journal.proofs("m"), 5.0)
     count = 1
     told: list[int] = []
     while not journal._room_wanted:
