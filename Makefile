@@ -10,7 +10,7 @@ NPM_DIR   := tests/interop
 NPM_STAMP := $(NPM_DIR)/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled compiled lint types bench simulate simulate-dht clean
+.PHONY: help demo test test-compiled compiled test-python lint types bench simulate simulate-dht clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,13 @@ $(COMPILED)/.built: $(STAMP) setup.py $(shell find grenache_py orderbook -name '
 test-compiled: compiled node  ## tests of what is compiled, and of peers as processes
 	$(AS_COMPILED) $(BIN)/pytest --import-mode=append $(PARALLEL) $(OF_COMPILED) $(OF_PROCESSES)
 
+# Each Python has an environment and a build of its own.
+VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+test-python:  ## all tests with another Python:  make test-python PYTHON=python3.13
+	@test -n "$(VERSION)" || { echo "$(PYTHON) does not run; set PYTHON=…" >&2; exit 1; }
+	@$(MAKE) --no-print-directory test VENV=$(VENV)-$(VERSION) COMPILED=$(COMPILED)-$(VERSION)
+
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,7 +77,7 @@ simulate-dht: $(STAMP)  ## 50 to 1,000 DHT nodes with losses and deaths: hops, q
 	$(BIN)/python -m tests.simulation.dht_campaign $(ARGS)
 
 clean:  ## remove everything that the other targets made
-	rm -rf $(VENV) $(NPM_DIR)/node_modules benchmarks/rivals/node_modules benchmarks/rivals/.venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-3.* $(NPM_DIR)/node_modules benchmarks/rivals/node_modules benchmarks/rivals/.venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): setup.cfg pyproject.toml

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 NODE_SCRIPTS = HERE / "interop" / "js"
 NODE_MODULES = HERE / "interop" / "node_modules"
 ROOT = HERE.parent
-COMPILED = ROOT / "build" / "compiled"
+COMPILED = ROOT / os.environ.get("COMPILED", "build/compiled")  # make test-python has one for each Python
 IS_COMPILED = is_compiled("orderbook.names")
 """Whether the modules that setup.py compiles are imported as that."""
 
