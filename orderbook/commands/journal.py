@@ -1,4 +1,4 @@
-"""``orderbook journal``: show, verify, export and compact the journal of a peer that is not running."""
+"""``orderbook journal``: what can be done with the journal of a peer that is not running."""
 
 from __future__ import annotations
 
@@ -34,13 +34,22 @@ def journal_group() -> None:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[JournalFile, Instrument]]:
+def opened(path: Path, *, without_redo: bool = False) -> Iterator[tuple[JournalFile, Instrument]]:
     """The journal at ``path`` inside the block, whose JournalErrors become Failures."""
     try:
-        with contextlib.closing(JournalFile(path)) as file:
+        with contextlib.closing(JournalFile(path, without_redo=without_redo)) as file:
             yield file, instrument_of(file)
     except JournalError as error:
         raise Failure(str(error), code=error.code) from error
+
+
+@contextlib.contextmanager
+def opened_to_read(path: Path) -> Iterator[tuple[JournalFile, Instrument]]:
+    """The same, also where the redo log is missing, which is said."""
+    with opened(path, without_redo=True) as (file, instrument):
+        if file.redo_missing is not None:
+            click.echo(printable(f"Warning: {file.redo_missing}."), err=True)
+        yield file, instrument
 
 
 @journal_group.command()
@@ -55,7 +64,7 @@ def show(path: Path, tail: int | None, order_id: str | None, as_json: bool) -> N
     Example:
       orderbook journal show journals/BTC-USD.journal --tail 20
     """
-    with opened(path) as (file, instrument):
+    with opened_to_read(path) as (file, instrument):
         chosen: Iterable[Entry] = entries(file)
         if order_id is not None:
             chosen = about(order_id, chosen)
@@ -83,8 +92,10 @@ def verify(path: Path, as_json: bool) -> None:
     It is read, not changed. What is found damaged can't be mended: restore a copy. `orderbook journal export`
     still writes what comes before the damage.
     """
-    with opened(path) as (file, instrument):
+    with opened(path, without_redo=True) as (file, instrument):
         state = file.check()
+        if file.redo_missing is not None:
+            raise JournalError(f"{file.redo_missing}; what there is up to event {file.number:,} is sound")
         live = sum(order.live for order in state.orders.values())
         counts = {
             "events": file.number - file.snapshot_number(),
@@ -124,7 +135,7 @@ def export(path: Path, output: Path | None) -> None:
     """
     if output is not None and output.exists() and output.samefile(path):
         raise click.BadParameter("must not be the journal itself", param_hint="--output")
-    with opened(path) as (file, instrument), contextlib.ExitStack() as stack:
+    with opened_to_read(path) as (file, instrument), contextlib.ExitStack() as stack:
         into = sys.stdout if output is None else stack.enter_context(opened_for_writing(output))
         count = write_records(entries(file), instrument, into)
     if output is not None:
@@ -149,6 +160,29 @@ def compact(path: Path, as_json: bool) -> None:
         print_json({"events": events, "bytes_before": before, "bytes_after": after})
     else:
         click.echo(f"{events:,} events became a snapshot: {before:,} bytes before, {after:,} after")
+
+
+@journal_group.command("accept-loss")
+@file_argument
+@json_option
+def accept_loss(path: Path, as_json: bool) -> None:
+    """Go on with FILE where its redo log, FILE-redo, is missing and can't be put back.
+
+    While a peer runs, what it promised last is in the redo log only. A copy of FILE without it may lack up to
+    a second or so of orders and trades that others were told of, and neither a peer nor `compact` opens it.
+    After this they do, and go on from the last event that FILE has. Other peers may know trades that this one
+    has forgotten: compare with `orderbook reconcile`.
+    """
+    with opened(path, without_redo=True) as (file, _):
+        if file.redo_missing is None:
+            raise JournalError(f"{path} lacks nothing: there is no loss to accept")
+        file.check()
+        file.accept_loss()
+        number = file.number
+    if as_json:
+        print_json({"last_event": number})
+    else:
+        click.echo(printable(f"{path} goes on after event {number:,}; what came after that is lost."))
 
 
 def write_records(source: Iterable[Entry], instrument: Instrument, file: IO[str]) -> int:

@@ -1,6 +1,7 @@
 """A journal's file, in SQLite's WAL mode: one msgpack row for each event. Blocking.
 
-    meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; and a checksum
+    meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; whether a redo
+               log belongs to it; and a checksum
     events     number, packed event, checksum: what a snapshot replaces
     trades     the same and their position, for trades, which are kept for good; found by match and order
     proofs     the same, for what both peers of a match have signed, kept for good too; found by match
@@ -11,7 +12,10 @@ transaction holds whole steps, so that a crash keeps each step or forgets it. Wh
 changed byte in a page that still parses, a missing row) the checksums, numbers and positions do.
 
 What a crash has left in a redo log beside the file (``redo``) is taken over when it is opened, so that who
-reads it finds all here.
+reads it finds all here. A mark in ``meta`` says that there is such a log, so that a copy of the file without
+it does not pass for one that was stopped: it is set when the log stands there, before anything is in it, and
+taken back when all of it is in the tables, before it is removed, each time durably. So a crash in between
+leaves a log without a mark, which says nothing that the tables do not, and never a mark without a log.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ OLDER_VERSIONS = (2,)
 """That are read as well. Version 3 has an id, and perhaps a redo log; what a peer opens becomes one."""
 PAGE_ROWS = 1_000
 """Rows that are read at a time."""
+REDO_MARK = "redo"
+"""In ``meta``, where a redo log belongs to the file."""
 
 DURABILITIES = {"full": "NORMAL", "normal": "NORMAL", "off": "OFF"}
 """SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but
@@ -116,15 +122,25 @@ class JournalFile:
         number: Of the last event.
         trade_count: Trades in it.
         redo: The redo log, after :meth:`begin_redo`.
+        redo_missing: Why the newest events may be missing, or None: the redo log is not there.
 
     Raises:
         JournalError: It can't be opened; the text says why and what to do.
     """
 
-    def __init__(self, path: Path, *, durability: str = "full", create: dict[str, str] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: str = "full",
+        create: dict[str, str] | None = None,
+        without_redo: bool = False,
+    ):
         """``create``: the ``meta`` of a new file, which an existing one must have as well; None: it must
-        exist."""
+        exist. ``without_redo``: open it also where its redo log is missing, to read it or to
+        :meth:`accept_loss`."""
         self.path = path
+        self.redo_missing: str | None = None
         self.durability = durability
         self.redo: RedoFile | None = None
         self._log: int | None = None
@@ -146,7 +162,7 @@ class JournalFile:
         except sqlite3.Error as error:
             raise JournalError(f"{path} can't be opened: {error}") from error
         try:
-            self._take(new, create)
+            self._take(new, create, without_redo)
         except sqlite3.OperationalError as error:
             self._db.close()
             if "locked" in str(error):
@@ -180,7 +196,7 @@ class JournalFile:
                 f"use {program} one; it was left as it is"
             )
 
-    def _take(self, new: bool, create: dict[str, str] | None) -> None:
+    def _take(self, new: bool, create: dict[str, str] | None, without_redo: bool) -> None:
         db = self._db
         if new:
             assert create is not None
@@ -200,6 +216,7 @@ class JournalFile:
         self.meta = {str(key): str(value) for key, value in db.execute("SELECT key, value FROM meta")}
         if self.meta.pop("checksum", None) != meta_checksum(self.meta):
             raise JournalError(f"{self.path} is damaged: whose journal it is has changed")
+        marked = self.meta.pop(REDO_MARK, None) is not None
         for key in ("peer", "market"):
             if key not in self.meta:
                 raise JournalError(f"{self.path} does not name its {key}")
@@ -219,19 +236,32 @@ class JournalFile:
         )
         self.number = max(self._whole(number or 0, "events or trades") for (number,) in numbers)
         if self._redo_path.exists():
-            self._take_over_redo()
+            self._take_over_redo(marked)
+        elif marked:
+            self.redo_missing = (
+                f"{self.path} has been parted from its redo log, {self._redo_path}: what was promised in the "
+                "last second or so before the peer ended, or before this was copied, may be missing"
+            )
+            if not without_redo:
+                raise JournalError(
+                    f"{self.redo_missing}. It was left as it is: put the log back beside it, or restore a "
+                    "copy of both; or go on without what is missing by `orderbook journal accept-loss`"
+                )
         db.execute(f"PRAGMA synchronous = {DURABILITIES[self.durability]}")
 
     def _insert_meta(self, meta: dict[str, str]) -> None:
         rows = {**meta, "checksum": meta_checksum(meta)}
         self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
 
+    def _replace_meta(self, meta: dict[str, str]) -> None:
+        self._db.execute("DELETE FROM meta")
+        self._insert_meta(meta)
+
     def _renew(self) -> None:
         """Make a file of an older version one of this version."""
         self.meta["id"] = new_id()
         with self._transaction():
-            self._db.execute("DELETE FROM meta")
-            self._insert_meta(self.meta)
+            self._replace_meta(self.meta)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     # -- the redo log ------------------------------------------------------------------------------
@@ -240,7 +270,7 @@ class JournalFile:
     def _redo_path(self) -> Path:
         return self.path.with_name(self.path.name + "-redo")
 
-    def _take_over_redo(self) -> None:
+    def _take_over_redo(self, marked: bool) -> None:
         """Take what a crash has left over, durably. Raises JournalError, sqlite3.Error: it stays then."""
         try:
             left = redo.beyond(redo.read(self._redo_path, self._id), self.number)
@@ -254,6 +284,8 @@ class JournalFile:
         for events, packed in steps:
             self.write(events, packed)
         self.checkpoint()
+        if marked:
+            self._mark(False)
         self._remove_redo()
 
     @property
@@ -266,8 +298,23 @@ class JournalFile:
         try:
             self._log = os.open(self.path.with_name(self.path.name + "-wal"), os.O_RDWR)
             self.redo = self._make_redo()
-        except OSError as error:
+            self._mark(True)
+        except (OSError, sqlite3.Error) as error:
             raise JournalError(f"{self._redo_path} can't be made: {error}") from error
+
+    def _mark(self, begun: bool) -> None:
+        """Say in the file, durably, whether a redo log belongs to it. Raises sqlite3.Error."""
+        with self._transaction():
+            self._replace_meta({**self.meta, REDO_MARK: "begun"} if begun else self.meta)
+        self.checkpoint()  # also for who copies nothing but this file
+
+    def accept_loss(self) -> None:
+        """Go on without the redo log that is missing. Raises JournalError."""
+        try:
+            self._mark(False)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} can't be written: {error}") from error
+        self.redo_missing = None
 
     def _make_redo(self) -> RedoFile:
         return RedoFile(self._redo_path, self._id, self.number)
@@ -277,6 +324,10 @@ class JournalFile:
         if self.redo is not None:
             self.redo.close()
             self.redo = None
+            try:
+                self._mark(False)
+            except sqlite3.Error as error:
+                raise JournalError(f"{self._redo_path} stays, which does no harm: {error}") from error
             self._remove_redo()
 
     def _remove_redo(self) -> None:

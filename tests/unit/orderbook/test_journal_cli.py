@@ -329,6 +329,37 @@ def test_a_journal_in_use_or_of_another_kind_is_refused(path: Path, tmp_path: Pa
     assert run(command, tmp_path).exit_code == 2
 
 
+def test_a_journal_without_its_redo_log_is_shown_and_goes_on_only_when_told_to(path: Path) -> None:
+    whole = said("export", path)
+    shown = said("show", path)
+    file = JournalFile(path)
+    file.begin_redo()
+    file.close()
+    log = path.with_name(path.name + "-redo")
+    log.rename(path.with_name("aside"))
+    before = path.read_bytes()
+    for command, lines in ("export", whole), ("show", shown):
+        result = run(command, path)
+        assert (result.exit_code, result.stdout.splitlines()) == (0, lines)
+        assert "Warning: " in result.stderr
+        assert "parted from its redo log" in result.stderr
+    result = run("verify", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "may be missing; what there is up to event 10 is sound" in result.stderr
+    assert "parted from" in json.loads(run("verify", path, "--json").stdout)["error"]["message"]
+    result = run("compact", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "put the log back beside it, or restore a copy of both; or go on" in result.stderr
+    assert path.read_bytes() == before
+
+    assert said("accept-loss", path) == [f"{path} goes on after event 10; what came after that is lost."]
+    assert "is sound" in said("verify", path)[0]
+    assert said("export", path) == whole
+    result = run("accept-loss", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "lacks nothing" in result.stderr
+
+
 DAMAGES = [
     ("UPDATE trades SET data = zeroblob(length(data)) WHERE number = 5", "row 5 of trades has changed"),
     ("UPDATE events SET data = zeroblob(length(data)) WHERE number = 6", "row 6 of events has changed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import sqlite3
@@ -213,7 +214,7 @@ def test_what_the_tables_have_already_is_not_taken_twice(path: Path, tmp_path: P
         for each in (path, redo_of(path)):
             shutil.copy(each, again.parent)
         redo_of(again).rename(again.with_name("aside"))
-        file = JournalFile(again)
+        file = JournalFile(again, without_redo=True)
         file.write(left[:taken])
         file.close()
         again.with_name("aside").rename(redo_of(again))
@@ -299,6 +300,127 @@ def test_a_journal_of_version_2_becomes_one_of_version_3_when_a_peer_opens_it(pa
     left = crashed(path, 2)
     assert version(path) == 3, "durably, before there is a redo log"
     assert events_in(path) == [accepted(1), *left]
+
+
+def test_a_copy_without_its_redo_log_does_not_pass_for_a_journal_that_was_stopped(
+    path: Path, tmp_path: Path
+) -> None:
+    """Be it of the file alone or with SQLite's log, while a peer runs or after a crash."""
+    file, _ = open_journal(path, "alice", INSTRUMENT, "full")
+    assert file.redo is not None
+    file.redo.append(record_of(1, 2))
+    file.write([accepted(1), accepted(2)])
+    file.redo.append(record_of(3, 2))
+    whole = copied(path, tmp_path / "whole", "", "-wal", "-redo")
+    alone = copied(path, tmp_path / "alone", "")
+    with_log = copied(path, tmp_path / "with log", "", "-wal")
+    file.close()
+    after_crash = copied(path, tmp_path / "after a crash", "")
+    assert events_in(whole) == [accepted(n) for n in (1, 2, 3, 4)]
+    for copy, count in (alone, 0), (with_log, 2), (after_crash, 2):
+        for create in (None, {"peer": "alice", "market": "SIM"}):
+            for _ in range(2):
+                with pytest.raises(
+                    JournalError, match=r"parted from its redo log, .*-redo: .*put the log back"
+                ):
+                    JournalFile(copy, create=create)
+        with pytest.raises(JournalError, match=r"may be missing.*accept-loss"):
+            open_journal(copy, "alice", INSTRUMENT, "off")
+        reader = JournalFile(copy, without_redo=True)
+        assert reader.redo_missing is not None
+        assert reader.number == count
+        reader.close()
+        shutil.copy(redo_of(path), redo_of(copy))  # it was found
+        if count:
+            assert events_in(copy) == [accepted(n) for n in (1, 2, 3, 4)]
+        else:
+            assert len(events_in(copy)) == 4, "the log alone had all of it"
+
+
+def test_who_accepts_the_loss_goes_on(path: Path) -> None:
+    left = crashed(path, 2)
+    assert events_in(path) == left
+    crashed(path, 3)
+    redo_of(path).unlink()
+    file = JournalFile(path, without_redo=True)
+    file.accept_loss()
+    assert file.redo_missing is None
+    file.close()
+    assert events_in(path) == left
+    assert events_in(path) + crashed(path, 1) == events_in(path)
+
+
+def test_every_moment_of_a_power_cut_leaves_what_can_be_opened(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written and not synced may be there or not, and so may a file that was removed."""
+    monkeypatch.setattr(limits, "JOURNAL_REDO_HALF", 1_000)
+    moments: list[tuple[Path, bytes]] = []
+    checkpoint, remove = JournalFile.checkpoint, JournalFile._remove_redo
+
+    def look(what: str) -> Path:
+        log = redo_of(path).read_bytes() if redo_of(path).exists() else b""
+        place = tmp_path / f"{len(moments)} {what}"
+        moments.append((copied(path, place, "", "-wal"), log))
+        return moments[-1][0]
+
+    class Watched(JournalFile):
+        def checkpoint(self) -> None:
+            look("before a checkpoint, its transaction being in memory only")
+            checkpoint(self)
+            look("after it")
+
+        def _remove_redo(self) -> None:
+            look("before it is removed")
+            remove(self)
+            look("after it")
+
+        def _make_redo(self) -> RedoFile:
+            look("before there is one")
+            made = super()._make_redo()
+            look("it is made")
+            return made
+
+    monkeypatch.setattr("orderbook.journal.writer.JournalFile", Watched)
+    for cut in range(2):
+        file, _ = open_journal(path, "alice", INSTRUMENT, "full")
+        assert file.redo is not None
+        look("begun")
+        if cut == 0:
+            file.redo.append(record_of(1, 2))
+            first_record = look("the first record")
+            file.close()
+            continue
+        assert file.number == 2
+        file.end_redo()
+        look("ended")
+        file.close()
+        look("closed")
+    assert len(moments) > 15
+    promised = [each for each, _ in moments].index(first_record)
+    last = b""
+    for n, (moment, log) in enumerate(moments):
+        last = log or last
+        # What was removed came back or not, and SQLite's log is there or not.
+        variants = itertools.product({log, last}, (True, False))
+        for count, (kept, with_log) in enumerate(variants):
+            copy = tmp_path / f"{n} {count}" / path.name
+            shutil.copytree(moment.parent, copy.parent)
+            if not with_log:
+                copy.with_name(path.name + "-wal").unlink(missing_ok=True)
+            if kept:
+                redo_of(copy).write_bytes(kept)
+            found = events_in(copy)
+            assert found == [accepted(1), accepted(2)] if n >= promised else found == []
+
+
+def copied(path: Path, folder: Path, *suffixes: str) -> Path:
+    """A copy of the journal, or of some of its files."""
+    folder.mkdir()
+    for each in (path.with_name(path.name + suffix) for suffix in suffixes):
+        if each.exists():
+            shutil.copy(each, folder)
+    return folder / path.name
 
 
 def version(path: Path) -> int:
