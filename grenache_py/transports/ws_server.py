@@ -35,6 +35,7 @@ from .ws_listener import Listener
 log = logging.getLogger(__name__)
 
 _READ_BUFFER_BYTES = 16 * 1024  # picows' own default; it grows
+_SPEAKS_WEBSOCKET = b"this service speaks WebSocket"
 
 
 class Visitor:
@@ -49,7 +50,7 @@ class Visitor:
         #: the HTTP headers of the handshake, names in lower case
         self.headers = headers
         #: the address and port it came from
-        self.peer: tuple[str, int] = tuple((transport.get_extra_info("peername") or ("", 0))[:2])
+        self.peer: tuple[str, int] = _address(transport)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -109,6 +110,7 @@ class WsServer:
         http = HttpServer(
             _no_websocket,
             max_body=0,
+            on_too_large=(HTTPStatus.UPGRADE_REQUIRED, _SPEAKS_WEBSOCKET),
             request_timeout_s=limits.CONNECT_TIMEOUT_S,
             max_connections=limits.WS_CONNECTIONS_MAX,
             upgrade=self._upgrade,
@@ -211,9 +213,13 @@ class WsServer:
             return False
 
 
+def _address(transport: asyncio.BaseTransport) -> tuple[str, int]:
+    host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
+    return (host.removeprefix("::ffff:") if "." in host else host), port
+
+
 def _no_websocket(exchange: Exchange) -> None:
-    status = HTTPStatus.UPGRADE_REQUIRED
-    exchange.reply(status, status.phrase.encode(), [("Upgrade", "websocket")])
+    exchange.reply(HTTPStatus.UPGRADE_REQUIRED, _SPEAKS_WEBSOCKET, [("Upgrade", "websocket")])
 
 
 def _refusal(status: HTTPStatus) -> WSUpgradeResponseWithListener:

@@ -115,6 +115,7 @@ def test_handshakes_as_node_answers_them(ws_flavour, case):
     ("handshake", "status"),
     [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 426),
+        ('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n["1","name",null]\n', 426),
         (HANDSHAKE.replace("Version: 13", "Version: 12"), 400),
         (HANDSHAKE.replace("Sec-WebSocket-Version: 13\r\n", ""), 400),
         (HANDSHAKE.replace("Sec-WebSocket-Key", "X-Key"), 400),
@@ -264,6 +265,17 @@ def test_what_a_handler_is_told(ws_flavour):
     assert (rid, key, payload, replied) == ("r", "k", {"a": 1}, False)
     assert peer[0] == "127.0.0.1"
     assert headers["x-mine"] == "yes"
+
+
+async def test_an_ipv4_peer_of_a_service_on_all_addresses_has_its_ipv4_address():
+    seen: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
+    server = WsServer(lambda channel, visitor: seen.set_result(visitor.peer), max_message=100)
+    await server.listen(0, None)
+    try:
+        with await asyncio.to_thread(raw_client, server.port) as client:
+            assert await asyncio.wait_for(seen, 10) == client.conn.getsockname()[:2]
+    finally:
+        await server.close()
 
 
 def test_request_error_tells_what_was_wrong(ws_flavour):
