@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,11 @@ def test_the_journal_of_a_killed_peer(start: Callable[[], tuple[Process, str]], 
     in_use = journal("verify", path)
     assert in_use.returncode == 1
     assert "in use by another process: stop it first" in in_use.stderr
+
+    copy = str(shutil.copy(path, tmp_path / "copy"))
+    alone = journal("verify", copy)
+    assert alone.returncode == 1
+    assert "parted from its redo log" in alone.stderr
 
     process.kill()
     verified = journal("verify", path)
