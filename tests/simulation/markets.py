@@ -227,7 +227,7 @@ class Exchange:
             n.under_way != sum(key in liars for _, key in n.makers_in_doubt) or n.market.book.reservations
             for n in self.negotiators()
         )
-        unwritten = any(peer.disk.unwritten or peer.stands_still for peer in self.peers.values())
+        unwritten = any(peer.disk.unwritten or peer.is_behind for peer in self.peers.values())
         return not busy and not unwritten and not self.crossed()
 
     def crossed(self) -> bool:

@@ -95,6 +95,11 @@ class SimPeer:
     def stands_still(self) -> bool:
         return self.exchange.world.now < self.still_until
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it stands still, or has yet to do what it has missed meanwhile."""
+        return self.exchange.world.now < self.still_until + 0.01
+
     def start(self) -> None:
         """Start the process: recover from the disk, listen at a new place, be announced."""
         self._life += 1
