@@ -5,14 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, TypeVar
 
+from . import limits
 from .engine import MarketState, Quote
 from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .errors import InvalidFieldError
 from .model import Instrument, Order, Side, check_name
 from .terms import GTC, PostOnly, SelfTrade, Terms, TimeInForce
 
-TIME_MS_MAX = 2**53 - 1
-"""The latest time that any reader of JSON keeps exactly."""
 _SIDES: Final = {side.value: side for side in Side}
 _FIRST_TERM: Final = NewOrder._fields.index("time_in_force")
 _NO_TERMS: Final = (None,) * (len(NewOrder._fields) - _FIRST_TERM)
@@ -87,7 +86,8 @@ def _terms(new: NewOrder, instrument: Instrument, market: bool) -> Terms:
     expires_ms = new.expires_ms
     if force is not TimeInForce.GTD and expires_ms is not None:
         raise InvalidFieldError("expires_ms", 'is only for orders with the time_in_force "gtd"')
-    if force is TimeInForce.GTD and (type(expires_ms) is not int or not 0 < expires_ms <= TIME_MS_MAX):
+    valid = type(expires_ms) is int and 0 < expires_ms <= limits.WHOLE_NUMBER
+    if force is TimeInForce.GTD and not valid:
         raise InvalidFieldError("expires_ms", "must be a whole number of milliseconds since the epoch")
     for name in ("post_only", "display"):
         if getattr(new, name) is not None and not rests:

@@ -14,6 +14,8 @@ QUANTITY_LOTS = 2**63 - 1
 """Largest quantity in lots: sums of what one book holds stay exact in any language that reads our files."""
 PRICE_TICKS = 2**53 - 1
 """Largest price in ticks: exact even where a reader keeps it in a double."""
+WHOLE_NUMBER = 2**53 - 1
+"""Largest count or time in a message: exact in any reader of JSON, and no more than a journal can keep."""
 TEXTS_REMEMBERED = 4_096
 """Names, prices and quantities of which it is remembered what their text means, to work it out only once."""
 
@@ -41,8 +43,9 @@ PEERS = 1_000
 NONCES_PER_PEER = 5_000
 """Messages of one peer remembered so that none is taken twice. From one that sends more within the window,
 only newer ones are taken."""
-SIGNED_BYTES = 256 * 1024
-"""Longest signed message: an answer with the trades of 256 orders and the longest names just fits."""
+SIGNED_BYTES = 384 * 1024
+"""Longest signed message: an answer with the trades of 256 orders and the longest names just fits, also where
+each character of a counterparty's ids takes six bytes of JSON."""
 PROOFS_IN_MEMORY = 10_000
 """Proofs of trades kept, newest first, where there is no journal."""
 TRADES_IN_MEMORY = 10_000

@@ -30,7 +30,7 @@ LockId = Annotated[str, Meta(min_length=1, max_length=2 * limits.NAME_LENGTH)]
 Decimal = Annotated[str, Meta(min_length=1, max_length=limits.DECIMAL_LENGTH)]
 Digest = Annotated[str, Meta(max_length=limits.NAME_LENGTH)]
 PublicKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=limits.WHOLE_NUMBER)]
 
 
 class Envelope(Struct):
@@ -80,7 +80,7 @@ class Offer(Struct, omit_defaults=True):
     fills: Fills
     quantity: Decimal
     fully_matched: bool
-    lease: Annotated[int, Meta(gt=0)]
+    lease: Annotated[int, Meta(gt=0, le=limits.WHOLE_NUMBER)]
     contended: bool = False
     sender: Name | None = field(name="from", default=None)
     key: Name | None = None

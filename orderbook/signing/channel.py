@@ -21,7 +21,7 @@ from ..envelopes import (
     read_request,
 )
 from ..errors import ProofError, ProtocolError
-from ..events import Signed
+from ..events import Signed, pack
 from ..messages import CrossPeerMatch, Envelope, Goodbye, MatchAnswer, Offer
 from ..model import Order
 from ..negotiation import Answer, Negotiator
@@ -190,6 +190,8 @@ class Channel:
         """
         confirmation = self._negotiator.doubt(match_id)
         proven = self.gate.check_proof(proof)
+        check_kept(proof.request)
+        check_kept(proof.answer)
         instrument = self._negotiator.market.instrument
         asked = sorted(
             (fill.order_id, instrument.price_text(fill.price), instrument.quantity_text(fill.quantity))
@@ -217,6 +219,7 @@ class Channel:
         assert isinstance(answer, dict)
         said, asked = parse(answer, MatchAnswer), effect.payload
         if said.status == "committed":
+            check_kept(answer)
             check_fit(self.gate.market, asked.sender, effect.key, asked.payload, signed, said)
         effects = self._negotiator.match_answered(effect.match_id, said)
         self._keep_proof(effects, Proof(request.message, answer))
@@ -239,3 +242,13 @@ def check_provable(message: dict[str, Any]) -> None:
         for name in ("side", "order_id"):
             if isinstance(content, dict) and content.get(name) is None:
                 raise ProtocolError(f"{name} is required in a signed confirmation")
+        check_kept(message)
+
+
+def check_kept(message: dict[str, Any]) -> None:
+    """Raises ProtocolError for a signed message that no journal can keep, though it may be right: it is kept
+    whole, with fields that we do not know."""
+    try:
+        pack(message)
+    except (OverflowError, RecursionError) as error:
+        raise ProtocolError(f"the message can't be kept as a proof: {error}") from error

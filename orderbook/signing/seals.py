@@ -30,7 +30,7 @@ from .identity import Signer
 Key = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Signature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
-TimeMs = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+TimeMs = Annotated[int, Meta(ge=0, le=limits.WHOLE_NUMBER)]
 
 
 class SignedEnvelope(Struct):
