@@ -80,6 +80,7 @@ class SimPeer:
         self._ids = itertools.count()
         self._life = 0
         self.still_until = 0.0
+        self._missed: list[Callable[[], None]] = []
         self._outbox: Outbox | None = None
         self._lines: SimLines | None = None
         self._discovering = False
@@ -104,6 +105,7 @@ class SimPeer:
         """Start the process: recover from the disk, listen at a new place, be announced."""
         self._life += 1
         self.still_until = 0.0
+        self._missed.clear()
         world = self.exchange.world
         life = self._life
         self.place = f"{self.name}:{life}"
@@ -189,13 +191,16 @@ class SimPeer:
             assert self.negotiator is not None
             expired = self.negotiator.market.book.expired(self.clock.monotonic())
             self.exchange.sights["awake after a lease had run out"] += bool(expired)
+            missed, self._missed = self._missed, []
+            for action in missed:
+                action()
 
         world.after(seconds, self._alive_then(wake))
 
     def _when_awake(self, action: Callable[[], None]) -> None:
         """``action``, now or when the process goes on."""
         if self.stands_still:
-            self.exchange.world.after(self.still_until - self.exchange.world.now, self._alive_then(action))
+            self._missed.append(self._alive_then(action))
         else:
             action()
 
