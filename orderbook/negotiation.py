@@ -89,11 +89,12 @@ class Negotiator:
         market.ledger.resume(recovered.archived_trades, recovered.archived_cross_peer, recovered.trades)
         for match_id, confirmation in recovered.confirmations.items():
             self._taker.confirmations.resume(match_id, confirmation)
-        effects = market.expire_orders()
         for order in recovered.orders.values():
             if order.partner is not None and order.untriggered:
                 book.link(order, recovered.orders.get(order.partner))
-                effects += market.happened(book.events)
+        effects = market.expire_orders()
+        book.go_on()
+        effects += market.happened(book.events)
         for order, open in resting:
             if open and not self._taker.wait(order, open):
                 effects += market.give_back(order, open)

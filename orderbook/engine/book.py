@@ -428,9 +428,8 @@ class Book(Reserving):
         """Make two orders of an earlier life, which were added, a pair again. O(log n).
 
         A partner that is gone (also None), or cancelled, is so because the stop price had come: then ``stop``
-        comes alive as soon as nothing of its partner is reserved.
+        comes alive as soon as nothing of its partner is reserved, but not before :meth:`go_on`.
         """
-        self.events = []
         if partner is not None and partner.live:
             self._partners[stop.id] = partner.id
             self._partners[partner.id] = stop.id
@@ -438,6 +437,11 @@ class Book(Reserving):
                 return
         self.stops.discard(stop)
         self._reached[stop.id] = stop
+
+    def go_on(self) -> None:
+        """All orders of an earlier life are added, and all pairs linked: bring the stop orders alive that
+        were about to be. What they trade may bring others alive, so no pair may be missing."""
+        self.events = []
         self._follow_up()
 
     # -- invariants --------------------------------------------------------------------------------------

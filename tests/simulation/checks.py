@@ -198,8 +198,9 @@ def check_trades_kept(
         honest = {trade.maker_peer, trade.taker_peer} & exchange.peers.keys()
         honest -= {name for keeper in keepers for name in impostors(exchange, keeper, trade)}
         assert sorted(keepers) == sorted(honest), f"{trade} is kept by {keepers}, not by {honest}"
-        maker = orders.get((trade.maker_peer, trade.maker_order_id))
-        taker = orders.get((trade.taker_peer, trade.taker_order_id))
+        # What an impostor calls its order may be the id of one of ours.
+        maker = orders.get((trade.maker_peer, trade.maker_order_id)) if trade.maker_peer in honest else None
+        taker = orders.get((trade.taker_peer, trade.taker_order_id)) if trade.taker_peer in honest else None
         if maker is not None:
             prices = prices_of(exchange.peers[trade.maker_peer], maker)
             assert trade.price in prices, f"{trade} is not at the price of {maker}"

@@ -200,3 +200,39 @@ def test_a_stop_order_that_waited_for_its_partner_comes_alive_at_a_restart(
     assert (known(stop.id).status, known(stop.id).filled) == (OrderStatus.FILLED, 5)
     fills = [event for event in again.market.take_events() if isinstance(event, Executed)]
     assert [(fill.price, fill.taker_order_id) for fill in fills] == [(85, stop.id)]
+
+
+def test_stop_orders_that_trade_at_a_restart_find_every_pair_together(
+    taker: Peer, maker: Peer, restart: Callable[[Peer], Peer]
+) -> None:
+    """Two of them, which had waited for their partners, trade with each other, and reach a third one."""
+    for side, price, limit, stop_price, owner in (
+        ("sell", "110", "84", "90", "sue"),
+        ("buy", "50", "120", "95", "ben"),
+    ):
+        stop_limit = NewOrder(side, limit, "5", owner, stop_price=stop_price)
+        place(maker, NewPair(NewOrder(side, price, "5", owner), stop_limit))
+    for side, price in (("buy", 110), ("sell", 50)):
+        offered(taker, maker, side, price, 2)
+    resting, stop, _ = place(maker, pair(112, 85))
+    fall(maker, 95)
+    fall(maker, 90)
+    again = restart(maker)
+    fills = [event for event in again.market.take_events() if isinstance(event, Executed)]
+    assert [(fill.price, fill.quantity) for fill in fills] == [(84, 5)]
+    known = again.market.ledger.order
+    assert known(resting.id).reason == "partner", "the stop price has come"
+    assert known(stop.id).reason == "remainder", "a market order that met nobody"
+
+
+def test_an_order_that_has_run_out_while_its_peer_was_away_takes_its_partner_along(
+    maker: Peer, clock: Clock, restart: Callable[[Peer], Peer]
+) -> None:
+    ends_ms = clock.time_ms() + 500
+    resting = NewOrder("sell", "110", "5", "sue", time_in_force="gtd", expires_ms=ends_ms)
+    first, stop, _ = place(maker, pair()._replace(resting=resting))
+    maker.place("buy", 85, 9, owner="dan")
+    clock.now += 1.0
+    known = restart(maker).market.ledger.order
+    assert (known(first.id).status, known(first.id).reason) == (OrderStatus.CANCELLED, "expired")
+    assert (known(stop.id).reason, known(stop.id).filled) == ("partner", 0), "its stop price has not come"
