@@ -246,7 +246,7 @@ def main() -> None:
         run_role(*options.role)
         return
     done = run(options.seconds, options.rounds, options.only)
-    print(f"ours is {'' if is_compiled('grenache_py.transports.ws') else 'not '}compiled")
+    print(f"ours is {'' if is_compiled('grenache_py.wire') else 'not '}compiled")
     print(f"{'':72}{'ours':>9}{'theirs':>9}{'ratio':>7}{'':9}{'CPU us per call':>16}")
     for row in done:
         print(

@@ -63,7 +63,7 @@ class _InOrder(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EPILOG,
 )
-@version_option("grenache-py", "grenache_py.transports.ws")
+@version_option("grenache-py", "grenache_py.wire")
 def cli() -> None:
     """Find services on a Grenache network, call them, and serve."""
 

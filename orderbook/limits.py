@@ -40,6 +40,8 @@ OFFER_FILLS = 256
 """Resting orders that one offer names; the rest is found by the next announcement."""
 PEERS = 1_000
 """Peers of one market kept in the roster; look-ups return at most 100 at a time."""
+OWN_DESTINATIONS = 100
+"""Places remembered where we were found ourselves, which are one or two; anybody may answer with our name."""
 NONCES_PER_PEER = 5_000
 """Messages of one peer remembered so that none is taken twice. From one that sends more within the window,
 only newer ones are taken."""

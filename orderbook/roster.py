@@ -55,7 +55,8 @@ class Roster:
 
     def __init__(self, own_name: str):
         self._own_name = own_name
-        self._own_destinations: set[str] = set()
+        self._own_destinations: dict[str, None] = {}
+        """Oldest first."""
         self._peers: dict[str, Peer] = {}
         self._by_name: dict[str, Peer] = {}
 
@@ -76,7 +77,9 @@ class Roster:
         """
         if name == self._own_name:
             self.lost(destination)
-            self._own_destinations.add(destination)
+            self._own_destinations[destination] = None
+            if len(self._own_destinations) > limits.OWN_DESTINATIONS:
+                del self._own_destinations[next(iter(self._own_destinations))]  # it is asked again
             return None
         peer = self._peers.get(destination)
         if peer is None:

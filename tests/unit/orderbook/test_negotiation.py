@@ -662,6 +662,15 @@ def test_we_are_found_by_our_own_look_ups_and_ignore_ourselves(taker: Peer) -> N
     assert [peer.name for peer in taker.market.roster.all()] == ["maker"]
 
 
+def test_of_places_where_our_own_name_answers_only_the_newest_are_remembered(taker: Peer) -> None:
+    """Strangers may answer with it, from as many as they like."""
+    places = [f"stranger:{n}" for n in range(limits.OWN_DESTINATIONS + 1)]
+    for place in places:
+        taker.discovered([place])
+        taker.heartbeat_answered(place, {"sequence": 1, "from": "taker"})
+    assert only(taker.discovered(places), Beat).destination == places[0]
+
+
 def test_a_peer_that_has_moved_is_asked_at_its_new_place(taker: Peer, maker: Peer, clock: Clock) -> None:
     maker.place("sell", 100, 10)
     _, announce, offer = offered(taker, maker, "buy", 100, 4)
