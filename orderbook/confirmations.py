@@ -25,6 +25,8 @@ class Confirmations:
         self._market = market
         self.unanswered: dict[str, Confirmation] = {}
         """By match id."""
+        self.doubts: dict[str, int] = {}
+        """By maker, how many of them it did not answer when it was asked."""
 
     def ask(self, match_id: str, confirmation: Confirmation) -> Confirm:
         """Ask the maker for the first time."""
@@ -36,7 +38,7 @@ class Confirmations:
     def resume(self, match_id: str, confirmation: Confirmation) -> None:
         """After a restart: ask the maker again, soon."""
         self.unanswered[match_id] = confirmation
-        confirmation.silences = 1
+        self._count_silence(confirmation)
         self._ask_later(limits.IN_DOUBT_RETRY_S[0], match_id)
 
     def failed(self, match_id: str) -> Confirmation | None:
@@ -46,10 +48,15 @@ class Confirmations:
             return None
         shortest, longest = limits.IN_DOUBT_RETRY_S
         pause = min(longest, shortest * 2 ** min(confirmation.silences, 16))
-        confirmation.silences += 1
+        self._count_silence(confirmation)
         self._market.count("match", "unanswered")
         self._ask_later(pause, match_id)
         return confirmation
+
+    def _count_silence(self, confirmation: Confirmation) -> None:
+        if not confirmation.silences:
+            self.doubts[confirmation.maker] = self.doubts.get(confirmation.maker, 0) + 1
+        confirmation.silences += 1
 
     def answered(self, match_id: str, answer: object) -> tuple[Confirmation, MatchAnswer] | None:
         """The maker has answered, perhaps a repeated question. None: it was answered before.
@@ -64,6 +71,10 @@ class Confirmations:
         if said.sender not in (None, confirmation.maker):
             raise ProtocolError(f"from must be {confirmation.maker}: its address has changed hands")
         del self.unanswered[match_id]
+        if confirmation.silences:
+            self.doubts[confirmation.maker] -= 1
+            if not self.doubts[confirmation.maker]:
+                del self.doubts[confirmation.maker]
         self._market.count("match", said.status)
         return confirmation, said
 

@@ -43,7 +43,8 @@ class Desk:
         Raises:
             InvalidFieldError: A field breaks a rule.
             DuplicateOrderError: The owner used this ``client_order_id`` for a different order.
-            BusyError: The book is full.
+            BusyError: The book is full; or the order does not rest, and too many are on their way to be sent
+                at once.
         """
         market, book = self._market, self._market.book
         effects = market.expire_orders()
@@ -52,6 +53,10 @@ class Desk:
         if known is not None:
             return known, effects
         self._check_room(1)
+        if not order.terms.rests and order.terms.stop_price is None and self._taker.is_full:
+            raise BusyError(
+                f"{limits.NEGOTIATIONS:,} orders are on their way here: other peers can't be asked just now"
+            )
         accepted = self._as_accepted(order)
         if order.terms.post_only is not None:
             self._keep_apart(order)

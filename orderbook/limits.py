@@ -36,6 +36,9 @@ RESERVATIONS_PER_COUNTERPARTY = 2_000
 hold, with all its orders under way."""
 COUNTERPARTIES = 10_000
 """Counterparties whose standing is remembered; further strangers reserve nothing until there is room."""
+DOUBTS_PER_MAKER = 100
+"""Confirmations that a maker may leave unanswered before no more of its offers are taken: more than an honest
+one leaves that is restarted under load, and few enough to be asked about again and again."""
 OFFER_FILLS = 256
 """Resting orders that one offer names; the rest is found by the next announcement."""
 PEERS = 1_000

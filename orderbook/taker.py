@@ -59,6 +59,11 @@ class Taker:
 
     # -- announcing --------------------------------------------------------------------------------------
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no further order can be sent on its way, though there is somebody to ask."""
+        return len(self.negotiations) >= limits.NEGOTIATIONS and bool(self._market.roster.trading())
+
     def announce(self, order: Order) -> list[Effect]:
         """Step 2: hold what is open of a resting ``order`` and ask all peers; nothing where there is nobody
         to ask, or while the market is not open. A post-only order asks nobody: it waits to be found."""
@@ -170,6 +175,8 @@ class Taker:
         peer = market.roster.heard(destination, offer.sender, market.clock.monotonic())
         if peer is None or peer.name is None:
             raise ProtocolError(f"{destination} is not a peer of this market")
+        if self.confirmations.doubts.get(peer.name, 0) >= limits.DOUBTS_PER_MAKER:
+            raise ProtocolError(f"{peer.name} is to answer what it was asked before")
         order, instrument = negotiation.order, market.instrument
         fills: list[OfferFill] = []
         quantity = 0

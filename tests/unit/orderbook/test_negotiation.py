@@ -18,6 +18,7 @@ from orderbook.errors import (
     OrderClosedError,
     UnknownOrderError,
 )
+from orderbook.messages import ReleaseLock
 from orderbook.model import OrderStatus
 from orderbook.selection import POLICIES
 from tests.unit.orderbook.negotiators import INSTRUMENT, Clock, Peer, confirmed, kinds, offered, only, settled
@@ -669,6 +670,40 @@ def test_of_places_where_our_own_name_answers_only_the_newest_are_remembered(tak
         taker.discovered([place])
         taker.heartbeat_answered(place, {"sequence": 1, "from": "taker"})
     assert only(taker.discovered(places), Beat).destination == places[0]
+
+
+def test_an_order_that_does_not_rest_is_refused_where_no_peer_can_be_asked(
+    taker: Peer, maker: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "NEGOTIATIONS", 1)
+    maker.place("sell", 101, 5)
+    first, _ = taker.place("buy", 101, 2)
+    with pytest.raises(BusyError, match="on their way"):
+        taker.place("buy", 101, 2, time_in_force="ioc")
+    waiting, effects = taker.place("buy", 101, 2)
+    assert (kinds(effects), waiting.open) == ([Settled], 2), "it waits for its turn"
+    taker.cancel(first.id)
+
+
+def test_who_leaves_many_confirmations_unanswered_has_no_further_offers_taken(
+    taker: Peer, maker: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOUBTS_PER_MAKER", 2)
+    maker.place("sell", 100, 10)
+    asked = []
+    for _ in range(2):
+        _, announce, offer = offered(taker, maker, "buy", 100, 1)
+        asked.append(confirmed(taker, announce, offer))
+        taker.match_failed(asked[-1].match_id)
+        taker.match_failed(asked[-1].match_id)
+    _, announce, offer = offered(taker, maker, "buy", 100, 1)
+    effects = taker.offer_answered(announce.order_id, announce.round, announce.destination, offer)
+    assert [type(effect.payload.payload) for effect in effects if isinstance(effect, Tell)] == [ReleaseLock]
+    assert not any(isinstance(effect, Confirm) for effect in effects)
+    for confirm in asked:
+        taker.match_answered(confirm.match_id, maker.answer(confirm))
+    _, announce, offer = offered(taker, maker, "buy", 100, 1)
+    assert confirmed(taker, announce, offer).maker == "maker"
 
 
 def test_a_peer_that_has_moved_is_asked_at_its_new_place(taker: Peer, maker: Peer, clock: Clock) -> None:
