@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import httptools
 
+from .addresses import peer_of
 from .busy_poll import BusyPoll
 from .connections import Connections
 from .handover import move, request_head, without_upgrade
@@ -159,13 +160,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        name = transport.get_extra_info("peername")
-        if isinstance(name, tuple):
-            address = name[0]
-            self.peer = (
-                address[7:] if address.startswith("::ffff:") and "." in address else address,
-                name[1],
-            )
+        peer = peer_of(transport)
+        if peer is not None:
+            self.peer = peer
         self.ssl_object = transport.get_extra_info("ssl_object")
         connections = self.shared.connections
         if connections.admit(self, transport, counted=self.ssl_object is not None):

@@ -19,6 +19,7 @@ from .. import limits
 from ..errors import BadRequestError, RequestTimeout
 from ..tls import Certificate, certificate_of, is_authorized
 from ..wire import decode_deadline, decode_stream_head, encode_bad_request_reply
+from .addresses import peer_of
 from .connections import Connections
 from .http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, LINGER_S
 from .http1_head import ReplyHeads, join_headers
@@ -84,9 +85,9 @@ class StreamExchange(StreamProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        name = transport.get_extra_info("peername")
-        if isinstance(name, tuple):
-            self.peer = (name[0].removeprefix("::ffff:"), name[1])
+        peer = peer_of(transport)
+        if peer is not None:
+            self.peer = peer
             self.place = f"{self.peer[0]}:{self.peer[1]}"
         # For the head to come.
         self._timer = self._loop.call_later(limits.STREAM_IDLE_S, self.abort)

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from .addresses import plain_host
+
 #: Requests of one source that are handled in one turn of the loop while there are others: some tenths of a
 #: millisecond.
 TURN_REQUESTS: Final = 32
@@ -37,10 +39,9 @@ def source_of(host: str) -> str:
     """What addresses are counted together: one of IPv4, a network of 64 bits of IPv6, which one host may have
     all of.
     """
+    host = plain_host(host)
     if ":" not in host:
         return host
-    if host.startswith("::ffff:") and "." in host:
-        return host[7:]
     return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(host.partition("%")[0])) >> 64 << 64))
 
 

@@ -25,6 +25,7 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 from .. import limits
 from ..tls import Certificate, certificate_of, is_authorized
 from . import descriptors
+from .addresses import peer_of
 from .busy_poll import BusyPoll
 from .http1 import HttpServer
 from .http1_exchange import Exchange
@@ -50,7 +51,7 @@ class Visitor:
         #: the HTTP headers of the handshake, names in lower case
         self.headers = headers
         #: the address and port it came from
-        self.peer: tuple[str, int] = _address(transport)
+        self.peer: tuple[str, int] = peer_of(transport) or ("", 0)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -211,11 +212,6 @@ class WsServer:
         except Exception:
             log.exception("verify_client raised")
             return False
-
-
-def _address(transport: asyncio.BaseTransport) -> tuple[str, int]:
-    host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
-    return (host.removeprefix("::ffff:") if "." in host else host), port
 
 
 def _no_websocket(exchange: Exchange) -> None:
