@@ -53,7 +53,8 @@ class Desk:
         if known is not None:
             return known, effects
         self._check_room(1)
-        if not order.terms.rests and order.terms.stop_price is None and self._taker.is_full:
+        at_once = not order.terms.rests and order.terms.stop_price is None
+        if at_once and self._taker.is_full and market.roster.trading():
             raise BusyError(
                 f"{limits.NEGOTIATIONS:,} orders are on their way here: other peers can't be asked just now"
             )

@@ -61,8 +61,8 @@ class Taker:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further order can be sent on its way, though there is somebody to ask."""
-        return len(self.negotiations) >= limits.NEGOTIATIONS and bool(self._market.roster.trading())
+        """Whether no further order can be sent on its way."""
+        return len(self.negotiations) >= limits.NEGOTIATIONS
 
     def announce(self, order: Order) -> list[Effect]:
         """Step 2: hold what is open of a resting ``order`` and ask all peers; nothing where there is nobody
@@ -70,7 +70,7 @@ class Taker:
         peers = self._market.roster.trading() if self._market.trades else []
         if order.level is None or not peers or order.terms.post_only or order.id in self.negotiations:
             return []
-        if len(self.negotiations) >= limits.NEGOTIATIONS:
+        if self.is_full:
             self.retries.later(order)
             return []
         return self._begin(Negotiation(order, self._book.hold(order)), peers)
@@ -79,7 +79,7 @@ class Taker:
         """``order`` has come alive, or ``held`` lots of it were set aside for its way."""
         if not held:
             return self.announce(order)
-        if len(self.negotiations) < limits.NEGOTIATIONS:
+        if not self.is_full:
             return self._begin(Negotiation(order, held), self._market.roster.trading())
         effects = self._begin(Negotiation(order, held), [])
         self.retries.later(order)
