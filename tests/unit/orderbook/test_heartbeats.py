@@ -1,0 +1,71 @@
+"""Heartbeats and discovery: who is there, what crosses, who has moved or gone."""
+
+from __future__ import annotations
+
+from orderbook import limits
+from orderbook.effects import Announce, Beat, Confirm, Discover
+from orderbook.envelopes import plain
+from tests.unit.orderbook.negotiators import INSTRUMENT, Clock, Peer, confirmed, kinds, offered, only
+
+
+def test_a_heartbeat_that_crosses_makes_the_crossing_orders_announce(taker: Peer, clock: Clock) -> None:
+    order, _ = taker.place("buy", 100, 4)
+    taker.offer_answered(order.id, 1, "maker", None)
+    low, _ = taker.place("buy", 98, 4)
+    taker.offer_answered(low.id, 1, "maker", None)
+    beat = {"sequence": 1, "best_bid": None, "best_ask": "99", "instrument": INSTRUMENT.fingerprint}
+    taker.heartbeat_answered("maker", {**beat, "from": "maker"})
+    clock.now += 1.0
+    announced = [effect.order_id for effect in taker.tick() if isinstance(effect, Announce)]
+    assert announced == [order.id]
+
+
+def test_an_overtaken_heartbeat_changes_nothing(taker: Peer, clock: Clock) -> None:
+    order, _ = taker.place("buy", 100, 4)
+    taker.offer_answered(order.id, 1, "maker", None)
+    beat = {"sequence": 7, "from": "maker"}
+    taker.heartbeat_answered("maker", beat)
+    taker.heartbeat_answered("maker", {**beat, "sequence": 6, "best_ask": "99"})
+    clock.now += 0.5
+    assert not [effect for effect in taker.tick() if isinstance(effect, Announce)]
+
+
+def test_silent_peers_leave_the_roster_and_strangers_are_looked_up(taker: Peer, clock: Clock) -> None:
+    assert [peer.name for peer in taker.market.roster.trading()] == ["maker"]
+    clock.now += (limits.HEARTBEATS_MISSED + 2) * limits.HEARTBEAT_S
+    taker.tick()
+    assert taker.market.roster.all() == []
+    answer = taker.handle(taker.envelope("Heartbeat", "stranger", sequence=1))
+    assert kinds(answer.effects) == [Discover]
+    assert plain(answer.content)["sequence"] > 0
+    assert only(taker.discovered(["stranger:1"]), Beat).destination == "stranger:1"
+
+
+def test_we_are_found_by_our_own_look_ups_and_ignore_ourselves(taker: Peer) -> None:
+    (beat,) = taker.discovered(["me:1"])
+    assert isinstance(beat, Beat)
+    answer = taker.handle(plain(beat.payload))
+    taker.heartbeat_answered("me:1", plain(answer.content))
+    assert taker.discovered(["me:1"]) == []
+    assert [peer.name for peer in taker.market.roster.all()] == ["maker"]
+
+
+def test_of_places_where_our_own_name_answers_only_the_newest_are_remembered(taker: Peer) -> None:
+    """Strangers may answer with it, from as many as they like."""
+    places = [f"stranger:{n}" for n in range(limits.OWN_DESTINATIONS + 1)]
+    for place in places:
+        taker.discovered([place])
+        taker.heartbeat_answered(place, {"sequence": 1, "from": "taker"})
+    assert only(taker.discovered(places), Beat).destination == places[0]
+
+
+def test_a_peer_that_has_moved_is_asked_at_its_new_place(taker: Peer, maker: Peer, clock: Clock) -> None:
+    maker.place("sell", 100, 10)
+    _, announce, offer = offered(taker, maker, "buy", 100, 4)
+    confirm = confirmed(taker, announce, offer)
+    taker.match_failed(confirm.match_id)
+    taker.peer_lost("maker")
+    taker.discovered(["elsewhere"])
+    taker.heartbeat_answered("elsewhere", {"sequence": 1, "from": "maker"})
+    clock.now += 1.0
+    assert only(taker.tick(), Confirm).destination == "elsewhere"
