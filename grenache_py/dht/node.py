@@ -22,7 +22,6 @@ from .bounds import (
     PROVEN_BURST,
     PROVEN_MAX,
     PROVEN_RATE,
-    REPUBLISHED_PER_TICK,
     STRANGER_DATAGRAM_BYTES_MAX,
     STRANGER_NODES_MAX,
     STRANGER_REPLY_RATIO,
@@ -32,19 +31,19 @@ from .bounds import (
 )
 from .counters import Counters
 from .identity import AddressVotes, id_fits, is_public, make_id
-from .items import Item, ItemStore, check_version
+from .item_access import ItemAccess
+from .items import Item, ItemStore
 from .krpc import (
     Address,
     ErrorCode,
     MalformedDatagram,
-    Refusal,
     decode,
     error_of,
     node_id_of,
     pack_address,
     unpack_address,
 )
-from .lookup import ItemWalk, PeerWalk, TokenWalk
+from .lookup import PeerWalk
 from .peers import PeerStore
 from .proven import Proven
 from .ratelimit import StrangerLimiter, TokenBuckets
@@ -124,6 +123,7 @@ class DhtNode:
             self.settings.concurrency,
         )
         self._storing = Storing(self.routing, self._transactions, clock)
+        self._item_access = ItemAccess(self.items, self.own_items, self._walks, self._storing, clock)
         self._upkeep = Upkeep(
             self.routing,
             self._transactions,
@@ -284,64 +284,9 @@ class DhtNode:
         return {pack_address((host, port)) for host in self.own_hosts}
 
     def put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
-        """Store an item (checked before) at the nodes closest to it, of which this may be one.
-
-        A mutable one is refused, before anything is sent, by the newest version that is found on the way: so
-        none of the copies is missed, wherever it was put. An immutable one is kept here in any case, as Node
-        does. Raises Busy when too much is under way.
-        """
+        """As :meth:`ItemAccess.put`. Raises Busy when too much is under way."""
         self._check_busy()
-
-        def told(report: StoreReport) -> None:
-            if report.taken or not item.mutable:  # what was refused must not be tried again behind its back
-                self.own_items.add(item, self._clock())
-            done(report)
-
-        self._put(item, cas, told)
-
-    def _put(self, item: Item, cas: int | None, done: Callable[[StoreReport], None]) -> None:
-        if item.mutable:
-            versions = self._walks.to(ItemWalk, item.target)
-            versions.salt = item.salt
-            self._walks.run(versions, lambda walk: self._put_version(walk, item, cas, done))
-            return
-
-        def walked(walk: TokenWalk) -> None:
-            report = StoreReport(1, 1) if walk.own_is_close() else StoreReport()
-            self._storing.put(walk.holders(), item, report, done)
-
-        self.items.put(item, None, self._clock())
-        self._walks.run(self._walks.to(TokenWalk, item.target), walked)
-
-    def _put_version(
-        self, walk: ItemWalk, item: Item, cas: int | None, done: Callable[[StoreReport], None]
-    ) -> None:
-        """Put a mutable item at the holders that were found, unless they or this node have a newer one."""
-        now = self._clock()
-        own = self.items.get(item.target, now)
-        newest = own if own is not None and own.newer_than(walk.item) else walk.item
-        if newest is not None:
-            self.own_items.drop_older(newest)
-            # The very same version is put again, to those who have lost it.
-            if cas is not None or not item.same_version(newest):
-                try:
-                    check_version(item, cas, newest)
-                except Refusal as refusal:
-                    done(StoreReport(1, 0, [(refusal.code, refusal.text)]))
-                    return
-        report = StoreReport(swap=cas is not None)
-        if own is not None or walk.own_is_close():
-            report.asked = 1
-            try:
-                self.items.put(item, None, now)
-                report.stored = 1
-            except Refusal as refusal:
-                report.refusals.append((refusal.code, refusal.text))
-        versions = {}
-        if cas is not None:
-            # Who has missed a version may replace the one it has, not one that comes in between.
-            versions = {address: walk.versions.get(address, cas) for address, _ in walk.holders()}
-        self._storing.put(walk.holders(), item, report, done, versions)
+        self._item_access.put(item, cas, done)
 
     def get(
         self,
@@ -351,28 +296,9 @@ class DhtNode:
         salt: bytes | None = None,
         cache: bool = True,
     ) -> None:
-        """Find an item in the DHT, with the reply that brought it; or here, with none.
-
-        An immutable one that is here needs no asking, unless ``cache`` is false. Of a mutable one others may
-        have a newer version. Raises Busy when too much is under way.
-        """
+        """As :meth:`ItemAccess.get`. Raises Busy when too much is under way."""
         self._check_busy()
-        own = self.items.get(target, self._clock())
-        if own is not None and cache and not own.mutable:
-            done(own, None)
-            return
-
-        def walked(walk: ItemWalk) -> None:
-            own = self.items.get(target, self._clock())
-            newer = own is None or (walk.item is not None and walk.item.newer_than(own))
-            if newer or own is None or not own.mutable or (own.salt or b"") != (salt or b""):
-                done(walk.item, walk.reply)
-            else:
-                done(own, None)
-
-        walk = self._walks.to(ItemWalk, target)
-        walk.salt = salt
-        self._walks.run(walk, walked)
+        self._item_access.get(target, done, salt=salt, cache=cache)
 
     def _check_busy(self, name: bytes | None = None) -> None:
         if self._walks.full(name):
@@ -516,8 +442,7 @@ class DhtNode:
         self.items.purge(now)
         self._proven.purge(now)
         if len(self._walks) < WALKS_MAX // 2:
-            for item in self.own_items.take_due(now, REPUBLISHED_PER_TICK):
-                self._put(item, None, lambda report: None)
+            self._item_access.put_again(now)
         self._upkeep.tick(now)
 
 

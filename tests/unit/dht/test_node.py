@@ -9,7 +9,7 @@ import pytest
 from bencode2 import bencode
 
 from grenache_py.dht import bounds
-from grenache_py.dht.items import Item, ItemStore
+from grenache_py.dht.items import Item
 from grenache_py.dht.krpc import Address, decode, pack_address
 from grenache_py.dht.lookup import PeerWalk
 from grenache_py.dht.node import Busy, DhtNode
@@ -223,8 +223,7 @@ def test_who_was_silent_is_remembered_for_a_minute() -> None:
 def test_what_nobody_asks_for_is_forgotten_too() -> None:
     lone = Lone(peer_max_age_s=10.0)
     node = lone.node
-    node.items = node._tables.items = ItemStore(max_age_s=10.0)
-    node.items.put(Item(b"v"), None, lone.network.now)
+    node.items.put(Item(b"v"), None, lone.network.now - bounds.ITEM_MAX_AGE_S + 10.0)
     node.peers.announce(b"svc", b"peer--", "10.0.0.1", lone.network.now)
     node._proven.add(STRANGER, lone.network.now)
     lone.network.run(9.0)
