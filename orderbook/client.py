@@ -23,7 +23,6 @@ from msgspec import Struct
 from . import limits
 from .errors import InvalidFieldError
 from .feed_reader import BookReplica
-from .messages import TradeRecord
 from .records import (
     BookRecord,
     Cancelled,
@@ -45,6 +44,7 @@ from .records import (
     ReservationRecord,
     StateRecord,
     TradePage,
+    TradeReport,
 )
 
 TIMEOUT_S = 30.0
@@ -53,8 +53,9 @@ CONNECTIONS = 100
 """Open connections of one client; further calls wait for one, within their time limit."""
 ANSWER_BYTES = 64 * 1024 * 1024
 """Largest answer read: several times that of the longest page."""
-FEED_LINE_BYTES = 256 * 1024
-"""Longest line of a feed: a snapshot of 1,000 prices a side, the most there may be, takes some 100 KB."""
+FEED_LINE_BYTES = 1024 * 1024
+"""Longest line of a feed: twice that of 250 trades with the longest names, of which each character of other
+peers' takes six bytes of JSON."""
 ERROR_TEXT = 300
 """Characters kept of an answer that we do not understand."""
 
@@ -276,7 +277,7 @@ class Client:
             "GET", "/trades", TradePage, {"market": market, "after": after, "limit": limit}
         )
 
-    async def trades(self, *, market: str | None = None) -> AsyncGenerator[TradeRecord, None]:
+    async def trades(self, *, market: str | None = None) -> AsyncGenerator[TradeReport, None]:
         """All trades, page by page."""
         after: Cursor | None = None
         while True:

@@ -197,7 +197,7 @@ FEED_LEVELS = 25
 FEED_LEVELS_MAX = 1_000
 """At the most: they are looked at for each line of each reader."""
 FEED_TRADES = 250
-"""Trades in a line of a feed: some 100 KB with the longest names."""
+"""Trades in a line of a feed: some 200 KB with the longest names."""
 FEED_PAUSE_S = 0.05
 """Shortest pause between two lines of a feed: quicker than anybody reads, and a busy book is not looked at
 for each of its readers after every order."""

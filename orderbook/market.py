@@ -241,7 +241,7 @@ class Market:
             )
 
     def record(self, trade: Trade) -> TradeRecord:
-        """``trade`` with decimal strings, as it travels and as clients see it."""
+        """``trade`` with decimal strings, as it travels."""
         return TradeRecord(
             match_id=trade.match_id,
             market=trade.market,

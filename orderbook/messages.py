@@ -108,7 +108,7 @@ class CrossPeerMatch(Struct):
 
 
 class TradeRecord(Struct):
-    """A trade as both sides keep it and as the client API shows it.
+    """A trade as both sides keep it.
 
     ``side`` is what the taker did; ``time`` is in milliseconds of the epoch.
     """

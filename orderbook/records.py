@@ -55,11 +55,38 @@ class OrderRecord(Struct, frozen=True):
     partner: str | None = None
 
 
+class OwnFill(Struct, frozen=True):
+    """What a trade was for one of the peer's own orders; price and quantity are the trade's.
+
+    Attributes:
+        role: The ``"maker"`` has rested, the ``"taker"`` has come and met it.
+        side: What this order did; None of a few trades of journals from before it was kept.
+        owner: Whose order it is; None, as the next one, where the peer has forgotten the order: an hour after
+            it has closed.
+    """
+
+    order_id: str
+    role: Literal["maker", "taker"]
+    side: Literal["buy", "sell"] | None
+    owner: str | None
+    client_order_id: str | None
+
+
+class TradeReport(TradeRecord):
+    """A trade as a peer shows it to its clients.
+
+    Attributes:
+        fills: Of the peer's own orders: one, and of a trade within the peer two, the maker's first.
+    """
+
+    fills: list[OwnFill] = []  # noqa: RUF012  # a struct's default is copied
+
+
 class Placed(Struct, frozen=True):
     """An order and the trades it has had so far."""
 
     order: OrderRecord
-    trades: list[TradeRecord]
+    trades: list[TradeReport]
 
 
 class PlacedPair(Struct, frozen=True):
@@ -81,7 +108,7 @@ class OrderPage(Struct, frozen=True):
 
 
 class TradePage(Struct, frozen=True):
-    trades: list[TradeRecord]
+    trades: list[TradeReport]
     next: Cursor | None
 
 

@@ -21,6 +21,7 @@ from ..errors import BusyError, OrderBookError
 from ..feed import BookFeed
 from ..hosted import HostedMarket
 from ..records import FeedLine, TradePage
+from .views import trade_report
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ async def trade_lines(hosted: HostedMarket, after: int) -> Lines:
             rows, more = await hosted.trades(after, limits.FEED_TRADES)
             if rows or quiet:
                 after += len(rows)
-                data = msgspec.json.encode(TradePage([hosted.market.record(trade) for trade in rows], after))
+                reports = [trade_report(hosted.market, trade) for trade in rows]
+                data = msgspec.json.encode(TradePage(reports, after))
                 await hosted.journal.durable()
                 yield data + b"\n"
                 await asyncio.sleep(limits.FEED_PAUSE_S)

@@ -240,7 +240,7 @@ class Api:
     async def _trades(self, request: web.Request) -> web.Response:
         market = self._one_market(request).market
         rows, next_after = await self._worker.trades(market.instrument.market, *page_of(request.query))
-        return await self._show(TradePage([market.record(trade) for trade in rows], next_after))
+        return await self._show(TradePage([views.trade_report(market, trade) for trade in rows], next_after))
 
     async def _proof(self, request: web.Request) -> web.Response:
         signed = await self._worker.signed(request.match_info["match_id"], request.query.get("taker"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+from msgspec.structs import asdict
 
 from ..hosted import HostedMarket
 from ..market import Market
@@ -13,10 +16,12 @@ from ..records import (
     DoubtRecord,
     MarketHealth,
     OrderRecord,
+    OwnFill,
     PeerRecord,
     Placed,
     ReservationRecord,
     ReservedFill,
+    TradeReport,
 )
 from ..trade import Trade
 
@@ -59,9 +64,33 @@ def order_records(hosted: HostedMarket, orders: Sequence[Order]) -> list[OrderRe
     return [order_record(hosted.market, order, doubts.get(order.id, 0)) for order in orders]
 
 
+def trade_report(market: Market, trade: Trade) -> TradeReport:
+    """``trade``, and what it was for orders of this peer."""
+    taker_side = trade.side
+    maker_side = None if taker_side is None else taker_side.opposite
+    fills = []
+    if trade.maker_peer == market.peer:
+        fills.append(_own_fill(market, trade.maker_order_id, "maker", maker_side))
+    if trade.taker_peer == market.peer:
+        fills.append(_own_fill(market, trade.taker_order_id, "taker", taker_side))
+    return TradeReport(**asdict(market.record(trade)), fills=fills)
+
+
+def _own_fill(market: Market, order_id: str, role: Literal["maker", "taker"], side: Side | None) -> OwnFill:
+    order = market.ledger.order(order_id) if market.ledger.knows(order_id) else None
+    return OwnFill(
+        order_id=order_id,
+        role=role,
+        side=None if side is None else side.text,
+        owner=None if order is None else order.owner,
+        client_order_id=None if order is None else order.client_order_id,
+    )
+
+
 def placed(hosted: HostedMarket, order: Order, trades: Sequence[Trade]) -> Placed:
     """``order`` and its ``trades``."""
-    return Placed(order_records(hosted, [order])[0], [hosted.market.record(trade) for trade in trades])
+    reports = [trade_report(hosted.market, trade) for trade in trades]
+    return Placed(order_records(hosted, [order])[0], reports)
 
 
 def book_record(market: Market, levels: int) -> BookRecord:

@@ -333,9 +333,8 @@ class _Check:
         self._report.checked[rule] += 1
         first_peer, first = copies[0]
         for peer, trade in copies[1:]:
-            if trade.record != first.record:
-                text = f"{_differences(first.record, trade.record)}; the other value is that of {first_peer}"
-                self._find(rule, peer, subject, text)
+            if differences := _differences(first.record, trade.record):
+                self._find(rule, peer, subject, f"{differences}; the other value is that of {first_peer}")
         keepers = [peer for peer, _ in copies]
         for peer in dict.fromkeys(keepers):
             if peer not in owners:
@@ -483,6 +482,6 @@ def _statuses(order: _Order) -> set[str]:
 
 
 def _differences(one: TradeRecord, other: TradeRecord) -> str:
-    """The fields in which two records of a trade differ: ``price is 10.00, not 10.01``."""
+    """The fields that both sides keep and in which their records differ: ``price is 10.00, not 10.01``."""
     names = (name for name in TradeRecord.__struct_fields__ if getattr(one, name) != getattr(other, name))
     return ", ".join(f"{name} is {getattr(other, name)}, not {getattr(one, name)}" for name in names)

@@ -65,8 +65,13 @@ def test_an_order_at_one_peer_trades_with_one_at_the_other(peers: Peers) -> None
     assert placed["order"]["status"] == "filled"
     [trade] = placed["trades"]
     assert (trade["price"], trade["quantity"], trade["maker_peer"]) == ("100.00", "0.2", "alice")
-    for api in (peers.alice, peers.bob):
-        assert trade in peers.json("trades", "--api", api)["trades"], "both keep the same record"
+    [fill] = trade.pop("fills")
+    assert (fill["role"], fill["side"], fill["owner"]) == ("taker", "buy", "ben")
+    for api, role in ((peers.alice, "maker"), (peers.bob, "taker")):
+        [kept] = [
+            each for each in peers.json("trades", "--api", api)["trades"] if each.items() >= trade.items()
+        ]
+        assert [fill["role"] for fill in kept["fills"]] == [role], "both keep the same record"
 
     [listed] = peers.json("orders", "--status", "partially_filled", "--api", peers.alice)["orders"]
     assert (listed["id"], listed["open"], listed["filled"]) == (sell["id"], "0.3", "0.2")

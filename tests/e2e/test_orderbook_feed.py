@@ -21,7 +21,7 @@ from orderbook.api.feeds import trade_lines
 from orderbook.client import Client, PeerFailedError, RefusedError
 from orderbook.errors import InvalidFieldError, JournalError
 from orderbook.model import Instrument
-from orderbook.records import BookRecord, TradePage
+from orderbook.records import BookRecord, OwnFill, TradePage
 from orderbook.worker import Worker
 from tests.harness import until
 
@@ -141,6 +141,20 @@ async def test_a_client_follows_trades_and_goes_on_where_it_stopped(
             await trade(client, "5")
             pages_read.append(await anext(pages))
         assert [(quantities(page), page.next) for page in pages_read] == [(["3"], 3), (["4"], 4), (["5"], 5)]
+
+
+async def test_a_trade_says_what_it_was_for_the_orders_of_the_peer(api: Api) -> None:
+    async with Client(api.url) as client:
+        maker = await client.submit(MARKET, "sell", "3", "100", "ann", "ann-1")
+        taker = await client.submit(MARKET, "buy", "1", "100", "bob")
+        fills = [
+            OwnFill(maker.order.id, "maker", "sell", "ann", "ann-1"),
+            OwnFill(taker.order.id, "taker", "buy", "bob", None),
+        ]
+        assert [trade.fills for trade in taker.trades] == [fills]
+        page = await anext(client.follow_trades(MARKET, after=0))
+        assert [trade.fills for trade in page.trades] == [fills]
+        assert [trade.fills async for trade in client.trades()] == [fills]
 
 
 async def test_trades_that_have_not_been_cannot_be_followed(api: Api) -> None:
