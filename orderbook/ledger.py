@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
+from sys import intern
 from typing import Protocol
 
 from . import limits
 from .errors import UnknownOrderError
+from .events import Signed
 from .model import Order, OrderStatus
 from .trade import Trade
 
@@ -23,6 +25,9 @@ class Archive(Protocol):
 
     def trades_of_match(self, match_id: str) -> Sequence[Trade]:
         """All of that id, whoever's, in order of execution. Raises JournalError."""
+
+    def proofs(self, match_id: str) -> Sequence[Signed]:
+        """What was signed about matches of that id, whoever's. Raises JournalError."""
 
 
 class Ledger:
@@ -36,6 +41,7 @@ class Ledger:
         self._closed: deque[tuple[float, str]] = deque()
         self._trades: deque[Trade] = deque()
         self._by_match: dict[tuple[str, str], list[Trade]] = {}
+        self._taker_keys: dict[tuple[str, str], str] = {}
         self._by_order: dict[str, Trade | deque[Trade]] = {}  # most have one
         self._archive: Archive | None = None
         self._trades_in_memory = limits.TRADES_WITHOUT_JOURNAL
@@ -136,8 +142,8 @@ class Ledger:
         self.trade_count, self.cross_peer_trades = trade_count, cross_peer_trades
         self.add_trades(newest)
 
-    def add_trades(self, trades: Iterable[Trade]) -> None:
-        """Add ``trades``, all those of a match at once."""
+    def add_trades(self, trades: Iterable[Trade], taker_key: str | None = None) -> None:
+        """Add ``trades``, all those of a match at once; ``taker_key`` is its taker's, where that signs."""
         for trade in trades:
             self._trades.append(trade)
             self.trade_count += 1
@@ -146,6 +152,8 @@ class Ledger:
             of_match = self._by_match.get(match)
             if of_match is None:
                 self._by_match[match] = [trade]
+                if taker_key is not None:
+                    self._taker_keys[match] = intern(taker_key)
             else:
                 of_match.append(trade)
             for order_id in trade.orders_of(self._peer):
@@ -166,8 +174,9 @@ class Ledger:
         last = min(upto, self.dropped + self.excess)
         while self.dropped < last:
             oldest = self._trades[0]
-            match = self._by_match.pop((oldest.taker_peer, oldest.match_id))
-            for trade in match:
+            name = oldest.taker_peer, oldest.match_id
+            self._taker_keys.pop(name, None)
+            for trade in self._by_match.pop(name):
                 self._trades.popleft()
                 for order_id in trade.orders_of(self._peer):
                     of_order = self._by_order.get(order_id)
@@ -202,6 +211,15 @@ class Ledger:
         if self._archive is None or not self.dropped:
             return ()
         return [trade for trade in self._archive.trades_of_match(match_id) if trade.taker_peer == taker_peer]
+
+    def taker_key(self, taker_peer: str, match_id: str) -> str | None:
+        """The key that has signed a match of ours as its taker; None: nobody has, or there is no such match.
+        Raises JournalError."""
+        key = self._taker_keys.get((taker_peer, match_id))
+        if key is None and self._archive is not None:  # it may be from before a restart
+            proofs = self._archive.proofs(match_id)
+            key = next((p.request["key"] for p in proofs if p.request["from"] == taker_peer), None)
+        return key
 
     def trades_of_order(self, order_id: str) -> list[Trade]:
         """Those in memory: all of them where their quantities add up to what is filled of the order."""

@@ -106,14 +106,21 @@ class Maker:
         )
         return offer, effects
 
-    def match(self, sender: str, message: CrossPeerMatch) -> Reply:
-        """Step 5: execute what was reserved, or refuse. Raises OrderBookError for what is no confirmation."""
+    def match(self, sender: str, message: CrossPeerMatch, key: str | None) -> Reply:
+        """Step 5: execute what was reserved, or refuse. Raises OrderBookError for what is no confirmation.
+
+        ``key`` has signed it (None: nobody has). What was executed is told to no other one: the name may have
+        changed hands, and our signed answer to its new holder would prove a trade that this one never made.
+        """
         known = self._market.ledger.trades_of_match(sender, message.match_id)
         reservation = self._held_by(sender, message.lock_id)
         if not known and reservation is None:
             # A lock commits once, and is gone then: only without it the match may be one of long ago.
             known = self._market.ledger.archived_match(sender, message.match_id)
         if known:
+            kept = self._market.ledger.taker_key(sender, message.match_id)
+            if key != kept:
+                raise ProtocolError(f"key must be {kept or 'none'}, which has confirmed this match before")
             if message.side is not None and known[0].side not in (None, message.side):
                 raise ProtocolError("side must be what it was")
             if message.order_id not in (None, known[0].taker_order_id):
@@ -142,7 +149,7 @@ class Maker:
             )
             for order, quantity in executed
         ]
-        effects += market.traded(trades) + market.happened(caused)
+        effects += market.traded(trades, key) + market.happened(caused)
         self._standings[sender].wasted = 0
         market.count("confirmation", "committed")
         effects += self._ended(reservation, "committed")

@@ -191,8 +191,10 @@ class Market:
             side=maker.side.opposite,
         )
 
-    def traded(self, trades: Sequence[Trade]) -> list[Effect]:
-        self.ledger.add_trades(trades)
+    def traded(self, trades: Sequence[Trade], taker_key: str | None = None) -> list[Effect]:
+        """These ``trades`` of one match, or of several local ones, were executed: see
+        :meth:`Ledger.add_trades`."""
+        self.ledger.add_trades(trades, taker_key)
         if self.journaled:
             for trade in trades:
                 self.note(trade_event(trade))

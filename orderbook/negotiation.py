@@ -60,7 +60,6 @@ class Negotiator:
         self._heartbeats = 0
         self._handlers: dict[str, Callable[[str, Any], Reply]] = {
             "AnnounceOpenOrder": self._maker.announce,
-            "CrossPeerMatch": self._maker.match,
             "ReleaseLock": self._maker.release,
             "Heartbeat": self._handle_heartbeat,
             "Goodbye": self._handle_goodbye,
@@ -156,12 +155,13 @@ class Negotiator:
 
     # -- other peers' requests -------------------------------------------------------------------------
 
-    def handle(self, payload: object) -> Answer:
+    def handle(self, payload: object, key: str | None = None) -> Answer:
         """Answer a request of another peer.
 
         Args:
             payload: The envelope, as decoded from JSON, or as :func:`envelopes.read_request` reads it; then
                 the name of its sender is checked already.
+            key: Who has signed it; None: nobody.
 
         Raises:
             OrderBookError: It is no valid request; nothing has changed.
@@ -175,11 +175,15 @@ class Negotiator:
         if sender == self.market.peer:
             # Our own broadcast; and where a look-up has found us, a heartbeat that says so.
             return Answer(self._heartbeat() if kind == "Heartbeat" else None, False, [])
-        content, effects = self._handlers[kind](sender, asked.payload)
+        promise = kind == "CrossPeerMatch"
+        if promise:
+            content, effects = self._maker.match(sender, asked.payload, key)
+        else:
+            content, effects = self._handlers[kind](sender, asked.payload)
         known = self.market.roster.called(sender, self.market.clock.monotonic())
         if not known and kind != "Goodbye":
             effects.append(Discover())
-        return Answer(content, kind == "CrossPeerMatch", self._end_step(effects))
+        return Answer(content, promise, self._end_step(effects))
 
     def _handle_heartbeat(self, sender: str, message: Heartbeat) -> Reply:
         self.market.check_instrument(message.instrument)

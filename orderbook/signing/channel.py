@@ -78,7 +78,7 @@ class Channel:
                 return self._handle_in_session(parse_request(payload))
             return self._negotiator.handle(payload)
         check_provable(request.message)
-        answer = self._negotiator.handle(payload)
+        answer = self._negotiator.handle(payload, request.key)
         content = self.gate.answer(request, answer.content)
         if answer.promise:
             self._keep_proof(answer.effects, Proof(request.message, content))

@@ -484,13 +484,14 @@ class SimPeer:
         self.exchange.sights["answered from the archive"] += bool(found)
         return found
 
+    def proofs(self, match_id: str) -> list[Signed]:
+        """As :meth:`trades_of_match`."""
+        signed = (event for event in self.disk.durable if isinstance(event, Signed))
+        return [event for event in signed if event.match_id == match_id]
+
     def proofs_of(self, match_id: str) -> list[Proof]:
         """What its disk has to prove matches of that id."""
-        return [
-            Proof(event.request, event.answer)
-            for event in self.disk.durable
-            if isinstance(event, Signed) and event.match_id == match_id
-        ]
+        return [Proof(event.request, event.answer) for event in self.proofs(match_id)]
 
 
 def same_match(one: Event, other: Event) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from orderbook.effects import Announce, Confirm, Effect
 from orderbook.entry import NewOrder
 from orderbook.envelopes import encode
-from orderbook.events import Event, Signed
+from orderbook.events import Event, Executed, Signed, trade_of
 from orderbook.market import Market
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
@@ -21,6 +21,7 @@ from orderbook.signing.gate import Gate
 from orderbook.signing.identity import Identity
 from orderbook.signing.proofs import Proof
 from orderbook.signing.seals import Sealed
+from orderbook.trade import Trade
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")
 START_MS = 1_700_000_000_000
@@ -100,8 +101,24 @@ class SigningPeer:
         """A new process with the same key and journal."""
         self.signed()
         peer = SigningPeer(self.name, clock, *named)
+        peer.market.ledger.archive_in(Kept(self.journal))
         peer.negotiator.resume(Recovered(self.name, "SIM").apply(self.journal))
         return peer
+
+
+class Kept:
+    """What a journal has kept, to be looked up."""
+
+    def __init__(self, journal: list[Event]):
+        self._journal = journal
+
+    def trades_of_match(self, match_id: str) -> list[Trade]:
+        executed = (event for event in self._journal if isinstance(event, Executed))
+        return [trade_of(event, "SIM") for event in executed if event.match_id == match_id]
+
+    def proofs(self, match_id: str) -> list[Signed]:
+        signed = (event for event in self._journal if isinstance(event, Signed))
+        return [event for event in signed if event.match_id == match_id]
 
 
 def confirmation(taker: SigningPeer, maker: SigningPeer, quantity: int = 4) -> tuple[Confirm, Sealed]:

@@ -303,6 +303,49 @@ def test_in_doubt_means_the_key_and_not_the_name(
     assert answer["status"] == "committed"
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("heir_signs", [True, False])
+def test_who_has_anothers_name_by_now_is_not_told_of_its_matches(
+    taker: SigningPeer, maker: SigningPeer, clock: Clock, restarted: bool, heir_signs: bool
+) -> None:
+    """A signed answer to its own question would be the proof of a trade that it never made."""
+    confirm, request = confirmation(taker, maker)
+    maker.answer(request.message)
+    taker.channel.failed(confirm)
+    clock.now += limits.NAME_HELD_S + 1.0
+    if restarted:
+        maker = maker.restarted(clock)
+    maker.channel.gate.unsigned = True
+    heir = SigningPeer("taker", clock, key="mallory")
+    asked: Any = confirm.payload
+    if heir_signs:
+        asked = heir.channel.gate.seal(confirm.payload, to=maker.signer.key).message
+    with pytest.raises(ProtocolError, match=f"key must be {taker.signer.key}"):
+        maker.answer(asked)
+    assert len(maker.signed()) == (0 if restarted else 1)
+    clock.now += limits.NAME_HELD_S + 1.0
+    again = only(taker.negotiator.tick(), Confirm)
+    repeated = taker.channel.seal(again)
+    taker.told(again, repeated, maker.answer(repeated.message))
+    assert proven(taker).taker == Party("taker", taker.signer.key)
+
+
+def test_a_match_that_nobody_has_signed_is_proven_to_nobody(clock: Clock) -> None:
+    maker, taker = SigningPeer("maker", clock, unsigned=True), SigningPeer("taker", clock, "maker")
+    maker.place("sell", 100, 10)
+    _, effects = taker.place("buy", 105, 4)
+    announce = only(effects, Announce)
+    effects = taker.negotiator.offer_answered(
+        announce.order_id, announce.round, "maker", maker.answer(announce.payload)
+    )
+    confirm = only(effects, Confirm)
+    answer = maker.answer(confirm.payload)
+    assert maker.answer(confirm.payload) == answer
+    heir = SigningPeer("taker", clock, key="mallory")
+    with pytest.raises(ProtocolError, match="key must be none"):
+        maker.answer(heir.channel.gate.seal(confirm.payload, to=maker.signer.key).message)
+
+
 def test_a_goodbye_frees_the_name_and_only_for_who_can_sign_it(
     taker: SigningPeer, maker: SigningPeer, clock: Clock
 ) -> None:

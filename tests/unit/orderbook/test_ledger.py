@@ -10,6 +10,7 @@ from orderbook import limits
 from orderbook.effects import Confirm, DropTrades, Traded
 from orderbook.envelopes import plain
 from orderbook.errors import JournalError, ProtocolError
+from orderbook.events import Signed
 from orderbook.ledger import Ledger
 from orderbook.maker import LOCK_MARK
 from orderbook.model import Order
@@ -22,10 +23,13 @@ def trade(match_id: str, *, maker_order: str = "m", taker: str = "taker", n: int
 
 
 class Kept:
-    """An archive of all trades."""
+    """An archive of all trades, which nobody has signed."""
 
     def __init__(self, trades: Sequence[Trade]):
         self.all = list(trades)
+
+    def proofs(self, match_id: str) -> list[Signed]:
+        return []
 
     def trades_of_match(self, match_id: str) -> list[Trade]:
         return [trade for trade in self.all if trade.match_id == match_id]
@@ -55,10 +59,10 @@ def test_what_is_swept_and_dropped_leaves_nothing_behind() -> None:
     ledger = Ledger("maker")
     ledger.archive_in(Kept([]), in_memory=3)
     for n in range(1_000):
-        ledger.add_trades([trade(f"x{n}", maker_order=f"o{n}")])
+        ledger.add_trades([trade(f"x{n}", maker_order=f"o{n}")], "a key")
         ledger.drop_trades(ledger.trade_count)
-    held = (ledger._trades, ledger._by_match, ledger._by_order)
-    assert [len(container) for container in held] == [3, 3, 3]
+    held = (ledger._trades, ledger._by_match, ledger._by_order, ledger._taker_keys)
+    assert [len(container) for container in held] == [3, 3, 3, 3]
 
 
 def traded(maker: Peer, taker: Peer, quantity: int) -> Confirm:
@@ -94,13 +98,13 @@ def test_a_repeated_confirmation_of_long_ago_is_answered_from_the_archive(maker:
 
 
 def test_an_archive_that_can_not_be_read_answers_nothing(maker: Peer, taker: Peer) -> None:
-    class Damaged:
+    class Damaged(Kept):
         def trades_of_match(self, match_id: str) -> list[Trade]:
             raise JournalError("it is damaged")
 
     confirm = traded(maker, taker, 1)
     traded(maker, taker, 1)
-    maker.market.ledger.archive_in(Damaged(), in_memory=1)
+    maker.market.ledger.archive_in(Damaged([]), in_memory=1)
     maker.market.ledger.drop_trades(1)
     with pytest.raises(JournalError):
         maker.answer(confirm)
