@@ -17,9 +17,10 @@ from ssl import SSLContext
 from .. import limits
 from .busy_poll import BusyPoll
 from .connections import Connections
-from .http1_connection import Connection, Divert, Handler, Shared, Upgrade
+from .http1_connection import Connection, Handler, Shared, Upgrade
 from .http1_head import ReplyHeads
 from .http1_known import KnownHeads
+from .http1_requests import Divert
 from .ports import Listener, bind, serve
 from .turns import Turns
 

@@ -21,8 +21,9 @@ from ..tls import Certificate, certificate_of, is_authorized
 from ..wire import decode_deadline, decode_stream_head, encode_bad_request_reply
 from .addresses import peer_of
 from .connections import Connections
-from .http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, LINGER_S
+from .http1_connection import LINGER_S
 from .http1_head import ReplyHeads, join_headers
+from .http1_requests import HEAD_BYTES_MAX, HEADERS_MAX
 from .rpc_server import Handler, Receiver
 from .streams import Stream, StreamProtocol
 

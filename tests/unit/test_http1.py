@@ -10,8 +10,9 @@ from random import Random
 
 import pytest
 
-from grenache_py.transports.http1_connection import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX
+from grenache_py.transports.http1_connection import PIPELINED_MAX
 from grenache_py.transports.http1_exchange import Exchange
+from grenache_py.transports.http1_requests import HEAD_BYTES_MAX, HEADERS_MAX
 from tests.unit.http1_serving import CHUNKED, POST, connect, echo, read_reply, send, serving, until
 from tests.unit.polls import still_poll
 
