@@ -10,18 +10,24 @@ Prices and quantities are decimal strings, as everywhere outside a peer.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
-import aiohttp
 import msgspec
-from msgspec import Struct
 
 from . import limits
-from .errors import InvalidFieldError
+from .client_calls import (
+    CONNECTIONS,
+    TIMEOUT_S,
+    Calls,
+    ClientError,
+    PeerFailedError,
+    RefusedError,
+    check_api,
+)
 from .feed_reader import BookReplica
 from .records import (
     BookRecord,
@@ -29,7 +35,6 @@ from .records import (
     Cursor,
     DoubtList,
     DoubtRecord,
-    ErrorAnswer,
     FeedLine,
     Health,
     OrderPage,
@@ -47,58 +52,20 @@ from .records import (
     TradeReport,
 )
 
-TIMEOUT_S = 30.0
-"""Time limit of one call. An order's way through the network takes a few seconds at the worst."""
-CONNECTIONS = 100
-"""Open connections of one client; further calls wait for one, within their time limit."""
-ANSWER_BYTES = 64 * 1024 * 1024
-"""Largest answer read: several times that of the longest page."""
-FEED_LINE_BYTES = 1024 * 1024
-"""Longest line of a feed: twice that of 250 trades with the longest names, of which each character of other
-peers' takes six bytes of JSON."""
-ERROR_TEXT = 300
-"""Characters kept of an answer that we do not understand."""
+__all__ = [
+    "CONNECTIONS",
+    "TIMEOUT_S",
+    "Client",
+    "ClientError",
+    "PeerFailedError",
+    "RefusedError",
+    "check_api",
+]
 
+log = logging.getLogger(__name__)
 
-class ClientError(Exception):
-    """The common base: a call to a peer's client API did not do what it should.
-
-    Attributes:
-        api: URL of the peer's client API.
-    """
-
-    def __init__(self, api: str, text: str):
-        super().__init__(text)
-        self.api = api
-
-
-class RefusedError(ClientError):
-    """The peer said no, and has changed nothing.
-
-    Attributes:
-        code: Why, for programs: ``invalid_field``, ``unknown_order``, ``order_closed``, ``busy``, …
-        field: The field that broke a rule, or None.
-    """
-
-    def __init__(self, api: str, code: str, message: str, field: str | None = None):
-        super().__init__(api, message)
-        self.code = code
-        self.field = field
-
-
-class PeerFailedError(ClientError):
-    """The peer cannot be reached, does not answer in time, or not as this API does.
-
-    Attributes:
-        in_doubt: Whether what was asked for may have been done all the same.
-    """
-
-    def __init__(self, api: str, reason: str, *, in_doubt: bool = False):
-        super().__init__(api, f"{api}: {reason}")
-        self.in_doubt = in_doubt
-
-
-Answer = TypeVar("Answer", bound=Struct)
+OnBreak = Callable[[ClientError], object]
+"""Is told why a feed has ended, before it begins again; what it raises ends the iteration."""
 
 
 class Client:
@@ -108,16 +75,29 @@ class Client:
     not answer within ``timeout_s`` seconds, or not as it should.
     """
 
-    def __init__(self, api: str, *, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS):
-        """``api``: a URL such as ``"http://127.0.0.1:8081"``; ``http://`` may be left out.
+    def __init__(
+        self,
+        api: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry_s: float = 0.0,
+        connections: int = CONNECTIONS,
+    ):
+        """
+        Args:
+            api: A URL such as ``"http://127.0.0.1:8081"``; ``http://`` may be left out.
+            timeout_s: Time limit of one attempt, in seconds.
+            retry_s: For so many seconds, from its beginning, a call is made again when the peer cannot be
+                reached, fails or is busy: any call if nothing can have been done; if something may have been,
+                those that are safe to repeat: all but mass quotes and orders without ``client_order_id``. An
+                order may come to the book that much later than it was meant to.
+            connections: So many at once; further calls wait for one.
 
         Raises:
-            InvalidFieldError: It is no such URL.
+            InvalidFieldError: ``api`` is no such URL.
         """
-        self.api = check_api(api)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
+        self._calls = Calls(api, timeout_s, retry_s, connections)
+        self.api = self._calls.api
 
     async def __aenter__(self) -> Client:
         return self
@@ -127,8 +107,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._calls.close()
 
     # -- orders ------------------------------------------------------------------------------------------
 
@@ -156,7 +135,8 @@ class Client:
             price: A decimal such as ``"78318.00"``; None: a market order, which takes any price, never rests.
             owner: Whose it is. Orders of one owner at one peer never trade with each other.
             client_order_id: The owner's own name for it. Submitting it again gives the same order, so that
-                it is safe to ask again after a :class:`PeerFailedError`.
+                it is safe to ask again after a :class:`PeerFailedError`, which the client does itself for
+                ``retry_s`` seconds. (A peer without a journal that has started again knows it no more.)
             time_in_force: ``"gtc"``: what is left rests; ``"gtd"``: until ``expires_ms``; ``"ioc"``: it is
                 cancelled; ``"fok"``: the order is filled completely, at all peers together, or not at all.
             post_only: ``"reject"`` or ``"slide"``: it never takes a price; it is refused, or moves away.
@@ -180,7 +160,9 @@ class Client:
         order |= {name: value for name, value in given.items() if value is not None}
         if price is None:
             order["type"] = "market"
-        return await self._call("POST", "/orders", Placed, body=msgspec.json.encode(order))
+        body = msgspec.json.encode(order)
+        named = client_order_id is not None
+        return await self._calls.call("POST", "/orders", Placed, body=body, repeatable=named)
 
     async def submit_pair(
         self, market: str, side: str, owner: str, resting: Mapping[str, Any], stop: Mapping[str, Any]
@@ -199,7 +181,9 @@ class Client:
         if "price" not in stop:
             stop = {"type": "market", **stop}
         pair = {"market": market, "side": side, "owner": owner, "resting": resting, "stop": stop}
-        return await self._call("POST", "/pairs", PlacedPair, body=msgspec.json.encode(pair))
+        body = msgspec.json.encode(pair)
+        named = "client_order_id" in resting or "client_order_id" in stop
+        return await self._calls.call("POST", "/pairs", PlacedPair, body=body, repeatable=named)
 
     async def mass_quote(
         self, market: str, owner: str, quotes: Sequence[tuple[str, str, str, str]]
@@ -216,7 +200,7 @@ class Client:
             for name, side, quantity, price in quotes
         ]
         body = msgspec.json.encode({"market": market, "owner": owner, "quotes": rows})
-        return (await self._call("PUT", "/quotes", QuotedOrders, body=body)).orders
+        return (await self._calls.call("PUT", "/quotes", QuotedOrders, body=body, repeatable=False)).orders
 
     async def amend(self, order_id: str, *, price: str | None = None, quantity: str | None = None) -> Placed:
         """Change an order; returns when its way through the network is over for now.
@@ -230,36 +214,55 @@ class Client:
         """
         given = {"price": price, "quantity": quantity}
         body = msgspec.json.encode({name: value for name, value in given.items() if value is not None})
-        return await self._call("PATCH", f"/orders/{quote(order_id, safe='')}", Placed, body=body)
+        return await self._calls.call("PATCH", f"/orders/{quote(order_id, safe='')}", Placed, body=body)
 
     async def cancel(self, order_id: str) -> OrderRecord:
         """Take an order back. What is reserved of it may still trade; then it is ``pending_cancel``."""
-        return (await self._call("DELETE", f"/orders/{quote(order_id, safe='')}", Cancelled)).order
+        try:
+            return (await self._calls.call("DELETE", f"/orders/{quote(order_id, safe='')}", Cancelled)).order
+        except RefusedError as error:
+            if error.code == "order_closed" and error.in_doubt:  # by an earlier attempt, as a rule
+                return (await self.order(order_id)).order
+            raise
 
     async def order(self, order_id: str) -> Placed:
         """An order and its trades."""
-        return await self._call("GET", f"/orders/{quote(order_id, safe='')}", Placed)
+        return await self._calls.call("GET", f"/orders/{quote(order_id, safe='')}", Placed)
 
     async def orders_page(
         self,
         *,
         status: str | None = None,
         market: str | None = None,
+        owner: str | None = None,
+        client_order_id: str | None = None,
         after: Cursor | None = None,
         limit: int | None = None,
     ) -> OrderPage:
-        """One page of orders, in order of arrival; ``status`` may also be ``"live"`` or ``"closed"``."""
-        query = {"status": status, "market": market, "after": after, "limit": limit}
-        return await self._call("GET", "/orders", OrderPage, query)
+        """One page of orders, in order of arrival; what is given they have in common.
+
+        Args:
+            status: May also be ``"live"`` or ``"closed"``.
+            client_order_id: With its ``owner``: whether an order came to be whose answer was lost.
+        """
+        query = {
+            "status": status,
+            "market": market,
+            "owner": owner,
+            "client_order_id": client_order_id,
+            "after": after,
+            "limit": limit,
+        }
+        return await self._calls.call("GET", "/orders", OrderPage, query)
 
     async def orders(
-        self, *, status: str | None = None, market: str | None = None
+        self, *, status: str | None = None, market: str | None = None, owner: str | None = None
     ) -> AsyncGenerator[OrderRecord, None]:
         """All orders, page by page."""
         after: Cursor | None = None
         while True:
             page = await self.orders_page(
-                status=status, market=market, after=after, limit=limits.PAGE_DEFAULT
+                status=status, market=market, owner=owner, after=after, limit=limits.PAGE_DEFAULT
             )
             for order in page.orders:
                 yield order
@@ -273,7 +276,7 @@ class Client:
         self, *, market: str | None = None, after: Cursor | None = None, limit: int | None = None
     ) -> TradePage:
         """One page of trades, in order of execution."""
-        return await self._call(
+        return await self._calls.call(
             "GET", "/trades", TradePage, {"market": market, "after": after, "limit": limit}
         )
 
@@ -290,11 +293,11 @@ class Client:
 
     async def proof(self, match_id: str) -> ProofRecord:
         """The proof of a trade with another peer: what both have signed."""
-        return await self._call("GET", f"/trades/{quote(match_id, safe='')}/proof", ProofRecord)
+        return await self._calls.call("GET", f"/trades/{quote(match_id, safe='')}/proof", ProofRecord)
 
     async def doubts(self, *, market: str | None = None) -> list[DoubtRecord]:
         """Confirmations that other peers have not answered."""
-        return (await self._call("GET", "/doubts", DoubtList, {"market": market})).doubts
+        return (await self._calls.call("GET", "/doubts", DoubtList, {"market": market})).doubts
 
     async def resolve(self, match_id: str, outcome: str, by: str) -> Placed:
         """Settle a doubt by hand, knowing that it may be wrong: only the maker knows.
@@ -313,21 +316,47 @@ class Client:
 
     async def _settle_doubt(self, match_id: str, said: Mapping[str, Any]) -> Placed:
         path = f"/doubts/{quote(match_id, safe='')}"
-        return await self._call("POST", path, Placed, body=msgspec.json.encode(said))
+        return await self._calls.call("POST", path, Placed, body=msgspec.json.encode(said))
 
     async def book(self, market: str, levels: int | None = None) -> BookRecord:
         """The best ``levels`` prices of both sides and what is open there."""
-        return await self._call("GET", f"/book/{quote(market, safe='')}", BookRecord, {"levels": levels})
+        return await self._calls.call(
+            "GET", f"/book/{quote(market, safe='')}", BookRecord, {"levels": levels}
+        )
 
-    async def follow(self, market: str, levels: int = limits.FEED_LEVELS) -> AsyncGenerator[BookRecord, None]:
+    async def follow(
+        self, market: str, levels: int = limits.FEED_LEVELS, *, on_break: OnBreak | None = None
+    ) -> AsyncGenerator[BookRecord, None]:
         """The best ``levels`` prices of both sides, now and again whenever they have changed.
 
-        Whoever is slow to ask for the next one misses those in between, never the last one. It ends with a
-        :class:`PeerFailedError` when the connection does, or when a line is missing or wrong by its checksum;
-        to begin again is to go on.
+        Whoever is slow to ask for the next one misses those in between, never the last one. When the
+        connection is lost, or a line is missing or wrong by its checksum, it begins again, by itself and for
+        as long as it takes; the first book after that comes at once.
+
+        Args:
+            on_break: Is called with the :class:`PeerFailedError` (or :class:`RefusedError`, if the peer is
+                busy) each time that the feed has ended or could not begin again: from then until the next
+                book the last one is old. What it raises ends the iteration. None: it is logged as a warning.
+
+        Raises:
+            RefusedError: The peer does not trade ``market``, or has too many readers.
+            PeerFailedError: It does not answer the first time.
         """
-        replica = BookReplica(levels)
-        async with aclosing(self._lines(f"/feed/{quote(market, safe='')}", {"levels": levels})) as lines:
+        async with aclosing(self._books(market, levels)) as news:
+            async for each in news:
+                if isinstance(each, ClientError):
+                    tell_of_break(on_break, each)
+                else:
+                    yield each
+
+    def _books(
+        self, market: str, levels: int = limits.FEED_LEVELS
+    ) -> AsyncGenerator[BookRecord | ClientError, None]:
+        return self._calls.follow(lambda: self._books_once(market, levels))
+
+    async def _books_once(self, market: str, levels: int) -> AsyncGenerator[BookRecord, None]:
+        replica, path = BookReplica(levels), f"/feed/{quote(market, safe='')}"
+        async with aclosing(self._calls.lines(path, {"levels": levels})) as lines:
             async for data in lines:
                 try:
                     changed = replica.apply(msgspec.json.decode(data, type=FeedLine))
@@ -336,36 +365,70 @@ class Client:
                 if changed:
                     yield BookRecord(market, *replica.sides())
 
-    async def follow_trades(self, market: str, after: int | None = None) -> AsyncGenerator[TradePage, None]:
+    async def follow_trades(
+        self, market: str, after: Cursor | None = None, *, on_break: OnBreak | None = None
+    ) -> AsyncGenerator[TradePage, None]:
         """The trades of a market as they are executed, page by page: none is missing, none comes twice.
 
-        It ends with a :class:`PeerFailedError` when the connection does. ``next`` of the last page is what to
-        pass as ``after`` to go on from there, also after the peer has started again, if it keeps a journal.
+        When the connection is lost it begins again where it has stopped, by itself and for as long as it
+        takes, also after the peer has started again, if it keeps a journal. The first page after a break
+        comes at once, and may be empty: then nothing was missed.
 
         Args:
-            after: Begin after so many trades of the peer; 0: with its first one; None: with the next one.
-                Then the first page says at once where that is, and may be empty; later ones never are.
+            after: Begin after the page of which this was ``next``, whose trades the peer must still have;
+                0: with its first one; None: with the next one, and the first page says at once where that is,
+                and may be empty.
+            on_break: As that of :meth:`follow`.
+
+        Raises:
+            RefusedError: The peer does not trade ``market``, or has too many readers; with the code
+                ``history_lost``, also later on: the trades after ``after`` can't be told. It has begun anew
+                without a journal, or from an older copy of it, or has forgotten trades that are so old. What
+                is there now begins with ``after=0``; compare it with what you have.
+            PeerFailedError: It does not answer the first time.
         """
-        query = {} if after is None else {"after": after}
-        async with aclosing(self._lines(f"/feed/{quote(market, safe='')}/trades", query)) as lines:
+        async with aclosing(self._trades(market, after)) as news:
+            async for each in news:
+                if isinstance(each, ClientError):
+                    tell_of_break(on_break, each)
+                else:
+                    yield each
+
+    async def _trades(
+        self, market: str, after: Cursor | None = None
+    ) -> AsyncGenerator[TradePage | ClientError, None]:
+        place = after
+        async with aclosing(self._calls.follow(lambda: self._trades_once(market, place))) as news:
+            async for each in news:
+                if not isinstance(each, ClientError):
+                    place = each.next
+                yield each
+
+    async def _trades_once(self, market: str, after: Cursor | None) -> AsyncGenerator[TradePage, None]:
+        path, query = f"/feed/{quote(market, safe='')}/trades", {} if after is None else {"after": after}
+        count, first = None if after is None else count_of(after), True
+        async with aclosing(self._calls.lines(path, query)) as lines:
             async for data in lines:
                 try:
                     page = msgspec.json.decode(data, type=TradePage)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    following = count_of(page.next)
+                except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
                     raise PeerFailedError(self.api, f"its feed is broken: {error}") from error
-                if after is not None and page.next != after + len(page.trades):
-                    raise PeerFailedError(self.api, f"its feed is broken: trades after {after} are missing")
-                if page.trades or after is None:
+                if count is not None and following != count + len(page.trades):
+                    raise PeerFailedError(self.api, f"its feed is broken: trades after {count} are missing")
+                if page.trades or first:
                     yield page
-                after = int(page.next or 0)
+                count, first = following, False
 
     async def peers(self) -> list[PeerRecord]:
         """The other peers that this one knows."""
-        return (await self._call("GET", "/peers", PeerList)).peers
+        return (await self._calls.call("GET", "/peers", PeerList)).peers
 
     async def reservations(self, *, market: str | None = None) -> list[ReservationRecord]:
         """What the peer has set aside for others, in order of expiry."""
-        return (await self._call("GET", "/reservations", ReservationList, {"market": market})).reservations
+        return (
+            await self._calls.call("GET", "/reservations", ReservationList, {"market": market})
+        ).reservations
 
     async def set_state(self, market: str, state: str, by: str) -> StateRecord:
         """Open, restrict or halt a market at the peer; the others trade on.
@@ -375,33 +438,11 @@ class Client:
             by: Who has decided; it is journaled.
         """
         body = msgspec.json.encode({"state": state, "by": by})
-        return await self._call("PUT", f"/state/{quote(market, safe='')}", StateRecord, body=body)
+        return await self._calls.call("PUT", f"/state/{quote(market, safe='')}", StateRecord, body=body)
 
     async def health(self) -> Health:
         """The figures of all markets of the peer."""
-        return await self._call("GET", "/healthz", Health)
-
-    async def _lines(self, path: str, query: Mapping[str, str | int]) -> AsyncGenerator[bytes, None]:
-        """The lines of an answer that does not end."""
-        silence = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=2 * limits.FEED_IDLE_S)
-        try:
-            async with self._opened().get(
-                self.api + path,
-                params=query,
-                timeout=silence,
-                allow_redirects=False,
-                read_bufsize=FEED_LINE_BYTES,
-            ) as response:
-                if response.status != 200:
-                    self._understand(response.status, await self._read(response) or b"", Health, False)
-                async for line in response.content:
-                    yield line
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-            reason = f"the feed broke off: {error or type(error).__name__}"
-            raise PeerFailedError(self.api, reason) from error
-        raise PeerFailedError(self.api, "the feed has ended")
-
-    # -- calls -------------------------------------------------------------------------------------------
+        return await self._calls.call("GET", "/healthz", Health)
 
     def _next(self, following: Cursor | None, after: Cursor | None, rows: int) -> Cursor | None:
         """The cursor of the next page; a peer whose pages lead nowhere is not followed for ever."""
@@ -409,79 +450,14 @@ class Client:
             raise PeerFailedError(self.api, "its pages do not end")
         return following
 
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        kind: type[Answer],
-        query: Mapping[str, str | int | None] | None = None,
-        body: bytes | None = None,
-    ) -> Answer:
-        changes = method != "GET"
-        try:
-            async with self._opened().request(
-                method,
-                self.api + path,
-                params={name: value for name, value in (query or {}).items() if value is not None},
-                data=body,
-                headers={"Content-Type": "application/json"} if body is not None else None,
-                allow_redirects=False,
-            ) as response:
-                content = await self._read(response)
-        except aiohttp.ClientConnectorError as error:
-            reason = f"cannot be reached: {error.os_error.strerror or error.os_error}"
-            raise PeerFailedError(self.api, reason) from error
-        except asyncio.TimeoutError as error:
-            limit_s = self._timeout.total
-            raise PeerFailedError(self.api, f"no answer within {limit_s:g} s", in_doubt=changes) from error
-        except (aiohttp.ClientError, OSError) as error:
-            reason = f"the connection broke: {error or type(error).__name__}"
-            raise PeerFailedError(self.api, reason, in_doubt=changes) from error
-        if content is None:
-            reason = f"an answer of more than {ANSWER_BYTES} bytes"
-            raise PeerFailedError(self.api, reason, in_doubt=changes)
-        return self._understand(response.status, content, kind, changes)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:  # made here, because aiohttp wants a running loop
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
-            )
-        return self._session
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """The whole answer, or None when it is too long."""
-        content = bytearray()
-        while part := await response.content.readany():
-            content += part
-            if len(content) > ANSWER_BYTES:
-                return None
-        return bytes(content)
-
-    def _understand(self, status: int, content: bytes, kind: type[Answer], changes: bool) -> Answer:
-        try:
-            if status < 300:
-                return msgspec.json.decode(content, type=kind)
-            error = msgspec.json.decode(content, type=ErrorAnswer).error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            said = content[:ERROR_TEXT].decode(errors="replace")
-            reason = f"is this the client API of a peer? Status {status}, {said!r}"
-            raise PeerFailedError(self.api, reason, in_doubt=changes) from None
-        if status == 500:
-            raise PeerFailedError(self.api, error.message, in_doubt=changes)
-        raise RefusedError(self.api, error.code, error.message, error.field)
+def count_of(cursor: Cursor | None) -> int:
+    """How many trades come before a page of trades. Raises ValueError."""
+    return int(str(cursor).partition(":")[0])
 
 
-def check_api(api: str) -> str:
-    """``api`` as a URL without a path: ``http://127.0.0.1:8081``. Raises InvalidFieldError."""
-    url = api if "://" in api else f"http://{api}"
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or parts.path not in ("", "/") or parts.query or parts.fragment or not url.isprintable():
-        raise InvalidFieldError("api", "must be a URL such as http://127.0.0.1:8081")
-    return f"{parts.scheme}://{parts.netloc}"
+def tell_of_break(on_break: OnBreak | None, error: ClientError) -> None:
+    if on_break is None:
+        log.warning("%s; the feed begins again", error)
+    else:
+        on_break(error)

@@ -14,6 +14,7 @@
     ├── ProofError                 invalid_proof     a proof does not prove a trade
     ├── UnknownDoubtError          unknown_doubt     no confirmation of that match is in doubt here
     ├── UnknownProofError          unknown_proof     there is no proof of such a match here
+    ├── HistoryLostError           history_lost      the trades after that place can't be told
     └── JournalError               journal           the journal can't be read or written; see its text
 
 Every one changes nothing: what raised it left the book as it was.
@@ -98,6 +99,13 @@ class UnknownProofError(OrderBookError):
 
 class UnknownDoubtError(OrderBookError):
     code = "unknown_doubt"
+
+
+class HistoryLostError(OrderBookError):
+    """Which trades came after a place in the trades of a peer can't be told: they are forgotten, or the peer
+    has begun anew since."""
+
+    code = "history_lost"
 
 
 class JournalError(OrderBookError):

@@ -25,7 +25,7 @@ from .carrier import Carrier, timeout_of
 from .effects import Effect
 from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .envelopes import decode, encode
-from .errors import InvalidFieldError, JournalError
+from .errors import HistoryLostError, JournalError
 from .journal.journal import Journal, MemoryJournal
 from .journal.writer import SqliteJournal, open_journal
 from .lines import Greeted
@@ -201,8 +201,8 @@ class HostedMarket:
         """As :meth:`Worker.trades`."""
         ledger = self.market.ledger
         if after < ledger.forgotten:
-            raise InvalidFieldError(
-                "after", f"must be at least {ledger.forgotten}: older trades are forgotten without a journal"
+            raise HistoryLostError(
+                f"the first {ledger.forgotten} trades are forgotten, since this peer keeps no journal"
             )
         rows: Sequence[Trade]
         if after < ledger.dropped:

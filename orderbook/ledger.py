@@ -89,7 +89,7 @@ class Ledger:
         return None if id is None else self._orders[id]
 
     def orders(
-        self, statuses: Collection[OrderStatus] | None, after: int, limit: int
+        self, statuses: Collection[OrderStatus] | None, after: int, limit: int, owner: str | None = None
     ) -> tuple[list[Order], int | None]:
         """One page of orders in order of arrival.
 
@@ -97,6 +97,7 @@ class Ledger:
             statuses: Only orders of one of these; None: all.
             after: The ``sequence`` that the page before ended with; 0: from the start.
             limit: Rows at the most.
+            owner: Only orders of this one; None: of all.
 
         Returns:
             The rows, and what to pass as ``after`` for the next page (None: this was the last).
@@ -104,7 +105,9 @@ class Ledger:
         chosen = (
             order
             for order in self._orders.values()
-            if order.sequence > after and (statuses is None or order.status in statuses)
+            if order.sequence > after
+            and (owner is None or order.owner == owner)
+            and (statuses is None or order.status in statuses)
         )
         page = list(islice(chosen, limit + 1))
         return page[:limit], page[limit - 1].sequence if len(page) > limit else None

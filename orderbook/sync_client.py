@@ -11,14 +11,15 @@ All of a process share one event loop, in a thread of its own; any thread may ca
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import closing
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from weakref import WeakSet
 
 from grenache_py.transports.loop import LoopUser
 
-from .client import CONNECTIONS, TIMEOUT_S, Client
+from .client import CONNECTIONS, TIMEOUT_S, Client, ClientError, OnBreak, tell_of_break
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -36,9 +37,9 @@ def _blocking(
 
 def _iterated(
     method: Callable[Concatenate[Client, P], AsyncGenerator[Result, None]],
-) -> Callable[Concatenate[SyncClient, P], Iterator[Result]]:
+) -> Callable[Concatenate[SyncClient, P], Generator[Result, None, None]]:
     @wraps(method)
-    def iterate(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Result]:
+    def iterate(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Generator[Result, None, None]:
         items = method(self._client, *args, **kwargs)
         try:
             while found := self._loop.borrow().run(_next(items)):
@@ -48,6 +49,26 @@ def _iterated(
                 self._loop.thread.run(items.aclose())
 
     return iterate
+
+
+def _followed(
+    method: Callable[Concatenate[Client, P], AsyncGenerator[Result, None]],
+    news: Callable[..., AsyncGenerator[Result | ClientError, None]],
+) -> Callable[Concatenate[SyncClient, P], Generator[Result, None, None]]:
+    """``on_break`` is called by the thread that iterates, which may wait there, and call the client."""
+    iterate = _iterated(news)
+
+    @wraps(method)
+    def follow(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Generator[Result, None, None]:
+        on_break = cast("OnBreak | None", kwargs.pop("on_break", None))
+        with closing(iterate(self, *args, **kwargs)) as news:
+            for each in news:
+                if isinstance(each, ClientError):
+                    tell_of_break(on_break, each)
+                else:
+                    yield each
+
+    return follow
 
 
 async def _next(items: AsyncGenerator[Result, None]) -> list[Result]:
@@ -65,9 +86,16 @@ class SyncClient:
     :meth:`close` they raise :class:`~grenache_py.errors.ClosedError`. Iterators end with their ``close()``.
     """
 
-    def __init__(self, api: str, *, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS):
+    def __init__(
+        self,
+        api: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry_s: float = 0.0,
+        connections: int = CONNECTIONS,
+    ):
         """As :class:`~orderbook.client.Client`. Raises InvalidFieldError."""
-        self._new = partial(Client, api, timeout_s=timeout_s, connections=connections)
+        self._new = partial(Client, api, timeout_s=timeout_s, retry_s=retry_s, connections=connections)
         self._client = self._new()
         self._inherited: list[Client] = []
         self._loop = LoopUser()
@@ -99,13 +127,13 @@ class SyncClient:
     orders = _iterated(Client.orders)
     trades_page = _blocking(Client.trades_page)
     trades = _iterated(Client.trades)
-    follow_trades = _iterated(Client.follow_trades)
+    follow_trades = _followed(Client.follow_trades, Client._trades)
     proof = _blocking(Client.proof)
     doubts = _blocking(Client.doubts)
     resolve = _blocking(Client.resolve)
     prove = _blocking(Client.prove)
     book = _blocking(Client.book)
-    follow = _iterated(Client.follow)
+    follow = _followed(Client.follow, Client._books)
     peers = _blocking(Client.peers)
     reservations = _blocking(Client.reservations)
     set_state = _blocking(Client.set_state)

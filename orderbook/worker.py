@@ -287,7 +287,7 @@ class Worker:
 
         Raises:
             UnknownMarketError: No such market here.
-            InvalidFieldError: There is no journal, and the trades after ``after`` are forgotten.
+            HistoryLostError: There is no journal, and trades after ``after`` are forgotten.
             JournalError: They can't be read.
         """
         return await self._hosted(market).trades(after, limit)

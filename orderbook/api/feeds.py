@@ -20,8 +20,8 @@ from .. import limits
 from ..errors import BusyError, OrderBookError
 from ..feed import BookFeed
 from ..hosted import HostedMarket
-from ..records import FeedLine, TradePage
-from .views import trade_report
+from ..records import FeedLine
+from .trades import Place, found, page_after
 
 log = logging.getLogger(__name__)
 
@@ -93,27 +93,25 @@ async def book_lines(hosted: HostedMarket, levels: int) -> Lines:
         hosted.watchers.discard(changed)
 
 
-async def trade_lines(hosted: HostedMarket, after: int) -> Lines:
-    """The trades from the one that ``after`` others come before, as pages, each once it is durable.
+async def trade_lines(hosted: HostedMarket, after: Place) -> Lines:
+    """The trades after a place, as pages, each once it is durable. The first one says where it begins.
 
     Raises:
-        InvalidFieldError: They are forgotten: the reader was too slow, and there is no journal.
+        HistoryLostError: They can't be told, or not any more: the reader was too slow, without a journal.
         JournalError: They can't be read.
     """
     changed = asyncio.Event()
     hosted.watchers.add(changed)
     try:
-        quiet = True  # so that the first line says where it begins
+        place, quiet = await found(hosted, after), True
         while True:
-            rows, more = await hosted.trades(after, limits.FEED_TRADES)
-            if rows or quiet:
-                after += len(rows)
-                reports = [trade_report(hosted.market, trade) for trade in rows]
-                data = msgspec.json.encode(TradePage(reports, after))
+            page, place, more = await page_after(hosted, place, limits.FEED_TRADES)
+            if page.trades or quiet:
+                data = msgspec.json.encode(page)
                 await hosted.journal.durable()
                 yield data + b"\n"
                 await asyncio.sleep(limits.FEED_PAUSE_S)
-            quiet = more is None and not await _happens(changed)
+            quiet = not more and not await _happens(changed)
     finally:
         hosted.watchers.discard(changed)
 

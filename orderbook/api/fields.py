@@ -96,8 +96,12 @@ def check_known(fields: dict[str, Any], known: Sequence[str], what: str, of: str
 
 def page_of(query: Mapping[str, str]) -> tuple[int, int]:
     """``after`` and ``limit``. Raises InvalidFieldError."""
-    after = number(query, "after", 0, 0, 2**63)
-    return after, number(query, "limit", limits.PAGE_DEFAULT, 1, limits.PAGE_MAX)
+    return number(query, "after", 0, 0, 2**63), page_limit(query)
+
+
+def page_limit(query: Mapping[str, str]) -> int:
+    """Rows of a page at the most. Raises InvalidFieldError."""
+    return number(query, "limit", limits.PAGE_DEFAULT, 1, limits.PAGE_MAX)
 
 
 def number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

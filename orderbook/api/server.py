@@ -7,7 +7,7 @@
                                                               -> 201 {resting: {order, trades}, stop: {…}}
     PUT    /quotes           {market, owner, quotes: [{client_order_id, side, price, quantity}, …]}
                                                               -> {orders}, null for what is not there
-    GET    /orders           ?market= status= after= limit=   -> {orders, next}
+    GET    /orders           ?market= status= owner= client_order_id= after= limit=  -> {orders, next}
     GET    /orders/{id}                                       -> {order, trades}
     PATCH  /orders/{id}      {price?, quantity?}               -> {order, trades}
     DELETE /orders/{id}                                       -> {order}
@@ -73,10 +73,12 @@ from .fields import (
     json_object,
     leg_of,
     number,
+    page_limit,
     page_of,
     proof_of,
     quotes_of,
 )
+from .trades import found, page_after, place_of
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ STATUS_OF_CODE = {
     "post_only_crosses": 409,
     "halted": 409,
     "cancel_only": 409,
+    "history_lost": 410,
     "busy": 503,
     "journal": 503,
 }
@@ -234,13 +237,23 @@ class Api:
             statuses = STATUSES.get(request.query["status"])
             if statuses is None:
                 raise InvalidFieldError("status", f"must be one of {', '.join(STATUSES)}")
-        rows, next_after = hosted.market.ledger.orders(statuses, *page_of(request.query))
+        owner, named = request.query.get("owner"), request.query.get("client_order_id")
+        after, limit = page_of(request.query)
+        ledger, next_after = hosted.market.ledger, None
+        if named is None:
+            rows, next_after = ledger.orders(statuses, after, limit, owner)
+        elif owner is None:
+            raise InvalidFieldError("owner", "must be given with client_order_id, which is its own")
+        else:
+            order = ledger.order_of_client(owner, named)
+            rows = [] if order is None or (statuses and order.status not in statuses) else [order]
         return await self._show(OrderPage(views.order_records(hosted, rows), next_after))
 
     async def _trades(self, request: web.Request) -> web.Response:
-        market = self._one_market(request).market
-        rows, next_after = await self._worker.trades(market.instrument.market, *page_of(request.query))
-        return await self._show(TradePage([views.trade_report(market, trade) for trade in rows], next_after))
+        hosted = self._one_market(request)
+        after = await found(hosted, place_of(request.query.get("after", "0")))
+        page, _, more = await page_after(hosted, after, page_limit(request.query))
+        return await self._show(page if more else TradePage(page.trades, None))
 
     async def _proof(self, request: web.Request) -> web.Response:
         signed = await self._worker.signed(request.match_info["match_id"], request.query.get("taker"))
@@ -287,10 +300,8 @@ class Api:
 
     async def _trades_feed(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosted(request.match_info["market"])
-        now = hosted.market.ledger.trade_count
-        after = number(request.query, "after", now, 0, 2**63)
-        if after > now:
-            raise InvalidFieldError("after", f"must be at most {now}: this peer has had no more trades")
+        now = str(hosted.market.ledger.trade_count)
+        after = place_of(request.query.get("after", now))
         return await self._feeds.send(request, trade_lines(hosted, after))
 
     async def _set_state(self, request: web.Request) -> web.Response:
@@ -306,7 +317,7 @@ class Api:
         return await self._show(PeerList(rows))
 
     async def _reservations(self, request: web.Request) -> web.Response:
-        market, most = self._one_market(request).market, page_of(request.query)[1]
+        market, most = self._one_market(request).market, page_limit(request.query)
         return answer(ReservationList(views.reservation_records(market, most)))
 
     async def _metrics(self, request: web.Request) -> web.Response:

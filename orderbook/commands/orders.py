@@ -306,18 +306,34 @@ def cancel(order_id: str, api: str, as_json: bool) -> None:
 @click.command(short_help="List a peer's own orders.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only these; live ones can still trade.")
 @market_option
+@click.option("--owner", metavar="OWNER", help="Only those of this owner.")
+@click.option("--client-order-id", metavar="ID", help="Only the one that its --owner has given this name.")
 @limit_option
 @after_option
 @api_option()
 @json_option
 def orders(
-    status: str | None, market: str | None, limit: int, after: str | None, api: str, as_json: bool
+    status: str | None,
+    market: str | None,
+    owner: str | None,
+    client_order_id: str | None,
+    limit: int,
+    after: str | None,
+    api: str,
+    as_json: bool,
 ) -> None:
     """List a peer's own orders, in order of arrival."""
 
     async def work(client: Client) -> OrderPage:
         name = await only_market(client, market)
-        return await client.orders_page(status=status, market=name, after=after, limit=limit)
+        return await client.orders_page(
+            status=status,
+            market=name,
+            owner=owner,
+            client_order_id=client_order_id,
+            after=after,
+            limit=limit,
+        )
 
     page = ask(api, work)
     if as_json:

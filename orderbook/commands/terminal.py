@@ -18,7 +18,7 @@ import msgspec
 
 from grenache_py import fastest_loop
 
-from ..client import Client, PeerFailedError, RefusedError
+from ..client import Client, ClientError, PeerFailedError, RefusedError
 from ..errors import InvalidFieldError
 from ..flow.files import FlowError
 from .views import make_console, plain, printable
@@ -31,6 +31,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 HINTS = {
     "busy": "try again in a moment, or another peer (--api)",
     "duplicate_order": "use a new --client-order-id, or none",
+    "history_lost": "go on without --after, or with --after 0, and compare",
     "order_closed": "there is nothing left to cancel or to change",
     "price_reserved": "try again when its reservations have ended, in a few seconds",
     "under_way": "try again in a moment",
@@ -172,7 +173,7 @@ def explained() -> Iterator[None]:
         if error.in_doubt:
             hint = "it may have been done all the same: look with `orderbook orders` before you try again"
         else:
-            hint = "is the peer running? start one with `orderbook peer`, or name another --api"
+            hint = "start a peer with `orderbook peer`, or name another --api"
         raise Failure(str(error), code="peer_failed", hint=hint) from error
     except FlowError as error:
         raise Failure(f"the flow: {error}", code="invalid_flow", field=error.field) from error
@@ -197,3 +198,8 @@ def tell_of_more(cursor: object) -> None:
     if cursor is not None:
         text = f"there is more: --after {cursor}, or a larger --limit"
         make_console(stderr=True).print(plain(text))
+
+
+def tell_of_break(error: ClientError) -> None:
+    """A feed has ended, and begins again."""
+    make_console(stderr=True).print(plain(f"{error}; trying again"))

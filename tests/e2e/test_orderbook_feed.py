@@ -18,8 +18,9 @@ from grenache_py.aio.testing import Grapes
 from orderbook import limits
 from orderbook.api import Api
 from orderbook.api.feeds import trade_lines
-from orderbook.client import Client, PeerFailedError, RefusedError
-from orderbook.errors import InvalidFieldError, JournalError
+from orderbook.api.trades import Place
+from orderbook.client import Client, ClientError, PeerFailedError, RefusedError, count_of
+from orderbook.errors import HistoryLostError, JournalError
 from orderbook.model import Instrument
 from orderbook.records import BookRecord, OwnFill, TradePage
 from orderbook.worker import Worker
@@ -112,11 +113,16 @@ async def test_what_is_no_feed_is_refused(api: Api, market: str, levels: int, co
     assert caught.value.code == code
 
 
+def give_up(error: Exception) -> None:
+    """What to do on a break."""
+    raise error
+
+
 async def test_a_peer_that_stops_ends_its_feeds() -> None:
     async with Grapes() as grapes, Link(grapes.grapes[0].url) as link:
         async with Worker(link, "alice", [Instrument(MARKET)]) as worker, Api(worker) as api:
             client = Client(api.url)
-            books = client.follow(MARKET)
+            books = client.follow(MARKET, on_break=give_up)
             await anext(books)
         with pytest.raises(PeerFailedError):
             await anext(books)
@@ -129,18 +135,20 @@ async def test_a_client_follows_trades_and_goes_on_where_it_stopped(
     async with Client(api.url) as client:
         await trade(client, "1")
         async with aclosing(client.follow_trades(MARKET)) as pages:
-            assert await anext(pages) == TradePage([], 1), "where now is"
+            page = await anext(pages)
+            assert (page.trades, count_of(page.next)) == ([], 1), "where now is"
             await trade(client, "2")
             page = await anext(pages)
-            assert (quantities(page), page.next) == (["2"], 2)
+            assert (quantities(page), page.next) == (["2"], f"2:{page.trades[0].match_id}")
         for quantity in ("3", "4"):
             await trade(client, quantity)
         monkeypatch.setattr(limits, "FEED_TRADES", 1)
-        async with aclosing(client.follow_trades(MARKET, after=2)) as pages:
+        async with aclosing(client.follow_trades(MARKET, after=page.next)) as pages:
             pages_read = [await anext(pages), await anext(pages)]
             await trade(client, "5")
             pages_read.append(await anext(pages))
-        assert [(quantities(page), page.next) for page in pages_read] == [(["3"], 3), (["4"], 4), (["5"], 5)]
+        read = [(quantities(page), count_of(page.next)) for page in pages_read]
+        assert read == [(["3"], 3), (["4"], 4), (["5"], 5)]
 
 
 async def test_a_trade_says_what_it_was_for_the_orders_of_the_peer(api: Api) -> None:
@@ -160,23 +168,33 @@ async def test_a_trade_says_what_it_was_for_the_orders_of_the_peer(api: Api) -> 
 async def test_trades_that_have_not_been_cannot_be_followed(api: Api) -> None:
     async with Client(api.url) as client:
         await trade(client, "1")
-        with pytest.raises(RefusedError, match="at most 1: this peer has had no more trades") as caught:
-            await anext(client.follow_trades(MARKET, after=2))
-    assert caught.value.field == "after"
+        [page] = [await client.trades_page(limit=1)]
+        match_id = page.trades[0].match_id
+        assert (await client.trades_page(after=f"1:{match_id}")).trades == []
+        for after in (2, f"2:{match_id}", "1:another"):
+            for ask in (anext(client.follow_trades(MARKET, after)), client.trades_page(after=after)):
+                with pytest.raises(RefusedError, match="it has begun anew") as caught:
+                    await ask
+                assert caught.value.code == "history_lost"
+        for after in ("", "x", "-1", "1:", "1:" + "m" * 65, "9" * 20):
+            with pytest.raises(RefusedError, match="what `next` said") as caught:
+                await client.trades_page(after=after)
+            assert caught.value.field == "after"
 
 
 async def test_whoever_is_too_slow_for_what_is_remembered_is_told(api: Api) -> None:
     hosted = api._worker.markets[MARKET]
     hosted.market.ledger._trades_in_memory = 1
-    async with Client(api.url) as client, aclosing(trade_lines(hosted, 0)) as lines:
-        assert await anext(lines) == b'{"trades":[],"next":0}\n'
+    async with Client(api.url) as client, aclosing(trade_lines(hosted, Place(0))) as lines:
+        assert await anext(lines) == b'{"trades":[],"next":"0"}\n'
         for _ in range(3):
             await trade(client, "1")
         hosted.market.ledger.drop_trades(3)
-        with pytest.raises(InvalidFieldError, match="after must be at least 2: older trades are forgotten"):
+        with pytest.raises(HistoryLostError, match="the first 2 trades are forgotten"):
             await anext(lines)
-        with pytest.raises(RefusedError, match="older trades are forgotten"):
+        with pytest.raises(RefusedError, match="the first 2 trades are forgotten"):
             await anext(client.follow_trades(MARKET, after=0))
+        assert quantities(await client.trades_page(after=2)) == ["1"]
 
 
 async def test_a_feed_ends_when_trades_cannot_be_read_any_more(
@@ -185,14 +203,22 @@ async def test_a_feed_ends_when_trades_cannot_be_read_any_more(
     async def unreadable(after: int, limit: int) -> None:
         raise JournalError("the disk is gone")
 
-    async with Client(api.url) as client, aclosing(client.follow_trades(MARKET)) as pages:
-        await anext(pages)
-        monkeypatch.setattr(api._worker.markets[MARKET], "trades", unreadable)
-        await client.submit(MARKET, "buy", "1", "100", "ann")
-        with pytest.raises(PeerFailedError, match="the feed has ended"):
+    async with Client(api.url) as client:
+        breaks: list[ClientError] = []
+        async with aclosing(client.follow_trades(MARKET, on_break=breaks.append)) as pages:
             await anext(pages)
-        with pytest.raises(RefusedError, match="the disk is gone"):
-            await anext(client.follow_trades(MARKET))
+            await trade(client, "1")
+            assert quantities(await anext(pages)) == ["1"]
+            with monkeypatch.context() as broken:
+                broken.setattr(api._worker.markets[MARKET], "trades", unreadable)
+                with pytest.raises(RefusedError, match="the disk is gone"):
+                    await client.trades_page(after=1)
+                await trade(client, "2")
+                following = asyncio.ensure_future(anext(pages))
+                await until(lambda: len(breaks) > 1, what="the feed to break, and not to begin")
+            assert quantities(await following) == ["2"], "the disk is back"
+        assert str(breaks[0]) == f"{api.url}: the feed has ended; the peer stops, or its log says why"
+        assert str(breaks[1]) == "the disk is gone"
 
 
 async def test_trades_are_followed_over_a_restart_of_the_peer(tmp_path: Path) -> None:
@@ -206,11 +232,11 @@ async def test_trades_are_followed_over_a_restart_of_the_peer(tmp_path: Path) ->
             for quantity in ("1", "2"):
                 await trade(client, quantity)
             page = await anext(client.follow_trades(MARKET, after=1))
-            assert (quantities(page), page.next) == (["2"], 2)
+            assert quantities(page) == ["2"]
         async with alice() as worker, Api(worker) as api, Client(api.url) as client:
             await trade(client, "3")
-            page = await anext(client.follow_trades(MARKET, after=2))
-        assert (quantities(page), page.next) == (["3"], 3)
+            page = await anext(client.follow_trades(MARKET, page.next))
+        assert quantities(page) == ["3"]
 
 
 async def test_a_feed_of_trades_with_a_gap_is_noticed() -> None:
@@ -220,7 +246,7 @@ async def test_a_feed_of_trades_with_a_gap_is_noticed() -> None:
     app = web.Application()
     app.router.add_get(f"/feed/{MARKET}/trades", gap)
     async with TestServer(app) as server, Client(str(server.make_url("/"))) as client:
-        pages = client.follow_trades(MARKET)
+        pages = client.follow_trades(MARKET, on_break=give_up)
         assert await anext(pages) == TradePage([], 7)
         with pytest.raises(PeerFailedError, match="trades after 7 are missing"):
             await anext(pages)

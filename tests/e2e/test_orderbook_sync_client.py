@@ -80,7 +80,7 @@ def test_what_changes_is_followed_until_one_leaves(client: SyncClient) -> None:
     assert next(books) == BookRecord(MARKET, [], [])
     client.submit(MARKET, "buy", "1", "100", "ann")
     assert next(books) == BookRecord(MARKET, [("100", "1")], [])
-    books.close()  # type: ignore[attr-defined]  # it is a generator
+    books.close()
     pages = client.follow_trades(MARKET)
     assert next(pages).trades == []
     client.submit(MARKET, "sell", "1", "100", "ben")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from orderbook import client as client_module
+from orderbook import client_calls
 from orderbook.client import Client, PeerFailedError, RefusedError, check_api
 from orderbook.errors import InvalidFieldError
 from tests.harness import free_port
@@ -156,7 +158,7 @@ async def test_other_answers_are_a_failure_of_the_peer(answer: dict[str, Any], s
 
 
 async def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "ANSWER_BYTES", 1000)
+    monkeypatch.setattr(client_calls, "ANSWER_BYTES", 1000)
 
     async def long(request: web.Request) -> web.Response:
         return web.Response(body=b" " * 5000)
@@ -198,3 +200,94 @@ async def test_a_connection_that_breaks() -> None:
         with pytest.raises(PeerFailedError, match="the connection broke") as caught:
             await client.submit("BTC-USD", "buy", "1", "1", "bob")
         assert caught.value.in_doubt
+
+
+def in_doubt_once() -> Callable[[web.Request], Awaitable[None]]:
+    """Lets the first request change something, but nobody learns of it."""
+    asked = []
+
+    async def cut(request: web.Request) -> None:
+        asked.append(request)
+        if len(asked) == 1:
+            await request.json() if request.can_read_body else None
+            assert request.transport is not None
+            request.transport.abort()
+
+    return cut
+
+
+@pytest.mark.parametrize(("client_order_id", "attempts"), [("c1", 2), (None, 1)])
+async def test_only_an_order_with_a_name_is_sent_again_where_it_may_be_there(
+    client_order_id: str | None, attempts: int
+) -> None:
+    async with fake_peers("alice") as [peer], Client(peer.api, retry_s=10) as client:
+        peer.before = in_doubt_once()
+        submit = client.submit("BTC-USD", "buy", "1", "1", "bob", client_order_id)
+        if client_order_id is None:
+            with pytest.raises(PeerFailedError, match="connection broke") as caught:
+                await submit
+            assert caught.value.in_doubt
+        else:
+            assert (await submit).order.client_order_id == "c1"
+        assert len(peer.log) == attempts
+
+
+async def test_a_busy_peer_is_asked_again_for_a_while() -> None:
+    async with fake_peers("alice") as [peer], Client(peer.api, retry_s=10) as client:
+        refusals = [refusal("busy", "too much to do", 503), refusal("journal", "the disk hangs", 503)]
+
+        async def refuse(request: web.Request) -> web.Response | None:
+            return refusals.pop() if refusals else None
+
+        peer.before = refuse
+        await client.submit("BTC-USD", "buy", "1", "1", "bob")
+        assert (len(peer.log), len(peer.submitted)) == (3, 1)
+
+
+async def test_what_does_not_pass_is_not_asked_again() -> None:
+    async with fake_peers("alice") as [peer], Client(peer.api, retry_s=10) as client:
+        with pytest.raises(RefusedError) as caught:
+            await client.cancel("o1")
+        assert (caught.value.code, caught.value.in_doubt, len(peer.log)) == ("unknown_order", False, 1)
+
+
+async def test_who_asks_again_does_so_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_calls, "RETRY_PAUSE_S", (0.01, 0.01))
+    async with Client(f"127.0.0.1:{free_port()}", retry_s=0.1) as client:
+        with pytest.raises(PeerFailedError, match="cannot be reached"):
+            await client.health()
+
+
+async def test_a_cancellation_whose_answer_was_lost_is_one() -> None:
+    async with fake_peers("alice") as [peer], Client(peer.api, retry_s=10) as client:
+        peer.orders["o1"] = order_record(status="cancelled", open="0", cancelled="1")
+        peer.closed.add("o1")
+        with pytest.raises(RefusedError, match="already"):
+            await client.cancel("o1")
+        peer.before = in_doubt_once()
+        assert (await client.cancel("o1")).status == "cancelled"
+
+
+async def test_the_doubt_of_an_earlier_attempt_is_not_lost() -> None:
+    async with fake_peers("alice") as [peer], Client(peer.api, retry_s=10) as client:
+        cut = in_doubt_once()
+
+        async def first_cut_then_refuse(request: web.Request) -> web.Response:
+            await cut(request)
+            return refusal("halted", "the market is halted", 409)
+
+        peer.before = first_cut_then_refuse
+        with pytest.raises(RefusedError, match="halted") as caught:
+            await client.submit("BTC-USD", "buy", "1", "1", "bob", "c1")
+        assert caught.value.in_doubt
+
+
+async def test_quotes_are_never_sent_again_unasked() -> None:
+    """Not even by aiohttp, which does so with every PUT over a connection that it has kept."""
+    async with fake_peers("alice") as [peer], Client(peer.api, retry_s=10) as client:
+        await client.health()
+        peer.before = in_doubt_once()
+        with pytest.raises(PeerFailedError) as caught:
+            await client.mass_quote("BTC-USD", "mia", [("b1", "buy", "1", "10.00")])
+        assert caught.value.in_doubt
+        assert [method for method, _ in peer.log] == ["GET", "PUT"]
