@@ -22,11 +22,12 @@ from random import Random
 
 from orderbook.selection import POLICIES
 from orderbook.terms import Routing
-from tests.simulation.checks import check_market
+from tests.simulation.checks import check_claims, check_market
+from tests.simulation.heirs import Heir
 from tests.simulation.markets import Exchange
 from tests.simulation.world import NetworkFaults
 
-FAULTS = (
+DRAWN_TOGETHER = (
     "loss",
     "repeats",
     "reordering",
@@ -39,9 +40,12 @@ FAULTS = (
     "slowness",
     "staleness",
     "liars",
-    "closings",
-    "standstill",
 )
+"""Faults of which the same share of each is to be expected, in the order in which a seed draws them."""
+DRAWN_ALONE = {"closings": (0.2, 0.4), "standstill": (0.38, 0.54), "heirs": (0.825, 0.96)}
+"""Faults that came later, drawn one by one after all else: each happens where what is drawn for it lies
+between the two. A new one comes last, and takes an interval without FAILED_SEEDS, which stay as they were."""
+FAULTS = (*DRAWN_TOGETHER, *DRAWN_ALONE)
 ROUTINGS = (
     (Routing.LOCAL_FIRST,),
     (Routing.BEST_PRICE,),
@@ -79,7 +83,7 @@ class Scenario:
             peers=random.choice((2, 2, 3, 3, 4, 5, random.randint(6, 20))),
             orders=random.choice((10, 20, 40, 60)),
             policy=random.choice(list(POLICIES)),
-            faults=frozenset(fault for fault in FAULTS[:-2] if random.random() < share),
+            faults=frozenset(fault for fault in DRAWN_TOGETHER if random.random() < share),
             listed=random.random() < 0.5,
             trades_in_memory=random.choice((1, 4, 50)),
             routings=random.choice(ROUTINGS),
@@ -90,9 +94,8 @@ class Scenario:
         drawn = replace(drawn, sessions=drawn.signs and seed % 3 == 1)
         # In this order FAILED_SEEDS draw what they drew when they failed.
         flow = random.choices((drawn.flow, "pairs", "quotes", drawn.flow), (45, 12, 12, 31))[0]
-        closings = frozenset(FAULTS[-2:-1] if 0.2 < random.random() < 0.4 else ())
-        standstill = frozenset(FAULTS[-1:] if 0.38 < random.random() < 0.54 else ())
-        return replace(drawn, flow=flow, faults=drawn.faults | closings | standstill)
+        alone = {fault for fault, (least, most) in DRAWN_ALONE.items() if least < random.random() < most}
+        return replace(drawn, flow=flow, faults=drawn.faults | alone)
 
 
 @dataclass
@@ -110,9 +113,10 @@ def run(scenario: Scenario) -> Outcome:
     exchange: Exchange | None = None
     try:
         exchange = set_up(scenario)
-        exchange.world.run(6.5)
+        exchange.world.run(16.0 if "heirs" in scenario.faults else 6.5)
         assert exchange.settle(), "the healed market did not come to rest (I4, I5)"
         check_market(exchange)
+        check_claims(exchange)
         lost = exchange.sights["lease ran out"]
         if "slow disks" in scenario.faults:
             # What confirms one maker after the other may wait for a disk longer than a lease.
@@ -193,6 +197,16 @@ def set_up(scenario: Scenario) -> Exchange:
                 exchange.stand_still_at(random.uniform(0.5, 5.0), exchange.peers[name], seconds)
             else:
                 exchange.stand_still_at_offer(random.randint(0, 3), exchange.peers[name], seconds)
+    if "heirs" in faults and scenario.signs:  # else anybody may have any name
+        peer, down = exchange.peers[random.choice(names)], random.uniform(6.0, 8.5)
+        kind = random.randrange(3)
+        if kind == 0:
+            exchange.crash_at(random.uniform(1.0, 4.0), peer, down)
+        elif kind == 1:
+            exchange.crash_at_confirmation(random.randint(0, 4), peer, down)
+        else:
+            exchange.crash_at_offer(random.randint(0, 4), peer, down)
+        exchange.heirs.append(Heir(exchange, "heir", peer.name))
     if "slow disks" in faults:
         for peer in exchange.peers.values():
             peer.disk.sync_s = (0.001, random.choice((0.05, 0.5, 3.0)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orderbook.effects import Announce, Confirm, Effect, Traded
 from orderbook.engine import MarketState
 from orderbook.engine.stops import Stops
+from orderbook.errors import ProofError
 from orderbook.events import Accepted, Amended, Triggered
 from orderbook.model import Order, Side
 from orderbook.negotiation import Negotiator
@@ -324,6 +325,20 @@ def check_proofs(exchange: Exchange) -> None:
                 proofs = [check(proof, exchange.keys.verify) for proof in peer.proofs_of(trade.match_id)]
                 proven = any(market.record(trade) in proof.trades for proof in proofs)
                 assert proven, f"{name} can't prove {trade}"
+
+
+def check_claims(exchange: Exchange) -> None:
+    """Nobody can prove a trade that its maker has not made with that key."""
+    for claim in exchange.claims:
+        try:
+            proven = check(claim, exchange.keys.verify)
+        except ProofError:
+            continue
+        match_id = claim.request["payload"]["match_id"]
+        for peer in exchange.peers.values():
+            if peer.signer.key == proven.maker.key:
+                takers = {agree(proof).taker for proof in peer.proofs_of(match_id)}
+                assert proven.taker in takers, f"{proven.taker} can prove {proven.trades} of {takers}"
 
 
 def running(peer: SimPeer) -> Negotiator:

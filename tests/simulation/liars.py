@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 from orderbook.errors import ProtocolError
 from orderbook.signing.gate import Gate
 from orderbook.signing.handshake import Sessions
+from orderbook.signing.proofs import Proof
 from orderbook.signing.seals import canonical, digest_of, seal
 from orderbook.signing.session import Session
 from tests.simulation.lines import SimLines, stripped
+from tests.simulation.world import START_MS
 
 if TYPE_CHECKING:
     from tests.simulation.markets import Exchange
 
-START_MS = 1_700_000_000_000
 HONESTY = 0.5
 """How much of what a liar says is at least said in its own name."""
 RELAYS = 0.1
@@ -232,6 +233,8 @@ class Liar:
         def answered(text: str) -> None:
             answer = json.loads(text)
             self._note(answer)
+            if message["type"] == "CrossPeerMatch":
+                self.exchange.claims.append(Proof(message, answer))
             if not isinstance(answer, dict) or "lock_id" not in answer:
                 return
             if message["from"] != self.name:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import Any
 
 from orderbook.model import Side
 from orderbook.negotiation import Negotiator
+from orderbook.signing.proofs import Proof
 from orderbook.terms import Routing, TimeInForce
 from tests.simulation.flows import FLOWS
+from tests.simulation.heirs import Heir
 from tests.simulation.liars import Liar
 from tests.simulation.peers import SimPeer
 from tests.simulation.signing import KeyCeremony
@@ -38,6 +41,7 @@ class Exchange:
         trades_in_memory: int = 50,
         calm: bool = False,
     ):
+        self.seed = seed
         self.world = World(seed)
         self.trades_in_memory = trades_in_memory
         self.signs = signs
@@ -69,7 +73,12 @@ class Exchange:
         }
         for peer in self.peers.values():
             peer.start()
+        self.listeners: list[Callable[[str, Any], None]] = []
+        """Told of every confirmation, and of the place where it goes: nothing is encrypted."""
+        self.claims: list[Proof] = []
+        """What liars and heirs have asked makers to execute, and what these have answered."""
         self.liars = [Liar(self, f"liar{n}") for n in range(liars)]
+        self.heirs: list[Heir] = []
 
     # -- discovery -------------------------------------------------------------------------------------
 
@@ -153,6 +162,16 @@ class Exchange:
 
         peer.on_reserve = on_reserve
 
+    def crash_at_offer(self, offer: int, peer: SimPeer, down_s: float) -> None:
+        """As :meth:`crash_at`, soon after ``peer`` has made an offer, executed by then or not."""
+        left = itertools.count(offer, -1)
+
+        def on_reserve() -> None:
+            if next(left) == 0:
+                self.world.after(self.world.random.uniform(0.0, 0.05), lambda: self._crash(peer, down_s))
+
+        peer.on_reserve = on_reserve
+
     def close_at(self, delay_s: float, peer: SimPeer, state: str, closed_s: float) -> None:
         """An operator takes the market of ``peer`` to ``state``, and opens it ``closed_s`` later."""
 
@@ -210,6 +229,8 @@ class Exchange:
         self._stale_s = 0.0
         for liar in self.liars:
             liar.leave()
+        for heir in self.heirs:
+            heir.leave()
         for peer in self.peers.values():
             if not peer.alive:
                 peer.start()

@@ -25,6 +25,7 @@ from orderbook import (
 from orderbook.effects import Effect
 from orderbook.engine import Trigger, ladder
 from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Switched, Triggered
+from orderbook.messages import CrossPeerMatch
 from orderbook.model import Order, Side
 from orderbook.signing import channel, gate, keyring
 from tests.simulation import peers
@@ -342,7 +343,31 @@ def let_market_orders_rest_on_their_way(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(book.Book, "_finish", lambda self, order: (self._come_back(order), self._uncross(order)))
 
 
+def tell_whoever_has_the_name_of_a_match(patch: pytest.MonkeyPatch) -> None:
+    """The maker tells of what it has executed to any key that speaks in the taker's name by now."""
+    match = maker.Maker.match
+
+    def tell(self: maker.Maker, sender: str, message: CrossPeerMatch, key: str | None) -> maker.Reply:
+        kept = self._market.ledger.taker_key(sender, message.match_id)
+        return match(self, sender, message, kept or key)
+
+    patch.setattr(maker.Maker, "match", tell)
+
+
+def ask_whoever_has_the_name_of_the_maker(patch: pytest.MonkeyPatch) -> None:
+    """A doubt is settled by the answer of any key that speaks in the maker's name by now."""
+    check_answer = gate.Gate.check_answer
+    patch.setattr(
+        gate.Gate,
+        "check_answer",
+        lambda self, request, answer, key=None, session=None: check_answer(
+            self, request, answer, session=session
+        ),
+    )
+
+
 AMONG_LIARS = Scenario(11, 3, 60, "full-first", frozenset({"liars", "skew"}), listed=True, sessions=True)
+AMONG_HEIRS = Scenario(1, 3, 60, "full-first", frozenset({"heirs"}), trades_in_memory=4)
 SHOWN_BY = {
     "believe_any_signature": 334,
     "forget_expiry": 63,
@@ -356,6 +381,8 @@ SHOWN_BY = {
 STAGES = {
     "let_who_has_a_session_speak_for_others": AMONG_LIARS,
     "take_confirmations_without_signature_in_a_session": AMONG_LIARS,
+    "tell_whoever_has_the_name_of_a_match": AMONG_HEIRS,
+    "ask_whoever_has_the_name_of_the_maker": replace(AMONG_HEIRS, seed=88),
     "drop_trades_before_they_are_durable": Scenario(
         10, 3, 60, "full-first", frozenset({"repeats", "reordering", "slow disks"}), trades_in_memory=1
     ),
@@ -403,6 +430,8 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         amend_orders_under_way,
         pass_over_our_own_book,
         let_market_orders_rest_on_their_way,
+        tell_whoever_has_the_name_of_a_match,
+        ask_whoever_has_the_name_of_the_maker,
     )
 } | {
     "lose_intents": without(Intended),

@@ -359,6 +359,9 @@ class SimPeer:
         def failed(refused: bool) -> None:
             self._when_awake(lambda: on_failure(refused))
 
+        if isinstance(effect, Confirm):
+            for listener in self.exchange.listeners:
+                listener(place, json.loads(request.data))
         data = request.data.decode()
         timeout_s = limits.CONFIRM_TIMEOUT_S if isinstance(effect, Confirm) else limits.ANNOUNCE_TIMEOUT_S
         if session is not None:

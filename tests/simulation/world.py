@@ -16,6 +16,9 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
+START_MS = 1_700_000_000_000
+"""The time of day when a world begins, in milliseconds since the epoch."""
+
 
 class World:
     """Events in order of virtual time, and a log of what happened for the timeline of a failure."""
@@ -69,7 +72,7 @@ class SkewedClock:
 
     def time_ms(self) -> int:
         """Each time it is read some time may have passed, also within one step."""
-        now_ms = int((1_700_000_000.0 + self._world.now + self._wall_off_s) * 1000)
+        now_ms = int((START_MS / 1000 + self._world.now + self._wall_off_s) * 1000)
         self._read_ms = max(now_ms, self._read_ms + self._world.random.choice((0, 1)))
         return self._read_ms
 
