@@ -71,6 +71,7 @@ COMPILED = {
         orderbook/signing/session.py
         orderbook/sources.py
         orderbook/taker.py
+        orderbook/terms.py
         orderbook/under_way.py
     """,
 }

@@ -82,7 +82,7 @@ class Peer:
         self.channel = Channel(self.negotiator, gate)
         self._outbox = Outbox(self.market, MemoryJournal(), self._carry_out)
 
-    def step(self, effects: Sequence[Effect]) -> None:
+    def step(self, effects: list[Effect]) -> None:
         self._outbox.after_step(effects)
 
     def _carry_out(self, effect: Any) -> None:

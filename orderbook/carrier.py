@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -96,11 +96,12 @@ class Carrier:
 
     # -- steps -------------------------------------------------------------------------------------------
 
-    def after_step(self, effects: Sequence[Effect]) -> None:
+    def after_step(self, effects: list[Effect]) -> None:
         """The negotiation has made a step; these are its effects."""
         self._outbox.after_step(effects)
-        for watcher in self.watchers:
-            watcher.set()
+        if self.watchers:  # mostly nobody
+            for watcher in self.watchers:
+                watcher.set()
         if self._timer_set is None:  # once for all steps of a while
             self._timer_set = asyncio.get_running_loop().call_later(limits.TIMER_SET_S, self._set_timer)
 

@@ -87,16 +87,16 @@ class Confirmations:
             Trade(
                 match_id=match_id,
                 market=market.instrument.market,
-                price=price,
-                quantity=quantity,
-                maker_order_id=maker_order_id,
+                price=fill.price,
+                quantity=fill.quantity,
+                maker_order_id=fill.order_id,
                 taker_order_id=order.id,
                 maker_peer=confirmation.maker,
                 taker_peer=market.peer,
                 time_ms=time_ms,
                 side=order.side,
             )
-            for maker_order_id, price, quantity in confirmation.fills
+            for fill in confirmation.fills
         ]
 
     def _ask_later(self, pause_s: float, match_id: str) -> None:

@@ -22,7 +22,7 @@ from .events import Accepted, Switched, accepted_event
 from .market import Market
 from .model import Order, Side, check_name
 from .taker import Taker
-from .terms import PostOnly
+from .terms import GTC, PostOnly
 
 OK: Final = Code.OK
 
@@ -53,13 +53,14 @@ class Desk:
         if known is not None:
             return known, effects
         self._check_room(1)
-        at_once = not order.terms.rests and order.terms.stop_price is None
+        terms = order.terms
+        at_once = terms is not GTC and not terms.rests and terms.stop_price is None
         if at_once and self._taker.is_full and market.roster.trading():
             raise BusyError(
                 f"{limits.NEGOTIATIONS:,} orders are on their way here: other peers can't be asked just now"
             )
         accepted = self._as_accepted(order)
-        if order.terms.post_only is not None:
+        if terms.post_only is not None:
             self._keep_apart(order)
         check_code(book.submit(order))
         self._note_accepted(order, *accepted)

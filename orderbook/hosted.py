@@ -163,7 +163,7 @@ class HostedMarket:
         await asyncio.gather(*settled)
         return orders
 
-    def _way_of(self, order: Order, effects: Sequence[Effect]) -> asyncio.Future[None]:
+    def _way_of(self, order: Order, effects: list[Effect]) -> asyncio.Future[None]:
         settled = self._settles(order.id)
         self.carrier.after_step(effects)
         return settled

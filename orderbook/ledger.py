@@ -150,8 +150,9 @@ class Ledger:
         for trade in trades:
             self._trades.append(trade)
             self.trade_count += 1
-            self.cross_peer_trades += trade.cross_peer
-            match = trade.taker_peer, trade.match_id
+            maker, taker = trade.maker_peer, trade.taker_peer
+            self.cross_peer_trades += maker != taker
+            match = taker, trade.match_id
             of_match = self._by_match.get(match)
             if of_match is None:
                 self._by_match[match] = [trade]
@@ -159,14 +160,19 @@ class Ledger:
                     self._taker_keys[match] = intern(taker_key)
             else:
                 of_match.append(trade)
-            for order_id in trade.orders_of(self._peer):
-                of_order = self._by_order.get(order_id)
-                if of_order is None:
-                    self._by_order[order_id] = trade
-                elif isinstance(of_order, Trade):
-                    self._by_order[order_id] = deque((of_order, trade))
-                else:
-                    of_order.append(trade)
+            if maker == self._peer:
+                self._add_to_order(trade.maker_order_id, trade)
+            if taker == self._peer:
+                self._add_to_order(trade.taker_order_id, trade)
+
+    def _add_to_order(self, order_id: str, trade: Trade) -> None:
+        of_order = self._by_order.get(order_id)
+        if of_order is None:
+            self._by_order[order_id] = trade
+        elif isinstance(of_order, Trade):
+            self._by_order[order_id] = deque((of_order, trade))
+        else:
+            of_order.append(trade)
 
     def drop_trades(self, upto: int) -> None:
         """Drop the oldest of what is in excess, whole matches only.

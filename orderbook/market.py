@@ -71,7 +71,8 @@ class Market:
 
     Attributes:
         journaled: Whether a journal keeps what happens with orders, else nothing is written about that.
-        counts: How often something has happened: (what, how it ended), as ``metrics`` names them.
+        counts: How often something has happened, by what it is and by how it ended, as ``metrics`` names
+            them.
         outbound: Orders that are to begin their way through the network when the step ends, each with the
             lots that the book has set aside for it.
     """
@@ -98,7 +99,7 @@ class Market:
         self.random = random
         self.policy = policy
         self.journaled = True
-        self.counts: dict[tuple[str, str], int] = {}
+        self.counts: dict[str, dict[str, int]] = {}
         self._closed: list[Order] = []
         self.book = Book(on_closed=self._closed.append, routing=routing)
         self.outbound: list[tuple[Order, int]] = []
@@ -202,8 +203,10 @@ class Market:
 
     def count(self, what: str, how: str) -> None:
         """This has happened once more."""
-        key = (what, how)
-        self.counts[key] = self.counts.get(key, 0) + 1
+        counts = self.counts.get(what)
+        if counts is None:
+            counts = self.counts[what] = {}
+        counts[how] = counts.get(how, 0) + 1
 
     def note(self, event: Event) -> None:
         """This has happened and must not be forgotten."""

@@ -80,7 +80,6 @@ def _counts(
     markets: dict[str, HostedMarket], what: str, reasons: tuple[str, ...]
 ) -> Iterable[tuple[dict[str, str], float]]:
     for name, hosted in markets.items():
-        counts = hosted.market.counts
-        seen = [reason for kind, reason in counts if kind == what]
-        for reason in dict.fromkeys((*reasons, *seen)):
-            yield {"market": name, "reason": reason}, counts.get((what, reason), 0)
+        counts = hosted.market.counts.get(what, {})
+        for reason in dict.fromkeys((*reasons, *counts)):
+            yield {"market": name, "reason": reason}, counts.get(reason, 0)

@@ -81,7 +81,7 @@ def check_name(text: object, name: str) -> str:
     return text
 
 
-_names: set[str] = set()
+_names: Final[set[str]] = set()
 """Those seen lately: the same few come again and again."""
 
 

@@ -7,7 +7,7 @@ memory once they are found in the archive. Every caller of a Negotiator goes thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from .effects import PROMISES, DropTrades, Effect
@@ -29,7 +29,7 @@ class Outbox:
         self._journal = journal
         self._carry_out = carry_out
 
-    def after_step(self, effects: Sequence[Effect]) -> None:
+    def after_step(self, effects: list[Effect]) -> None:
         """A step has been made; these are its effects."""
         journal = self._journal
         events = self._market.take_events()
@@ -47,7 +47,7 @@ class Outbox:
         if held:
             journal.when_durable(partial(self._carry_out_all, held))
 
-    def _carry_out_all(self, effects: Sequence[Effect]) -> None:
+    def _carry_out_all(self, effects: list[Effect]) -> None:
         for effect in effects:
             self._carry_out(effect)
 

@@ -14,17 +14,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import NamedTuple
 
 from .model import BUY, Side
 
 
-class OfferFill(NamedTuple):
+class OfferFill:
     """Part of a maker's order: price in ticks, quantity in lots."""
 
-    order_id: str
-    price: int
-    quantity: int
+    __slots__ = ("order_id", "price", "quantity")
+
+    def __init__(self, order_id: str, price: int, quantity: int):
+        self.order_id = order_id
+        self.price = price
+        self.quantity = quantity
 
 
 class PeerOffer:
@@ -149,5 +151,5 @@ def choose(
         part = min(fill.quantity, quantity)
         quantity -= part
         whole = part == fill.quantity
-        taken.setdefault(rank, []).append(fill if whole else fill._replace(quantity=part))
+        taken.setdefault(rank, []).append(fill if whole else OfferFill(fill.order_id, fill.price, part))
     return [Choice(ranked[rank], tuple(fills)) for rank, fills in taken.items()]

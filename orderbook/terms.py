@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 
 class TimeInForce(Enum):
@@ -30,7 +31,8 @@ class Routing(Enum):
     """An order goes where the price is best, its own book being one place among others."""
 
 
-FILL_OR_KILL, BEST_PRICE = TimeInForce.FOK, Routing.BEST_PRICE
+FILL_OR_KILL: Final = TimeInForce.FOK
+BEST_PRICE: Final = Routing.BEST_PRICE
 """For where each order comes by: to ask an enumeration for a member takes as long as a call."""
 
 
@@ -84,9 +86,9 @@ class Terms:
         return not self.market and self.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
 
 
-GTC = Terms()
+GTC: Final = Terms()
 """A plain limit order, which most are: the engine tells it from all others by identity."""
-IOC = Terms(TimeInForce.IOC)
-FOK = Terms(TimeInForce.FOK)
-MARKET = Terms(TimeInForce.IOC, market=True)
-POST_ONLY = Terms(post_only=PostOnly.REJECT)
+IOC: Final = Terms(TimeInForce.IOC)
+FOK: Final = Terms(TimeInForce.FOK)
+MARKET: Final = Terms(TimeInForce.IOC, market=True)
+POST_ONLY: Final = Terms(post_only=PostOnly.REJECT)

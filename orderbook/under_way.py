@@ -113,6 +113,6 @@ class Confirmation:
             maker=self.maker,
             destination=self.destination,
             lock_id=self.lock_id,
-            fills=self.fills,
+            fills=tuple([(fill.order_id, fill.price, fill.quantity) for fill in self.fills]),
             key=self.key,
         )

@@ -68,7 +68,7 @@ def state(recovered: Recovered) -> object:
         return (order.id, order.open, order.reserved, order.filled, order.cancelled, order.client_order_id)
 
     orders = [row(order) for order in recovered.finish().orders.values()]
-    return orders, recovered.trade_count, {id: c.fills for id, c in recovered.confirmations.items()}
+    return orders, recovered.trade_count, {id: c.intent(id) for id, c in recovered.confirmations.items()}
 
 
 def write(path: Path, events: Sequence[Event]) -> None:
