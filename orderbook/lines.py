@@ -40,6 +40,8 @@ Context = TypeVar("Context")
 
 _answer: Final = msgspec.json.Decoder(tuple[int, str | None, Raw])
 _request: Final = msgspec.json.Decoder(tuple[int | str | None, str, Raw])
+_NO_RID: Final = b"null"
+"""Of a request that wants no answer."""
 
 
 class Line(Generic[Context]):
@@ -49,7 +51,7 @@ class Line(Generic[Context]):
         channel: The connection.
         destination: Whose, for errors.
         key: The service that is called.
-        answered: Called with the context of a call and the JSON of its result.
+        answered: Called with the context of a call and the JSON of its result, which has yet to be read.
         failed: Called with the context of a call that has none: ``RemoteError`` when the peer answers with an
             error, ``RequestTimeout``, ``ConnectionLost``.
         session: What carries everything on this connection; None: the messages have to be signed.
@@ -70,7 +72,7 @@ class Line(Generic[Context]):
         self._key = msgspec.json.encode(key)
         self._answered = answered
         self._failed = failed
-        self._calls: dict[int, tuple[float, Context]] = {}
+        self._calls: dict[bytes, tuple[float, Context]] = {}  # by what the request and its answer begin with
         self._last_rid = 0
         self.used = channel.loop.time()
         channel.gathered_bytes = limits.LINE_GATHERED_BYTES
@@ -81,11 +83,12 @@ class Line(Generic[Context]):
 
         ``alone``: no others are about to follow, so that it need not wait for them.
         """
-        self._last_rid = rid = self._last_rid + 1
+        self._last_rid += 1
+        begin = b"[%d" % self._last_rid
         self.used = now = self._channel.loop.time()
         calls = self._calls
-        calls[rid] = (now + timeout_s, context)
-        self._send(b"[%d,%b,%b]" % (rid, self._key, payload), alone=alone and len(calls) == 1)
+        calls[begin] = (now + timeout_s, context)
+        self._send(b"%b,%b,%b]" % (begin, self._key, payload), alone=alone and len(calls) == 1)
 
     def tell(self, payload: bytes) -> None:
         """Send a request that needs no answer."""
@@ -115,12 +118,18 @@ class Line(Generic[Context]):
                 log.warning("%s breaks its session: %s", self._destination, broken)
                 self._channel.close(POLICY_VIOLATION, SESSION_BROKEN)
                 return
+        parts = content.split(b",", 2)
+        if len(parts) == 3 and parts[1] == b"null" and parts[2][-1:] == b"]":  # as nearly all
+            call = self._calls.pop(parts[0], None)
+            if call is not None:
+                self._answered(call[1], parts[2][:-1])
+                return
         try:
             rid, error, result = _answer.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._channel.close(POLICY_VIOLATION, "an answer is an array of rid, error and result")
             return
-        call = self._calls.pop(rid, None)
+        call = self._calls.pop(b"[%d" % rid, None)
         if call is None:
             return  # its time was over
         if error is None:
@@ -130,9 +139,9 @@ class Line(Generic[Context]):
 
     def expire(self, now: float) -> None:
         """Fail the calls whose time is over."""
-        late = [rid for rid, (ends, _) in self._calls.items() if ends <= now]
-        for rid in late:
-            _, context = self._calls.pop(rid)
+        late = [begin for begin, (ends, _) in self._calls.items() if ends <= now]
+        for begin in late:
+            _, context = self._calls.pop(begin)
             self._failed(context, RequestTimeout(self._destination, "no answer within the time limit"))
 
     def lost(self, why: str) -> None:
@@ -289,8 +298,8 @@ def unwrap(session: Session, opcode: int, content: bytes) -> bytes:
 
 
 Serve = Callable[[str, bytes, Session | None, Callable[[bytes], None]], None]
-"""Given key and payload of a request, the session in which it has come, and what to call with the JSON of the
-result; raises ``Refusal``."""
+"""Given key and payload of a request, which has yet to be read, the session in which it has come, and what to
+call with the JSON of the result; raises ``Refusal``."""
 
 
 class Greeted(NamedTuple):
@@ -323,6 +332,7 @@ class Caller:
         self._serve = serve
         self._greet: Greet | None = greet
         self._session: Session | None = None
+        self._key: tuple[bytes, str] = (b"", "")  # of the request that was served last: as it came, and read
         self._unanswered = 0
         self.held = False  # nothing is read from it
         channel.gathered_bytes = limits.LINE_GATHERED_BYTES
@@ -338,22 +348,35 @@ class Caller:
                 log.warning("%s breaks its session: %s", session.name, error)
                 self._channel.close(POLICY_VIOLATION, SESSION_BROKEN)
                 return
+        parts = content.split(b",", 2)
+        if len(parts) == 3 and parts[1] == self._key[0] and parts[2][-1:] == b"]":  # as nearly all
+            begin, rid = parts[0][:1], parts[0][1:]
+            if begin == b"[" and (rid.isdigit() or rid == _NO_RID):
+                self._take(rid, self._key[1], parts[2][:-1])
+                return
         try:
-            rid, key, payload = _request.decode(content)
+            any_rid, key, payload = _request.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._channel.close(POLICY_VIOLATION, "a request is an array of rid, key and payload")
             return
+        if self._take(msgspec.json.encode(any_rid), key, bytes(payload)):
+            self._key = msgspec.json.encode(key), key
+
+    def _take(self, rid: bytes, key: str, payload: bytes) -> bool:
+        """Whether a request is served."""
         self._unanswered += 1
         if self._unanswered >= limits.LINE_REQUESTS:
             self._balance()
         try:
-            if self._greet is not None and self._begin(rid, key, bytes(payload)):
-                return
-            self._serve(key, bytes(payload), session, Reply(self, rid))
+            if self._greet is not None and self._begin(rid, key, payload):
+                return False
+            self._serve(key, payload, self._session, Reply(self, rid))
         except Refusal as error:
             self.reply(rid, b"null", msgspec.json.encode(str(error)))
+            return False
+        return True
 
-    def _begin(self, rid: int | str | None, key: str, payload: bytes) -> bool:
+    def _begin(self, rid: bytes, key: str, payload: bytes) -> bool:
         """Whether the first request opens a session, or tries to."""
         greet, self._greet = self._greet, None
         greeted = None if greet is None else greet(key, payload)
@@ -364,12 +387,11 @@ class Caller:
         self._channel.on_end = lambda why: greeted.ended()
         return True
 
-    def reply(self, rid: int | str | None, result: bytes, error: bytes = b"null") -> None:
-        """Answer the request ``rid``, once, with JSON."""
+    def reply(self, rid: bytes, result: bytes, error: bytes = b"null") -> None:
+        """Answer the request ``rid``, once; all three are JSON."""
         self._unanswered -= 1
-        if rid is not None:
-            name = b"%d" % rid if type(rid) is int else msgspec.json.encode(rid)
-            text, opcode = b"[%b,%b,%b]" % (name, error, result), TEXT
+        if rid != _NO_RID:
+            text, opcode = b"[%b,%b,%b]" % (rid, error, result), TEXT
             if self._session is not None:
                 text, opcode = self._session.wrap(text), BINARY
             self._channel.send(text, opcode, alone=not self._unanswered and not self._channel.more)
@@ -390,7 +412,7 @@ class Caller:
 class Reply:
     """What to call with the answer to one request."""
 
-    def __init__(self, caller: Caller, rid: int | str | None):
+    def __init__(self, caller: Caller, rid: bytes):
         self._caller = caller
         self._rid = rid
 

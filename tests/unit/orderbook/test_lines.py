@@ -239,6 +239,50 @@ async def test_what_is_no_request_ends_the_connection_of_who_sends_it(message: b
         assert client.outcomes == [("asked", 1)]
 
 
+async def test_a_request_is_served_however_its_json_is_written() -> None:
+    payload = say("echo", b'{"text":"a, b","list":[1,2]}')
+    async with connected() as (desk, _client, destination):
+        stranger = await connect(destination, max_message=1000)
+        answers: list[Any] = []
+        stranger.on_message = lambda opcode, content: answers.append(json.loads(content))
+        for message in (
+            b'[1,"the service",%b]',
+            b'[2,"the service",%b]',
+            b'[ 3, "the service", %b ]',
+            b'["4, 5","the service",%b]',
+            b'[6,"another, service",%b]',
+            b'[7,"the service",%b]\n',
+            b'[null,"the service",%b]',
+            b'[8,"the service",%b]',
+        ):
+            stranger.send(message % payload)
+        await until(lambda: len(answers) == 7, what="all answers")
+        value = {"text": "a, b", "list": [1, 2]}
+        assert answers == [[rid, None, value] for rid in (1, 2, 3, "4, 5", 6, 7, 8)]
+        assert [key for key, _ in desk.seen] == 4 * ["the service"] + ["another, service"] + 3 * [
+            "the service"
+        ]
+        stranger.close()
+        await stranger.gone
+
+
+@pytest.mark.parametrize("answer", [b"[1,null,%b]", b" [1,null,%b]", b"[1, null, %b ]", b"[1,null,%b]\n"])
+async def test_an_answer_is_taken_however_its_json_is_written(answer: bytes) -> None:
+    callers: list[Channel] = []
+    server, client = WsServer(lambda channel, visitor: callers.append(channel), max_message=1000), Client()
+    await server.listen(0, "127.0.0.1")
+    destination = f"127.0.0.1:{server.port}"
+    client.lines.wanted(destination)
+    await until(lambda: client.lines.get(destination), what="a line")
+    line_to(client, destination).call(b"null", "asked", 5.0)
+    callers[0].send(answer % b'{"text":"a, b","list":[1,2]}')
+    await until(lambda: client.outcomes, what="the answer")
+    assert client.outcomes == [("asked", {"text": "a, b", "list": [1, 2]})]
+    assert line_to(client, destination).idle
+    await client.lines.close()
+    await server.close()
+
+
 async def test_who_sends_much_and_reads_nothing_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LINE_REQUESTS", 10)
     async with connected() as (desk, client, destination):
