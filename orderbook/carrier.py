@@ -16,7 +16,7 @@ from typing import Any
 from grenache_py.errors import ConnectError, PeerError, RemoteError
 
 from . import limits
-from .effects import Announce, Beat, Confirm, Discover, DropTrades, Effect, Settled, Tell
+from .effects import Announce, Beat, Confirm, Discover, DropTrades, Duplicate, Effect, Settled, Tell
 from .envelopes import encode
 from .errors import OrderBookError
 from .journal.journal import Log
@@ -138,6 +138,13 @@ class Carrier:
                     settled.set_result(None)
         elif isinstance(effect, Discover):
             self._discover()
+        elif isinstance(effect, Duplicate):
+            log.warning(
+                "two processes speak as the peer %s, at %s and %s: stop one of them, or trades are lost",
+                effect.name,
+                effect.destination,
+                effect.other,
+            )
         elif isinstance(effect, DropTrades):
             self._market.ledger.drop_trades(effect.upto)
 

@@ -85,6 +85,18 @@ class Traded:
         self.trades = trades
 
 
+class Duplicate:
+    """Tell the operator that two processes speak as the peer ``name``: what one says the other does not know,
+    so that a match may be executed at one and refused by the other."""
+
+    __slots__ = ("destination", "name", "other")
+
+    def __init__(self, name: str, destination: str, other: str):
+        self.name = name
+        self.destination = destination
+        self.other = other
+
+
 class DropTrades:
     """Once the first ``upto`` trades are found in the journal's archive: call ``Ledger.drop_trades``."""
 
@@ -97,7 +109,7 @@ class DropTrades:
 PROMISES: Final = (Confirm, Settled, Traded)
 """Effects whose time comes once the events of their step are durable: others may not see them before."""
 
-Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded | DropTrades
+Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded | Duplicate | DropTrades
 
 
 class Clock(Protocol):

@@ -45,6 +45,9 @@ PEERS = 1_000
 """Peers of one market kept in the roster; look-ups return at most 100 at a time."""
 OWN_DESTINATIONS = 100
 """Places remembered where we were found ourselves, which are one or two; anybody may answer with our name."""
+DUPLICATE_S = 30.0
+"""Within this time of moving a peer comes back to where it was only if there are two of it, or it has two
+addresses: each look-up, every 2 s, finds the one that the last one has lost."""
 NONCES_PER_PEER = 5_000
 """Messages of one peer remembered so that none is taken twice. From one that sends more within the window,
 only newer ones are taken."""

@@ -41,6 +41,11 @@ COUNTED = {
         "Answers of other peers that were not believed.",
         ("not_believed",),
     ),
+    "duplicate": (
+        "orderbook_duplicate_peers_total",
+        "Times that two processes were heard to have one name and key: this peer's, or another's.",
+        ("of_us", "of_another"),
+    ),
 }
 """Of what is counted by ``Market.counts``: the metric, what it says, and the reasons there may be."""
 

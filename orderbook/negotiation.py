@@ -9,12 +9,13 @@ anything, and returns what its caller is to do.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import limits
 from .desk import Desk
-from .effects import Beat, Discover, DropTrades, Effect, Settled, Tell
+from .effects import Beat, Discover, DropTrades, Duplicate, Effect, Settled, Tell
 from .engine import Code, Reason
 from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .envelopes import parse, parse_request, request
@@ -58,6 +59,8 @@ class Negotiator:
         self._desk = Desk(market, self._taker)
         self._unanswered = self._taker.confirmations.unanswered
         self._heartbeats = 0
+        self._to_ourselves: deque[int] = deque(maxlen=limits.OWN_DESTINATIONS)
+        """Sequences of the heartbeats that we have given ourselves, and not heard yet."""
         self._handlers: dict[str, Callable[[str, Any], Reply]] = {
             "AnnounceOpenOrder": self._maker.announce,
             "ReleaseLock": self._maker.release,
@@ -174,7 +177,11 @@ class Negotiator:
         sender, kind = asked.sender, asked.type
         if sender == self.market.peer:
             # Our own broadcast; and where a look-up has found us, a heartbeat that says so.
-            return Answer(self._heartbeat() if kind == "Heartbeat" else None, False, [])
+            if kind != "Heartbeat":
+                return Answer(None, False, [])
+            heartbeat = self._heartbeat()
+            self._to_ourselves.append(heartbeat.sequence)
+            return Answer(heartbeat, False, [])
         promise = kind == "CrossPeerMatch"
         if promise:
             content, effects = self._maker.match(sender, asked.payload, key)
@@ -227,7 +234,24 @@ class Negotiator:
             self.market.roster.lost(destination)
             return []
         peer = self.market.roster.heard(destination, name, self.market.clock.monotonic())
-        return self._end_step(self._compare(peer, message))
+        effects = self._look_for_duplicates(destination, name, peer, message.sequence)
+        return self._end_step(effects + self._compare(peer, message))
+
+    def _look_for_duplicates(
+        self, destination: str, name: str | None, peer: Peer | None, sequence: int
+    ) -> list[Effect]:
+        """Whether what answers at ``destination`` is another process than who has that name: ours, or that of
+        ``peer``."""
+        if name == self.market.peer:
+            if sequence in self._to_ourselves:
+                self._to_ourselves.remove(sequence)
+                return []
+            self.market.count("duplicate", "of_us")
+            return [Duplicate(name, destination, "this one")]
+        if peer is None or not peer.is_duplicate(sequence):
+            return []
+        self.market.count("duplicate", "of_another")
+        return [Duplicate(peer.name or "", destination, peer.came_from or "")]
 
     def peer_refuses(self, destination: str, reason: str) -> list[Effect]:
         """A peer has answered a ``Beat`` with an error: it is there, but does not trade with us."""

@@ -24,15 +24,23 @@ class Peer:
         refused: Why we do not trade with it (it disagrees on the instrument), or None.
         websocket: Whether it takes requests over a WebSocket too.
         session: The newest version of sessions that it opens there; 0: none.
+        came_from: Where its name was heard before, or None.
+        moved: When it was heard here instead, on our monotonic clock.
+        returned: It was here before, a moment ago, and has not told of its prices yet.
+        passed: ``sequence`` of its newest heartbeat there.
     """
 
     __slots__ = (
         "best_ask",
         "best_bid",
+        "came_from",
         "destination",
         "heard",
+        "moved",
         "name",
+        "passed",
         "refused",
+        "returned",
         "sequence",
         "session",
         "websocket",
@@ -48,6 +56,22 @@ class Peer:
         self.refused: str | None = None
         self.websocket = False
         self.session = 0
+        self.came_from: str | None = None
+        self.moved = 0.0
+        self.returned = False
+        self.passed = 0
+
+    def follows(self, before: Peer, now: float) -> None:
+        """It was at ``before`` until now."""
+        self.returned = before.came_from == self.destination and now - before.moved < limits.DUPLICATE_S
+        self.came_from, self.moved = before.destination, now
+        self.passed = before.sequence if before.sequence > before.passed else before.passed
+
+    def is_duplicate(self, sequence: int) -> bool:
+        """Whether a heartbeat from here shows that two processes have its name, and are heard in turn: one
+        process counts on, whichever of its addresses it is heard at."""
+        returned, self.returned = self.returned, False
+        return returned and sequence <= self.passed
 
 
 class Roster:
@@ -87,6 +111,7 @@ class Roster:
         if name is not None and name != peer.name:
             before = self._by_name.get(name)
             if before is not None:
+                peer.follows(before, now)
                 self.lost(before.destination)  # it has moved here
             if peer.name is not None:
                 del self._by_name[peer.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orderbook import limits
-from orderbook.effects import Announce, Beat, Confirm, Discover
+from orderbook.effects import Announce, Beat, Confirm, Discover, Duplicate, Effect
 from orderbook.envelopes import plain
 from tests.unit.orderbook.negotiators import INSTRUMENT, Clock, Peer, confirmed, kinds, offered, only
 
@@ -69,3 +69,48 @@ def test_a_peer_that_has_moved_is_asked_at_its_new_place(taker: Peer, maker: Pee
     taker.heartbeat_answered("elsewhere", {"sequence": 1, "from": "maker"})
     clock.now += 1.0
     assert only(taker.tick(), Confirm).destination == "elsewhere"
+
+
+# -- two processes with one name and key -----------------------------------------------------------------
+
+
+def heard_in_turn(taker: Peer, places: dict[str, list[int]], clock: Clock, pause_s: float) -> list[Effect]:
+    """What comes of it when look-ups find the peer ``maker`` at one place after the other, where it answers
+    with these sequences."""
+    effects: list[Effect] = []
+    taker.market.roster.lost("maker")
+    for sequences in zip(*places.values(), strict=True):
+        for place, sequence in zip(places, sequences, strict=True):
+            taker.discovered([place])
+            effects += taker.heartbeat_answered(place, {"sequence": sequence, "from": "maker"})
+            clock.now += pause_s
+    return [effect for effect in effects if isinstance(effect, Duplicate)]
+
+
+def test_two_processes_with_one_name_are_noticed(taker: Peer, clock: Clock) -> None:
+    found = heard_in_turn(taker, {"here:1": [7, 9, 11], "there:1": [500, 503, 506]}, clock, 2.0)
+    assert [(each.name, each.destination, each.other) for each in found] == [
+        ("maker", "here:1", "there:1"),
+        ("maker", "here:1", "there:1"),
+    ]
+    assert taker.market.counts["duplicate"] == {"of_another": 2}
+
+
+def test_one_process_with_two_addresses_is_one(taker: Peer, clock: Clock) -> None:
+    assert not heard_in_turn(taker, {"here:1": [1, 3, 5, 7], "there:1": [2, 4, 6, 8]}, clock, 2.0)
+
+
+def test_a_peer_that_moves_and_much_later_moves_back_is_one(taker: Peer, clock: Clock) -> None:
+    assert not heard_in_turn(taker, {"here:1": [100, 1], "there:1": [1, 1]}, clock, limits.DUPLICATE_S)
+
+
+def test_another_process_with_our_own_name_is_noticed(taker: Peer) -> None:
+    (beat,) = taker.discovered(["twin:1"])
+    assert isinstance(beat, Beat)
+    found = only(taker.heartbeat_answered("twin:1", {"sequence": 1, "from": "taker"}), Duplicate)
+    assert (found.name, found.destination) == ("taker", "twin:1")
+    (beat,) = taker.discovered(["me:1"])
+    assert isinstance(beat, Beat)
+    answer = plain(taker.handle(plain(beat.payload)).content)
+    assert taker.heartbeat_answered("me:1", answer) == []
+    assert taker.market.counts["duplicate"] == {"of_us": 1}
