@@ -22,8 +22,10 @@ import shutil
 import signal
 import sys
 import threading
+from typing import Any, BinaryIO
 
 from grenache_py import ActionClient, Actions, Link, PeerRPCClient, Worker
+from grenache_py.actions import Space
 from grenache_py.errors import Refusal, RemoteError, StatusError
 from grenache_py.sec import load_client_context, load_sec
 
@@ -33,7 +35,7 @@ actions = Actions()
 
 
 @actions.export
-def getIpInfo(space, ip: str):  # noqa: N802 (the name that callers know)
+def getIpInfo(space: Space, ip: str) -> list[Any]:  # noqa: N802 (the name that callers know)
     """Only what is exported can be called. Runs in a thread, so it may take its time."""
     if not ip:
         raise Refusal("ERR_IP_EMPTY")  # answered as it is
@@ -42,12 +44,12 @@ def getIpInfo(space, ip: str):  # noqa: N802 (the name that callers know)
 
 
 @actions.export
-def add(space, *numbers: int):
+def add(space: Space, *numbers: int) -> int:
     return sum(numbers)
 
 
 @actions.stream
-def upperStream(space, stream):  # noqa: N802
+def upperStream(space: Space, stream: BinaryIO) -> None:  # noqa: N802
     """Begins as soon as the caller does; what does not fit into memory can go through it, both ways."""
     for piece in stream:
         stream.write(piece.upper())

@@ -11,6 +11,7 @@ examples/actions.py has a client of its own, and shows the secured twin.
 import argparse
 import asyncio
 
+from grenache_py.actions import Space
 from grenache_py.aio import ActionClient, Actions, Link, PeerRPCClient, Worker
 from grenache_py.errors import Refusal
 
@@ -18,7 +19,7 @@ actions = Actions()
 
 
 @actions.export
-async def divide(space, a: float, b: float):
+async def divide(space: Space, a: float, b: float) -> float:
     """Runs as a task: others are served while it awaits."""
     await asyncio.sleep(0)  # a database, another worker, …
     if not b:
@@ -36,7 +37,7 @@ async def main() -> None:
         print(await client.request("calc", "divide", [1, 4]))
         for args in ([1, 0], [1, "4"], [1]):
             [outcome] = await client.map("calc", "divide", args)
-            print(outcome.error.message)
+            print(outcome.error.message if outcome.error else outcome.payload)
 
 
 if __name__ == "__main__":

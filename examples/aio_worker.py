@@ -12,11 +12,12 @@ then this, and a client (examples/client.py, examples/aio_client.py or examples/
 import argparse
 import asyncio
 import signal
+from typing import Any
 
-from grenache_py.aio import Link, PeerRPCServer
+from grenache_py.aio import Handler, Link, PeerRPCServer
 
 
-async def handle(rid, key, payload, handler):
+async def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
     """Runs as a task: others are served while it awaits."""
     if not isinstance(payload, dict) or "n" not in payload:
         handler.reply("ERR_NO_NUMBER", {"got": payload})

@@ -1,6 +1,7 @@
 """A FastAPI service that calls Grenache workers, and is one itself.
 
-Start a Grape and a worker first, each in a terminal (examples/node/worker.js will do as well):
+After `pip install fastapi uvicorn`, start a Grape and a worker, each in a terminal (examples/node/worker.js
+will do as well):
 
     grape-py --dp 20001 --aph 30001
     python examples/worker.py
@@ -17,20 +18,22 @@ processes (uvicorn --workers) each has its own, and is announced with a port of 
 
 import argparse
 import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
+from grenache_py.aio import Handler, Link, PeerRPCClient, PeerRPCServer
 from grenache_py.errors import GrapeError, PeerError, RemoteError
 
 GRAPE = os.environ.get("GRENACHE_GRAPE", "http://127.0.0.1:30001")
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI):
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # What is stopped at the end of this: first the service, then the client, then all announcements.
     async with Link(GRAPE) as link, PeerRPCClient(link) as client, PeerRPCServer(link) as server:
         app.state.client = client
@@ -38,7 +41,7 @@ async def lifespan(app: FastAPI):
         service = server.transport("server")
 
         @service.on("request")
-        async def handle(rid, key, payload, handler):
+        async def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
             handler.reply(None, {"answered": app.state.answered})
 
         await service.listen(0)
@@ -51,7 +54,7 @@ app.state.answered = 0
 
 
 @app.get("/double/{number}")
-async def double(number: int):
+async def double(number: int) -> Any:
     # At most the time that the caller of this will wait, and another worker if one is away.
     result = await app.state.client.request("rpc_test", {"n": number}, timeout=5, retry=2)
     app.state.answered += 1
@@ -59,13 +62,13 @@ async def double(number: int):
 
 
 @app.exception_handler(RemoteError)
-async def refused(request: Request, error: RemoteError):
+async def refused(request: Request, error: RemoteError) -> JSONResponse:
     return JSONResponse({"error": error.code}, 400)
 
 
 @app.exception_handler(PeerError)
 @app.exception_handler(GrapeError)
-async def unavailable(request: Request, error):
+async def unavailable(request: Request, error: PeerError | GrapeError) -> JSONResponse:
     return JSONResponse({"error": error.code, "in_doubt": error.in_doubt}, 504 if error.in_doubt else 503)
 
 

@@ -1,6 +1,7 @@
 """A Flask service that calls Grenache workers, and is one itself.
 
-Start a Grape and a worker first, each in a terminal (examples/node/worker.js will do as well):
+After `pip install flask`, start a Grape and a worker, each in a terminal (examples/node/worker.js will do as
+well):
 
     grape-py --dp 20001 --aph 30001
     python examples/worker.py
@@ -11,7 +12,8 @@ then this, and ask it over HTTP and over Grenache:
     curl http://127.0.0.1:8000/double/4
     grenache-py request flask_test
 
-It runs in one process with many threads. In several processes, as in production (examples/gunicorn.conf.py):
+It runs in one process with many threads. In several processes, as in production (examples/gunicorn.conf.py;
+`pip install gunicorn`):
 
     gunicorn -c examples/gunicorn.conf.py --bind 127.0.0.1:8000 'flask_service:create_app()'
 
@@ -24,8 +26,9 @@ import argparse
 import os
 import signal
 import threading
+from typing import Any
 
-from flask import Flask, jsonify
+from flask import Flask, Response, jsonify
 from werkzeug.serving import make_server
 
 from grenache_py import Link, PeerRPCClient, PeerRPCServer
@@ -41,17 +44,17 @@ def create_app() -> Flask:
     app = Flask(__name__)
 
     @app.get("/double/<int:number>")
-    def double(number):
+    def double(number: int) -> Any:
         # At most the time that the caller of this will wait, and another worker if one is away.
         return client.request("rpc_test", {"n": number}, timeout=5, retry=2)
 
     @app.errorhandler(RemoteError)
-    def refused(error):
+    def refused(error: RemoteError) -> tuple[Response, int]:
         return jsonify(error=error.code), 400
 
     @app.errorhandler(PeerError)
     @app.errorhandler(GrapeError)
-    def unavailable(error):
+    def unavailable(error: PeerError | GrapeError) -> tuple[Response, int]:
         return jsonify(error=error.code, in_doubt=error.in_doubt), 504 if error.in_doubt else 503
 
     return app

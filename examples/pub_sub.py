@@ -40,8 +40,8 @@ def subscribe(link: Link, ended: threading.Event) -> None:
     subscriber.on("disconnected", lambda destination: print(f"lost {destination}", flush=True))
 
     @subscriber.on("message")
-    def heard(message, destination):
-        print(f"{destination} says: {message}", flush=True)
+    def heard(message: str | bytes, destination: str) -> None:
+        print(destination, "says:", message, flush=True)
 
     found = subscriber.sub(NAME)
     print(f"subscribed to {found} publishers; Ctrl-C ends it", flush=True)

@@ -14,6 +14,7 @@ forget values after a while: store a version again, with a higher ``seq``, to ke
 """
 
 import argparse
+import sys
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -35,6 +36,8 @@ def main() -> None:
         here.put_mutable("second", key, salt=b"greeting")
 
         item = there.get(name, salt=b"greeting")
+        if item is None or item.seq is None:
+            sys.exit("the other Grape does not find it: does it know the first one?")
         print(f"version {item.seq}: {item.value}")
 
         # "Only if nobody was faster": compare and swap.
@@ -43,8 +46,9 @@ def main() -> None:
             here.put_mutable("too late", key, salt=b"greeting", seq=item.seq + 2, cas=item.seq)
         except GrapeReplyError as error:
             print("refused:", error.status)
-        newest = there.get(name, salt=b"greeting")
-        print(f"version {newest.seq}: {newest.value}")
+        item = there.get(name, salt=b"greeting")
+        if item is not None:
+            print(f"version {item.seq}: {item.value}")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,13 @@ Files of any size pass: no more than a small buffer is held on either side.
 
 import argparse
 import shutil
+import signal
 import sys
+import threading
 from pathlib import Path
+from typing import BinaryIO
 
-from grenache_py import Link, PeerRPCClient, PeerRPCServer
+from grenache_py import Handler, Link, PeerRPCClient, PeerRPCServer
 
 
 def serve(link: Link, folder: Path) -> None:
@@ -23,7 +26,7 @@ def serve(link: Link, folder: Path) -> None:
     service = PeerRPCServer(link, disable_buffered=True).transport("server")
 
     @service.on("stream")
-    def handle(rid, key, stream, handler):
+    def handle(rid: str, key: str, stream: BinaryIO, handler: Handler) -> None:
         # Only the name of a file counts, not the way to it: callers must not reach other folders.
         path = folder / Path(handler.args["name"]).name
         if handler.action == "put":
@@ -38,8 +41,12 @@ def serve(link: Link, folder: Path) -> None:
 
     service.listen(0)
     link.start_announcing("files", service.port)
-    print(f"serving files on port {service.port}; end of input ends it", flush=True)
-    sys.stdin.read()
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    print(f"serving files on port {service.port}; Ctrl-C ends it", flush=True)
+    while not ended.wait(1):
+        pass
 
 
 def put(link: Link, path: Path) -> None:

@@ -12,13 +12,16 @@ Give both the PEM files of one certificate authority, and each its own certifica
 """
 
 import argparse
-import sys
+import signal
+import threading
+from typing import Any
 
-from grenache_py import Link, PeerRPCClient, PeerRPCServer
+from grenache_py import Handler, Link, PeerRPCClient, PeerRPCServer
 from grenache_py.tls import client_context, server_context
 
 
-def handle(rid, key, payload, handler):
+def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
+    assert handler.certificate is not None, "the server asks for one"
     handler.reply(None, f"hello {handler.certificate.common_name}")
 
 
@@ -38,8 +41,12 @@ def main() -> None:
             service.on("request", handle)
             service.listen(0)
             link.start_announcing("secret", service.port)
-            print(f"serving secret on port {service.port}; end of input ends it", flush=True)
-            sys.stdin.read()
+            ended = threading.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: ended.set())
+            print(f"serving secret on port {service.port}; Ctrl-C ends it", flush=True)
+            while not ended.wait(1):
+                pass
         else:
             client = PeerRPCClient(link, ssl=client_context(options.ca, options.cert, options.key))
             print(client.request("secret", None))

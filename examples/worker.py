@@ -12,11 +12,12 @@ then this, and a client (examples/client.py, examples/aio_client.py or examples/
 import argparse
 import signal
 import threading
+from typing import Any
 
-from grenache_py import Link, PeerRPCServer
+from grenache_py import Handler, Link, PeerRPCServer
 
 
-def handle(rid, key, payload, handler):
+def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
     """Called in a thread of its own, so it may take its time. Replies once, now or later."""
     if not isinstance(payload, dict) or "n" not in payload:
         handler.reply("ERR_NO_NUMBER", {"got": payload})

@@ -1,6 +1,11 @@
 """A client over WebSocket: several calls at once over one connection, the quick answers first.
 
-Start a Grape and examples/ws_worker.py first, then
+Start a Grape and a worker first, each in its own terminal:
+
+    grape-py --dp 20001 --aph 30001
+    python examples/ws_worker.py
+
+then
 
     python examples/ws_client.py
 

@@ -15,14 +15,18 @@ With --cert, --key and --ca (PEM files) it serves over TLS and asks callers for 
 import argparse
 import asyncio
 import signal
+from typing import Any
 
 from grenache_py import tls
-from grenache_py.aio import Link
+from grenache_py.aio import Handler, Link
 from grenache_py.aio.ws import PeerRPCServer
 
 
-async def handle(rid, key, payload, handler):
+async def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
     """Runs as a task, so it may wait for others. Replies go out in the order in which they are ready."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("pause"), (int, float)):
+        handler.reply("ERR_NO_PAUSE")
+        return
     await asyncio.sleep(payload["pause"])
     handler.reply(None, f"waited {payload['pause']} s")
 

@@ -11,8 +11,8 @@ from .. import limits
 from .latency import Histogram, summary
 from .load import Load
 from .options import Network, network_options, payload_options, timeout_option, to_option
-from .status import ExitStatus
-from .terminal import Stop, as_json, json_option, milliseconds, run
+from .status import ExitStatus, hint
+from .terminal import Stop, as_json, json_option, milliseconds, printable, run, tell
 
 BAR_COLUMNS = 48
 BUSY = 0.85
@@ -113,6 +113,8 @@ def bench(
         click.echo(as_json({"name": name, "transport": network.transport, **load.as_object()}))
     else:
         click.echo("\n".join(report(load)))
+        if load.first_failure is not None and not load.answered and (text := hint(load.first_failure)):
+            tell(text)
     if not load.answered and load.statuses:
         failed = list(load.statuses)
         raise click.exceptions.Exit(failed[0] if len(failed) == 1 else ExitStatus.FAILED)
@@ -127,6 +129,7 @@ def report(load: Load) -> list[str]:
     ]
     if load.errors:
         lines.append("errors    " + ", ".join(f"{n:,} {code}" for code, n in load.errors.most_common()))
+        lines.append(f"the first {printable(str(load.first_failure))}")
     if load.never_begun:
         lines.append(f"too late  {load.never_begun:,} were due and never began")
     if load.rate is None:

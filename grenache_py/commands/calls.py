@@ -9,7 +9,7 @@ import click
 from ..discovery import MapResult
 from ..errors import PeerError
 from .options import Network, network_options, payload_options, timeout_option, to_option
-from .status import status_of_all
+from .status import hints, status_of_all
 from .terminal import (
     as_json,
     error_object,
@@ -17,6 +17,7 @@ from .terminal import (
     on_one_line,
     readable,
     run,
+    tell,
     without_place,
 )
 
@@ -107,6 +108,9 @@ def map_(
                     succeeded = True
                 else:
                     errors.append(result.error)
+        if not json_output:
+            for text in hints(errors):
+                tell(text)
         if not succeeded:
             raise click.exceptions.Exit(status_of_all(errors))
 

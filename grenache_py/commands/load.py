@@ -59,6 +59,7 @@ class Load:
         self.answered = 0
         self.errors: Counter[str] = Counter()
         self.statuses: Counter[ExitStatus] = Counter()
+        self.first_failure: GrenacheError | None = None
         self.never_begun = 0
         self.elapsed_s = 0.0
         #: processor time of this process, as a share of ``elapsed_s``
@@ -112,6 +113,7 @@ class Load:
         ended = self._clock()
         self.calls += 1
         if failure is not None:
+            self.first_failure = self.first_failure or failure
             known = failure.code in self.errors or len(self.errors) < limits.BENCH_CODES_MAX
             self.errors[failure.code if known else "others"] += 1
             self.statuses[status_of(failure)] += 1

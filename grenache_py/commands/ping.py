@@ -15,7 +15,7 @@ from ..aio.client import Client
 from ..errors import GrapeError, LookupEmptyError, PeerError, RemoteError
 from .latency import Histogram, summary
 from .options import Network, network_options, payload_options, timeout_option, to_option
-from .status import status_of_all
+from .status import hints, status_of_all
 from .terminal import (
     Stop,
     as_json,
@@ -97,10 +97,12 @@ def ping(
 
     peers = run(work())
     _show(peers, json_output)
+    lost = [pinged.last_error for pinged in peers.values() if pinged.last_error and not pinged.times.count]
+    if not json_output:
+        for text in hints(lost):
+            tell(text)
     if not any(pinged.times.count for pinged in peers.values()):
-        raise click.exceptions.Exit(
-            status_of_all(pinged.last_error for pinged in peers.values() if pinged.last_error)
-        )
+        raise click.exceptions.Exit(status_of_all(lost))
 
 
 class Pinging:

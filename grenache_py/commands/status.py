@@ -74,6 +74,11 @@ def status_of_all(errors: Iterable[GrenacheError]) -> ExitStatus:
     return statuses.pop() if len(statuses) == 1 else ExitStatus.FAILED
 
 
+def hints(errors: Iterable[GrenacheError]) -> list[str]:
+    """What to do about any of ``errors``, each once."""
+    return [text for text in dict.fromkeys(map(hint, errors)) if text]
+
+
 def hint(error: GrenacheError) -> str:
     """What to do about an error, or nothing."""
     if isinstance(error, LookupEmptyError):
@@ -88,6 +93,8 @@ def hint(error: GrenacheError) -> str:
         return "another version was stored: get it, then put with --cas its seq, and --seq above it"
     if isinstance(error, StatusError) and error.busy:
         return "try again in a moment, or let it try other peers: --retry"
+    if isinstance(error, StatusError) and error.status == 426:
+        return "this service speaks WebSocket: --transport ws"
     if isinstance(error, StatusError) and error.status == 403:
         return "this service does not know your certificate: --tls-cert, --tls-key"
     if isinstance(error, RemoteError):

@@ -102,8 +102,8 @@ def replay_command(
 ) -> None:
     """Replay the order flow in FILE (CSV, also gzipped) at one or more peers.
 
-    Its orders are spread over the peers, each with an owner of its own. A change of an order is replayed as a
-    cancel and a new order. Cancels that come too late are normal: the order has traded.
+    Its orders are spread over the peers, each with an owner of its own. A change amends its order. Cancels
+    that come too late are normal: the order has traded.
 
     \b
     Example:

@@ -365,6 +365,15 @@ def test_bench(serve, run, transport):
     assert figures["latency"]["min_s"] <= figures["latency"]["p99_s"] <= figures["latency"]["max_s"]
 
 
+@pytest.mark.parametrize("command", ["ping svc -c 1", "map svc", "request svc", "bench svc -n 2"])
+def test_who_calls_a_service_over_the_wrong_transport_is_told_which_one_is_right(serve, run, command):
+    serve("--exec", "cat", "--transport", "ws")
+    done = run(*command.split())
+    assert done.returncode == 7
+    assert "this service speaks WebSocket: --transport ws" in done.stderr
+    assert "HTTP 426" in done.stdout + done.stderr
+
+
 def test_bench_at_a_rate(run, peers):
     options = ["--rate", 50, "--duration", 1, "--to", peers[0]]
     [figures] = lines_of(run("bench", "svc", *options, "--json"))
