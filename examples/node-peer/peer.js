@@ -35,9 +35,14 @@ function options () {
       lot: text('0.00000001'),
       lease: text('5'),
       buy: { type: 'string', multiple: true, default: [] },
-      sell: { type: 'string', multiple: true, default: [] }
+      sell: { type: 'string', multiple: true, default: [] },
+      help: { type: 'boolean', short: 'h' }
     }
   })
+  if (values.help) {
+    console.log(USAGE)
+    process.exit(0)
+  }
   if (!(Number(values.lease) > 0)) throw new Refusal('INVALID_FIELD', '--lease must be seconds, more than 0')
   return values
 }
@@ -202,7 +207,7 @@ async function main (conf) {
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, leave)
 }
 
-main(options()).catch((error) => {
+Promise.resolve().then(() => main(options())).catch((error) => {
   console.error(`${error.message}\n${USAGE}`)
   process.exit(1)
 })

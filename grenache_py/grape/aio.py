@@ -23,6 +23,7 @@ from ..dht.udp import UdpSocket, parse_address, resolve
 from ..tasks import end_tasks
 from ..transports.busy_poll import busy_poll
 from ..transports.http1 import HttpServer
+from ..transports.ports import listen_error
 from . import state as state_file
 from .api import PAYLOAD_BYTES_MAX, Api, address_text
 from .events import Callback, Events
@@ -164,8 +165,8 @@ class Grape:
     async def start(self) -> None:
         """Open both ports and join the DHT; with bootstrap addresses that are all dead this takes 2 to 2.5 s.
 
-        Raises OSError when a port is taken or the state file cannot be read and written. Does nothing when it
-        is running.
+        Raises ListenError when a port is taken, OSError when the state file cannot be read and written. Does
+        nothing when it is running.
         """
         if self._node is not None:
             return
@@ -181,7 +182,10 @@ class Grape:
         bootstrap = await self._resolve()
         poll = busy_poll(loop, BUSY_POLL_US)
         udp = UdpSocket(poll)
-        await udp.open("0.0.0.0", self._dht_port)
+        try:
+            await udp.open("0.0.0.0", self._dht_port)
+        except OSError as error:
+            raise listen_error(error, self._dht_port, None, "UDP ") from None
         # From here to the node there is no pause in which a datagram could come.
         dht_port = udp.address[1]
         try:
@@ -223,7 +227,10 @@ class Grape:
                 on_handler_error=(500, b"ERR_GRAPE_GENERIC"),
                 poll=poll,
             )
-            await server.listen(self._api_port, self._api_host)
+            try:
+                await server.listen(self._api_port, self._api_host)
+            except OSError as error:
+                raise listen_error(error, self._api_port, self._api_host) from None
             self._server = server
             self._dht_port, self._api_port = dht_port, server.port
             if self._state is not None:

@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from .. import __version__
+from ..errors import ListenError
 from ..fastest_loop import new_event_loop, open_standard_files
 from ..signals import on_stop_signals
 from ..transports import descriptors
@@ -171,8 +172,10 @@ def main(
     loop = new_event_loop()
     try:
         loop.run_until_complete(_serve(grape))
+    except ListenError as error:
+        raise click.ClickException(str(error)) from None
     except OSError as error:
-        raise click.ClickException(f"cannot listen: {error}") from None
+        raise click.ClickException(f"--state {state}: {error.strerror}; does its folder exist?") from None
     finally:
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

@@ -45,10 +45,10 @@ async def _bound(loop: asyncio.AbstractEventLoop, port: int, host: str | None) -
     return socket.create_server(cast("tuple[str, int]", address[:2]), family=family)
 
 
-def listen_error(error: OSError, port: int, host: str | None) -> ListenError:
-    """What is raised for an error of :func:`bind`, with what to do about it."""
+def listen_error(error: OSError, port: int, host: str | None, kind: str = "") -> ListenError:
+    """What is raised for an error of :func:`bind`, with what to do about it. ``kind``: ``"UDP "``, …"""
     advice = _ADVICE.get(error.errno or 0, "")
-    return ListenError(error.errno, f"cannot listen on {host or '*'}:{port}: {reason(error)}{advice}")
+    return ListenError(error.errno, f"cannot listen on {kind}{host or '*'}:{port}: {reason(error)}{advice}")
 
 
 class Listener:

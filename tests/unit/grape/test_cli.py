@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,8 +86,17 @@ def test_bad_options_are_named(arguments: list[str], named: str) -> None:
 def test_a_taken_port_is_told() -> None:
     with Grape(host="127.0.0.1") as grape:
         result = CliRunner().invoke(main, ["--dp", "0", "--aph", str(grape.api_port), "-b", "127.0.0.1"])
+        taken_udp = CliRunner().invoke(main, ["--dp", str(grape.dht_port), "--aph", "0"])
+    assert (result.exit_code, taken_udp.exit_code) == (1, 1)
+    assert f"cannot listen on 127.0.0.1:{grape.api_port}: Address already in use" in result.output
+    assert f"cannot listen on UDP *:{grape.dht_port}: Address already in use" in taken_udp.output
+
+
+def test_a_state_file_without_a_folder_is_told(tmp_path: Path) -> None:
+    state = tmp_path / "not there" / "state.json"
+    result = CliRunner().invoke(main, ["--dp", "0", "--aph", "0", "-b", "127.0.0.1", "--state", str(state)])
     assert result.exit_code == 1
-    assert "cannot listen" in result.output
+    assert f"--state {state}: No such file or directory; does its folder exist?" in result.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
