@@ -51,14 +51,13 @@ def request(sender: str, message: Struct) -> Envelope:
     return Envelope(type(message).__name__, sender, message)
 
 
-def parse_request(payload: object) -> Envelope:
-    """A request, decoded JSON, with its payload parsed as well. Raises ProtocolError."""
+def parse_request(payload: object) -> tuple[str, Any]:
+    """Sender and message of a request, decoded JSON. Raises ProtocolError."""
     envelope = parse(payload, Envelope)
     kind = REQUESTS.get(envelope.type)
     if kind is None:
         raise ProtocolError(f"type must be one of {', '.join(REQUESTS)}")
-    envelope.payload = parse(envelope.payload, kind)
-    return envelope
+    return envelope.sender, parse(envelope.payload, kind)
 
 
 def plain(message: Any) -> Any:
@@ -103,11 +102,11 @@ def decode(data: bytes) -> Any:
         raise ProtocolError(f"no JSON: {error}") from error
 
 
-def read_request(data: bytes) -> Envelope:
+def read_request(data: bytes) -> tuple[str, Any]:
     """What :func:`parse_request` makes of the JSON ``data``, where that is without fault and not signed; else
     raises one of :data:`UNREAD`."""
     envelope = _read_envelope(data)
-    return request(envelope.sender, envelope.payload)
+    return envelope.sender, envelope.payload
 
 
 def may_open_session(data: bytes) -> bool:

@@ -43,7 +43,7 @@ class Standing:
     """What we know of a counterparty.
 
     Attributes:
-        locks: The reservations that it holds.
+        locks: The reservations that it holds, by lock id, each with the announcement that it answers.
         wasted: Leases that it let run out since it last confirmed something.
         last_wasted: When it last did, on our monotonic clock.
     """
@@ -51,7 +51,7 @@ class Standing:
     __slots__ = ("last_wasted", "locks", "wasted")
 
     def __init__(self) -> None:
-        self.locks: set[str] = set()
+        self.locks: dict[str, AnnouncementKey] = {}
         self.wasted = 0
         self.last_wasted = 0.0
 
@@ -63,7 +63,6 @@ class Maker:
         self._market = market
         self._book = market.book
         self._lock_of: dict[AnnouncementKey, str] = {}
-        self._announcement_of: dict[str, AnnouncementKey] = {}
         self._standings: dict[str, Standing] = {}
 
     def announce(self, sender: str, message: AnnounceOpenOrder) -> Reply:
@@ -83,15 +82,14 @@ class Maker:
         reservation = None if lock_id is None else self._book.reservations.get(lock_id)
         contended = False
         if reservation is None:
-            crossing = self._book.crossing(side, price, quantity, most=limits.OFFER_FILLS)
-            contended = crossing.contended
-            lease_s = self._lease_s(sender, now) if crossing.fills else 0.0
+            fills, contended = self._book.crossing(side, price, quantity, most=limits.OFFER_FILLS)
+            lease_s = self._lease_s(sender, now) if fills else 0.0
             if not lease_s:
-                contended = contended or bool(crossing.fills)
-                if not crossing.fills:
+                contended = contended or bool(fills)
+                if not fills:
                     market.count("offer", "contended" if contended else "nothing")
                 return NoOffer(True, market.peer) if contended else None, effects
-            reservation = self._lock(key, crossing.fills, now + lease_s)
+            reservation = self._lock(key, fills, now + lease_s)
         offer = Offer(
             lock_id=reservation.id,
             fills=[
@@ -228,11 +226,10 @@ class Maker:
         lock_id = f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
         reservation = self._book.reserve(lock_id, counterparty, order_id, fills, expires)
         self._lock_of[key] = lock_id
-        self._announcement_of[lock_id] = key
         standing = self._standings.get(counterparty)
         if standing is None:
             standing = self._standings[counterparty] = Standing()
-        standing.locks.add(lock_id)
+        standing.locks[lock_id] = key
         return reservation
 
     def _may_be_forgotten(self, lock_id: str) -> bool:
@@ -252,9 +249,8 @@ class Maker:
     def _ended(self, reservation: Reservation, how: str) -> list[Effect]:
         """Forget a lock; what it freed may cross what has come meanwhile."""
         self._market.count("lock", how)
-        del self._lock_of[self._announcement_of.pop(reservation.id)]
         standing = self._standings[reservation.counterparty]
-        standing.locks.discard(reservation.id)
+        del self._lock_of[standing.locks.pop(reservation.id)]
         if not standing.locks and not standing.wasted:
             del self._standings[reservation.counterparty]
         return self._market.rematch([order for order, _ in reservation.fills])

@@ -23,7 +23,7 @@ from .errors import InvalidFieldError, OrderBookError, UnknownDoubtError
 from .events import Resolved
 from .maker import Maker, Reply
 from .market import Market
-from .messages import Envelope, Goodbye, Heartbeat
+from .messages import AnnounceOpenOrder, CrossPeerMatch, Goodbye, Heartbeat, ReleaseLock
 from .model import Order, Side, check_name
 from .recovery import Recovered
 from .roster import Peer
@@ -61,11 +61,11 @@ class Negotiator:
         self._heartbeats = 0
         self._to_ourselves: deque[int] = deque(maxlen=limits.OWN_DESTINATIONS)
         """Sequences of the heartbeats that we have given ourselves, and not heard yet."""
-        self._handlers: dict[str, Callable[[str, Any], Reply]] = {
-            "AnnounceOpenOrder": self._maker.announce,
-            "ReleaseLock": self._maker.release,
-            "Heartbeat": self._handle_heartbeat,
-            "Goodbye": self._handle_goodbye,
+        self._handlers: dict[type, Callable[[str, Any], Reply]] = {
+            AnnounceOpenOrder: self._maker.announce,
+            ReleaseLock: self._maker.release,
+            Heartbeat: self._handle_heartbeat,
+            Goodbye: self._handle_goodbye,
         }
         self.market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
 
@@ -162,33 +162,32 @@ class Negotiator:
         """Answer a request of another peer.
 
         Args:
-            payload: The envelope, as decoded from JSON, or as :func:`envelopes.read_request` reads it; then
-                the name of its sender is checked already.
+            payload: The envelope, as decoded from JSON.
             key: Who has signed it; None: nobody.
 
         Raises:
             OrderBookError: It is no valid request; nothing has changed.
         """
-        if isinstance(payload, Envelope):
-            asked = payload
-        else:
-            asked = parse_request(payload)
-            check_name(asked.sender, "from")
-        sender, kind = asked.sender, asked.type
+        sender, message = parse_request(payload)
+        return self.answer(check_name(sender, "from"), message, key)
+
+    def answer(self, sender: str, message: Any, key: str | None = None) -> Answer:
+        """As :meth:`handle`, for a request that has been read, from a sender whose name is checked."""
+        kind = type(message)
         if sender == self.market.peer:
             # Our own broadcast; and where a look-up has found us, a heartbeat that says so.
-            if kind != "Heartbeat":
+            if kind is not Heartbeat:
                 return Answer(None, False, [])
             heartbeat = self._heartbeat()
             self._to_ourselves.append(heartbeat.sequence)
             return Answer(heartbeat, False, [])
-        promise = kind == "CrossPeerMatch"
+        promise = kind is CrossPeerMatch
         if promise:
-            content, effects = self._maker.match(sender, asked.payload, key)
+            content, effects = self._maker.match(sender, message, key)
         else:
-            content, effects = self._handlers[kind](sender, asked.payload)
+            content, effects = self._handlers[kind](sender, message)
         known = self.market.roster.called(sender, self.market.clock.monotonic())
-        if not known and kind != "Goodbye":
+        if not known and kind is not Goodbye:
             effects.append(Discover())
         return Answer(content, promise, self._end_step(effects))
 

@@ -35,6 +35,8 @@ class Outbox:
         events = self._market.take_events()
         if events:
             journal.append(events)
+        if not effects:
+            return
         waiting = journal.waiting
         held: list[Effect] = []
         for effect in effects:

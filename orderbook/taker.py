@@ -140,15 +140,16 @@ class Taker:
         """A peer has answered. What is no valid offer counts as none; what comes too late is released."""
         negotiation = self._awaiting(order_id, round, destination)
         effects: list[Effect] = []
-        if isinstance(answer, Offer):
-            lock_id: object = answer.lock_id
+        offer = answer if isinstance(answer, Offer) else None
+        if offer is not None:
+            lock_id: object = offer.lock_id
         else:
             lock_id = answer.get("lock_id") if isinstance(answer, dict) else None
         if lock_id is not None:
             try:
                 if negotiation is None:
                     raise ProtocolError("too late")
-                self._take_offer(negotiation, destination, answer)
+                self._take_offer(negotiation, destination, offer or parse(answer, Offer))
             except OrderBookError:
                 effects += self._refuse(destination, lock_id)
         elif negotiation is not None and isinstance(answer, dict) and answer.get("contended") is True:
@@ -169,9 +170,9 @@ class Taker:
             return None
         return negotiation
 
-    def _take_offer(self, negotiation: Negotiation, destination: str, answer: object) -> None:
-        """Note the offer in ``answer``. Raises OrderBookError when it is none, or not for this order."""
-        offer, market = parse(answer, Offer), self._market
+    def _take_offer(self, negotiation: Negotiation, destination: str, offer: Offer) -> None:
+        """Note ``offer``. Raises OrderBookError when it is not for this order."""
+        market = self._market
         peer = market.roster.heard(destination, offer.sender, market.clock.monotonic())
         if peer is None or peer.name is None:
             raise ProtocolError(f"{destination} is not a peer of this market")

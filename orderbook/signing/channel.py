@@ -22,7 +22,7 @@ from ..envelopes import (
 )
 from ..errors import ProofError, ProtocolError
 from ..events import Signed, pack
-from ..messages import CrossPeerMatch, Envelope, Goodbye, MatchAnswer, Offer
+from ..messages import CrossPeerMatch, Goodbye, MatchAnswer, Offer
 from ..model import Order
 from ..negotiation import Answer, Negotiator
 from .gate import Gate
@@ -55,15 +55,15 @@ class Channel:
         """As :meth:`handle`, for a request that is still JSON."""
         if self.gate.unsigned or session is not None:
             try:
-                request = read_request(data)
+                sender, message = read_request(data)
             except UNREAD:
                 pass
             else:
                 if session is None:
-                    self.gate.check_unsigned(request.sender)
-                    return self._negotiator.handle(request)
-                self.gate.check_in_session(session, request.sender)
-                return self._handle_in_session(request)
+                    self.gate.check_unsigned(sender)
+                    return self._negotiator.answer(sender, message)
+                self.gate.check_in_session(session, sender)
+                return self._answer_in_session(sender, message)
         return self.handle(decode(data), session)
 
     def handle(self, payload: object, session: Session | None = None) -> Answer:
@@ -75,7 +75,7 @@ class Channel:
         request = self.gate.open(payload, session)
         if request.key is None:
             if session is not None:
-                return self._handle_in_session(parse_request(payload))
+                return self._answer_in_session(*parse_request(payload))
             return self._negotiator.handle(payload)
         check_provable(request.message)
         answer = self._negotiator.handle(payload, request.key)
@@ -86,14 +86,14 @@ class Channel:
             self.gate.keyring.left(request.message["from"])
         return Answer(content, answer.promise, answer.effects)
 
-    def _handle_in_session(self, request: Envelope) -> Answer:
+    def _answer_in_session(self, sender: str, message: Any) -> Answer:
         """Answer what is not signed, from who has a session. What others must be able to verify is signed
         nevertheless."""
-        if request.type == CrossPeerMatch.__name__:
+        if type(message) is CrossPeerMatch:
             raise ProtocolError("sig is required in a confirmation, also in a session")
-        answer = self._negotiator.handle(request)
-        if request.type == Goodbye.__name__:
-            self.gate.keyring.left(request.sender)
+        answer = self._negotiator.answer(sender, message)
+        if type(message) is Goodbye:
+            self.gate.keyring.left(sender)
         return answer
 
     # -- our requests ------------------------------------------------------------------------------------

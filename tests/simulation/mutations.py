@@ -205,7 +205,9 @@ def let_who_has_a_session_speak_for_others(patch: pytest.MonkeyPatch) -> None:
 def take_confirmations_without_signature_in_a_session(patch: pytest.MonkeyPatch) -> None:
     """What comes in a session needs no signature, whatever it is."""
     patch.setattr(
-        channel.Channel, "_handle_in_session", lambda self, request: self._negotiator.handle(request)
+        channel.Channel,
+        "_answer_in_session",
+        lambda self, sender, message: self._negotiator.answer(sender, message),
     )
 
 
