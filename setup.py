@@ -71,7 +71,6 @@ COMPILED = {
         orderbook/signing/session.py
         orderbook/sources.py
         orderbook/taker.py
-        orderbook/terms.py
         orderbook/under_way.py
     """,
 }
