@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
+from orderbook import limits
 from orderbook.effects import Announce, Confirm, Effect, Traded
 from orderbook.engine import MarketState
 from orderbook.engine.stops import Stops
@@ -18,6 +20,7 @@ from orderbook.model import Order, Side
 from orderbook.negotiation import Negotiator
 from orderbook.recovery import Recovered
 from orderbook.signing.proofs import agree, check
+from orderbook.signing.session import Session
 from orderbook.terms import Routing, TimeInForce
 from orderbook.trade import Trade
 
@@ -120,6 +123,30 @@ def check_trades(peer: SimPeer, effect: Traded) -> None:
             taker = ledger.order(trade.taker_order_id)
             assert taker.terms.post_only is None, f"{taker} has taken a price: {trade}"
             assert not taker.untriggered, f"{taker} has traded and waits: {trade}"
+
+
+def check_sender(peer: SimPeer, message: Any, session: Session | None) -> None:
+    """``peer`` has taken a request: its name is not that of a peer which was heard a moment ago."""
+    name, key = message["from"], message.get("key", "" if session is None else session.key)
+    owner, now = peer.exchange.peers.get(name), peer.clock.monotonic()
+    if owner is None or not key:
+        return
+    if message["type"] == "Goodbye":
+        peer.owner_heard.pop(name, None)
+        kept = [r for r in running(peer).market.book.reservations.values() if r.counterparty == name]
+        assert not kept, f"{name} has left, and {peer.name} keeps {kept} for it"
+    elif owner.signer.key == key:
+        peer.owner_heard[name] = now
+    else:
+        silent_s = now - peer.owner_heard.get(name, -inf)
+        assert silent_s >= limits.NAME_HELD_S, f"another key is {name}, heard {silent_s} s ago"
+
+
+def check_told_peer(peer: SimPeer, message: Any, told: Any) -> None:
+    """``peer`` executes for nobody what it has offered to another."""
+    if message["type"] == "CrossPeerMatch" and told and told.get("status") == "committed":
+        offered = peer.offered.get(message["payload"]["lock_id"])
+        assert offered == message["from"], f"{message} is committed, and was offered to {offered}"
 
 
 def check_offer(peer: SimPeer, announced: Any, offer: Any) -> None:

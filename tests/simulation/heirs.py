@@ -1,7 +1,8 @@
 """Who takes the name of a peer that is silent, with a key of its own, and says that all of it is its own.
 
-That is allowed where nobody has a list of keys. An heir has heard all that was said before, since nothing is
-encrypted. It never trades: whatever it can prove, and whatever its answers make of others' doubts, is wrong.
+That is allowed where nobody has a list of keys. An heir hears all that is said, since nothing is encrypted,
+and asks for what was offered to others as well, in its own name. It never trades: whatever it can prove, and
+whatever its answers make of others' doubts, is wrong.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ class Heir:
         self.exchange.listeners.remove(self._overhear)
 
     def _overhear(self, place: str, request: Any) -> None:
-        """A confirmation goes by, on its way to ``place``."""
+        """A confirmation goes by, on its way to ``place``: perhaps another one is there first."""
         if request["from"] == self.poses_as:
             self._overheard.append((place, request))
+        if self._random.random() < 0.2:
+            self._ask(place, self._request(place, self.name, request["payload"]))
 
     # -- as a taker ----------------------------------------------------------------------------------------
 
@@ -55,21 +58,21 @@ class Heir:
             return
         if self._overheard:
             place, overheard = self._random.choice(self._overheard)
-            request = self._request(place, overheard["payload"])
-
-            def answered(text: str) -> None:
-                self._note(request, json.loads(text))
-
-            call = self.exchange.network.call
-            data = json.dumps(request)
-            call(self.place, place, data, timeout_s=1.0, answered=answered, failed=lambda _: None)
+            self._ask(place, self._request(place, self.poses_as, overheard["payload"]))
         self.exchange.world.after(self._random.uniform(0.1, 0.5), self._act)
 
-    def _request(self, place: str, payload: Any) -> Any:
+    def _ask(self, place: str, request: Any) -> None:
+        def answered(text: str) -> None:
+            self._note(request, json.loads(text))
+
+        call, data = self.exchange.network.call, json.dumps(request)
+        call(self.place, place, data, timeout_s=1.0, answered=answered, failed=lambda _: None)
+
+    def _request(self, place: str, sender: str, payload: Any) -> Any:
         maker = self.exchange.keys.signer(place.partition(":")[0])
         message = {
             "type": "CrossPeerMatch",
-            "from": self.poses_as,
+            "from": sender,
             "payload": payload,
             "market": "SIM",
             "time": START_MS + int(1000 * self.exchange.world.now),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from orderbook import (
     book,
@@ -18,16 +19,19 @@ from orderbook import (
     market,
     negotiation,
     outbox,
+    recovery,
     taker,
     trade,
     under_way,
 )
-from orderbook.effects import Effect
+from orderbook.effects import Effect, Settled, Traded
 from orderbook.engine import Trigger, ladder
-from orderbook.events import Amended, Cancelled, Event, Intended, Signed, Switched, Triggered
-from orderbook.messages import CrossPeerMatch
+from orderbook.events import Amended, Cancelled, Event, Intended, Refused, Signed, Switched, Triggered
+from orderbook.messages import CrossPeerMatch, MatchAnswer
 from orderbook.model import Order, Side
+from orderbook.selection import Choice
 from orderbook.signing import channel, gate, keyring
+from orderbook.trade import Trade
 from tests.simulation import peers
 from tests.simulation.campaign import Scenario
 
@@ -368,6 +372,92 @@ def ask_whoever_has_the_name_of_the_maker(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def let_anybody_use_a_lock(patch: pytest.MonkeyPatch) -> None:
+    """The maker does not look for whom it has reserved."""
+
+    def held(self: maker.Maker, counterparty: str, lock_id: str) -> book.Reservation | None:
+        self._standings.setdefault(counterparty, maker.Standing())
+        return self._book.reservations.get(lock_id)
+
+    patch.setattr(maker.Maker, "_held_by", held)
+
+
+def let_names_change_hands_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A name is anybody's who signs, also while its owner is heard."""
+    patch.setattr(keyring.Acquaintance, "holds", lambda self, now: False)
+
+
+def keep_locks_of_who_has_left(patch: pytest.MonkeyPatch) -> None:
+    """A goodbye ends no lease."""
+    patch.setattr(maker.Maker, "forget", lambda self, counterparty: [])
+
+
+def refuse_repeats_while_the_market_is_closed(patch: pytest.MonkeyPatch) -> None:
+    """What an operator has closed says no to whatever it is asked, also to what it has said yes to."""
+    match = maker.Maker.match
+
+    def closed(self: maker.Maker, sender: str, message: CrossPeerMatch, key: str | None) -> maker.Reply:
+        if self._market.trades:
+            return match(self, sender, message, key)
+        return self._rejected("closed", "the market is not open"), []
+
+    patch.setattr(maker.Maker, "match", closed)
+
+
+def name_matches_by_their_orders(patch: pytest.MonkeyPatch) -> None:
+    """All that an order asks of one maker has one match id."""
+    confirm = taker.Taker._confirm
+
+    def named(self: taker.Taker, way: under_way.Negotiation, choice: Choice) -> Effect:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._market, "new_id", lambda: f"{way.order.id}-{choice.offer.peer}")
+            return confirm(self, way, choice)
+
+    patch.setattr(taker.Taker, "_confirm", named)
+
+
+def ask_before_the_intent_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """A confirmation leaves before what is intended is on the disk."""
+    patch.setattr(outbox, "PROMISES", (Settled, Traded))
+
+
+def stamp_repeated_answers_anew(patch: pytest.MonkeyPatch) -> None:
+    """Each time that a match is told of its trades have the time of now."""
+    committed = maker.Maker._committed
+
+    def stamped(self: maker.Maker, trades: Sequence[Trade]) -> MatchAnswer:
+        now_ms = self._market.clock.time_ms()
+        return committed(self, [structs.replace(trade, time_ms=now_ms) for trade in trades])
+
+    patch.setattr(maker.Maker, "_committed", stamped)
+
+
+def lose_doubts_in_snapshots(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot has no confirmations."""
+    to_plain = recovery.Recovered.to_plain
+    patch.setattr(recovery.Recovered, "to_plain", lambda self: {**to_plain(self), "confirmations": []})
+
+
+def forget_whose_answer_counts_at_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """A doubt comes back without the key of its maker."""
+
+    def keyless(*args: Any) -> under_way.Confirmation:
+        return under_way.Confirmation(*args[:5])
+
+    patch.setattr(recovery, "Confirmation", keyless)
+
+
+def trade_at_the_takers_limit(patch: pytest.MonkeyPatch) -> None:
+    """The taker writes down its own price."""
+    trades = confirmations.Confirmations.trades
+
+    def dear(self: confirmations.Confirmations, match_id: str, asked: Any, said: Any) -> list[Trade]:
+        limit = asked.order.price
+        return [structs.replace(trade, price=limit) for trade in trades(self, match_id, asked, said)]
+
+    patch.setattr(confirmations.Confirmations, "trades", dear)
+
+
 AMONG_LIARS = Scenario(11, 3, 60, "full-first", frozenset({"liars", "skew"}), listed=True, sessions=True)
 AMONG_HEIRS = Scenario(1, 3, 60, "full-first", frozenset({"heirs"}), trades_in_memory=4)
 SHOWN_BY = {
@@ -375,6 +465,7 @@ SHOWN_BY = {
     "forget_expiry": 63,
     "forget_what_left_the_memory": 108,
     "give_up_in_doubt": 138,
+    "lose_doubts_in_snapshots": 8,
     "nobody_yields": 41,
     "promise_before_durable": 29,
     "sweep_expired_orders_only_now_and_then": 49,
@@ -383,6 +474,14 @@ SHOWN_BY = {
 STAGES = {
     "let_who_has_a_session_speak_for_others": AMONG_LIARS,
     "take_confirmations_without_signature_in_a_session": AMONG_LIARS,
+    "let_anybody_use_a_lock": AMONG_HEIRS,
+    "let_names_change_hands_at_once": replace(AMONG_HEIRS, seed=44),
+    "keep_locks_of_who_has_left": Scenario(2, 3, 60, "full-first", frozenset({"leaving"})),
+    "refuse_repeats_while_the_market_is_closed": Scenario(
+        12, 3, 60, "full-first", frozenset({"closings", "loss"})
+    ),
+    "ask_before_the_intent_is_durable": Scenario(1, 3, 60, "full-first", frozenset({"crash", "slow disks"})),
+    "forget_whose_answer_counts_at_a_restart": Scenario(1, 3, 60, "full-first", frozenset({"crash", "loss"})),
     "tell_whoever_has_the_name_of_a_match": AMONG_HEIRS,
     "ask_whoever_has_the_name_of_the_maker": replace(AMONG_HEIRS, seed=88),
     "drop_trades_before_they_are_durable": Scenario(
@@ -434,6 +533,16 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         let_market_orders_rest_on_their_way,
         tell_whoever_has_the_name_of_a_match,
         ask_whoever_has_the_name_of_the_maker,
+        let_anybody_use_a_lock,
+        let_names_change_hands_at_once,
+        keep_locks_of_who_has_left,
+        refuse_repeats_while_the_market_is_closed,
+        name_matches_by_their_orders,
+        ask_before_the_intent_is_durable,
+        stamp_repeated_answers_anew,
+        lose_doubts_in_snapshots,
+        forget_whose_answer_counts_at_a_restart,
+        trade_at_the_takers_limit,
     )
 } | {
     "lose_intents": without(Intended),
@@ -442,5 +551,6 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "lose_amendments": without(Amended),
     "lose_triggers": without(Triggered),
     "lose_states": without(Switched),
+    "lose_refusals": without(Refused),
 }
 """By name."""

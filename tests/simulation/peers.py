@@ -34,7 +34,7 @@ from orderbook.signing.proofs import Proof
 from orderbook.signing.session import Session
 from orderbook.terms import Routing, TimeInForce
 from orderbook.trade import Trade
-from tests.simulation.checks import check_offer, check_step
+from tests.simulation.checks import check_offer, check_sender, check_step, check_told_peer
 from tests.simulation.flows import Quotes
 from tests.simulation.lines import SimLines
 from tests.simulation.world import SimDisk, SkewedClock
@@ -77,6 +77,10 @@ class SimPeer:
         """Which the market here may come back in: the one that was told last, and those set since then."""
         self.on_confirm: Callable[[], None] = lambda: None
         self.on_reserve: Callable[[], None] = lambda: None
+        self.offered: dict[str, str] = {}
+        """To whom it has offered what is under a lock, by lock id."""
+        self.owner_heard: dict[str, float] = {}
+        """When it was last asked something by who has a name from the beginning, on its monotonic clock."""
         self._ids = itertools.count()
         self._life = 0
         self.still_until = 0.0
@@ -106,6 +110,7 @@ class SimPeer:
         self._life += 1
         self.still_until = 0.0
         self._missed.clear()
+        self.owner_heard.clear()
         world = self.exchange.world
         life = self._life
         self.place = f"{self.name}:{life}"
@@ -263,12 +268,15 @@ class SimPeer:
             reply(json.dumps({"error": str(error)}))
             return
         check_step(self, answer.effects)
+        check_sender(self, message, session)
         content = encode(answer.content).decode()
         told = json.loads(content)
+        check_told_peer(self, message, told)
         self._note_sights(message, told)
         new = negotiator.market.book.reservations.keys() - locks_before
         if message["type"] == "AnnounceOpenOrder" and told and told.get("lock_id") in new:
             check_offer(self, message["payload"]["order"], told)
+            self.offered[told["lock_id"]] = message["from"]
         outbox.after_step(answer.effects)
         if answer.promise:
             outbox.promise(lambda: reply(content))
