@@ -15,17 +15,17 @@ from grenache_py import Grape
 from orderbook.client import Client, ClientError, PeerFailedError, RefusedError
 from orderbook.records import BookRecord
 from orderbook.sync_client import SyncClient
-from tests.harness import Process, free_port
+from tests.harness import ROOT, Process, eventually, free_port
 
 MARKET = "SIM"
 
 
-class Alice:
+class Peer:
     """A peer at one address for good, whose process is killed and started again."""
 
-    def __init__(self, grape: str, journals: Path | None):
+    def __init__(self, grape: str, journals: Path | None, name: str = "alice"):
         self.api = f"http://127.0.0.1:{free_port()}"
-        command = [sys.executable, "-m", "orderbook", "peer", "--name", "alice", "--grape", grape]
+        command = [sys.executable, "-m", "orderbook", "peer", "--name", name, "--grape", grape]
         market = ["--market", MARKET, "--tick", "1", "--lot", "1", "--host", "127.0.0.1"]
         kept = [] if journals is None else ["--journal", str(journals)]
         self._argv = [*command, *market, *kept, "--api", self.api.partition("//")[2], "--ready-json"]
@@ -47,17 +47,17 @@ def grape() -> Iterator[str]:
 
 
 @pytest.fixture
-def alice(grape: str, tmp_path: Path) -> Iterator[Alice]:
+def alice(grape: str, tmp_path: Path) -> Iterator[Peer]:
     """With a journal."""
-    alice = Alice(grape, tmp_path)
+    alice = Peer(grape, tmp_path)
     yield alice
     alice.process.stop()
 
 
 @pytest.fixture
-def forgetful(grape: str) -> Iterator[Alice]:
+def forgetful(grape: str) -> Iterator[Peer]:
     """Without."""
-    alice = Alice(grape, None)
+    alice = Peer(grape, None)
     yield alice
     alice.process.stop()
 
@@ -68,7 +68,7 @@ def the_other_side(api: str, quantity: str, name: str) -> None:
         client.submit(MARKET, "sell", quantity, "100", "bob", name)
 
 
-async def test_feeds_go_on_after_kill_9_without_a_gap_and_without_a_double(alice: Alice) -> None:
+async def test_feeds_go_on_after_kill_9_without_a_gap_and_without_a_double(alice: Peer) -> None:
     breaks: list[ClientError] = []
     async with (
         Client(alice.api, retry_s=60) as client,
@@ -97,7 +97,7 @@ async def test_feeds_go_on_after_kill_9_without_a_gap_and_without_a_double(alice
     assert all(isinstance(error, PeerFailedError) for error in breaks)
 
 
-def test_the_synchronous_client_is_told_in_its_own_thread_and_may_call_there(alice: Alice) -> None:
+def test_the_synchronous_client_is_told_in_its_own_thread_and_may_call_there(alice: Peer) -> None:
     breaks = []
 
     def on_break(error: ClientError) -> None:
@@ -118,7 +118,7 @@ def test_the_synchronous_client_is_told_in_its_own_thread_and_may_call_there(ali
     assert breaks[0] == (threading.current_thread(), PeerFailedError)
 
 
-async def test_whoever_does_not_want_to_wait_ends_it(alice: Alice) -> None:
+async def test_whoever_does_not_want_to_wait_ends_it(alice: Peer) -> None:
     def end(error: ClientError) -> None:
         raise error
 
@@ -133,7 +133,7 @@ async def test_whoever_does_not_want_to_wait_ends_it(alice: Alice) -> None:
 
 @pytest.mark.parametrize("trades_since", [0, 1, 2])
 async def test_a_peer_that_has_begun_anew_is_not_taken_for_the_old_one(
-    forgetful: Alice, trades_since: int
+    forgetful: Peer, trades_since: int
 ) -> None:
     """However many trades it has had since."""
     async with Client(forgetful.api, retry_s=60) as client:
@@ -154,7 +154,7 @@ async def test_a_peer_that_has_begun_anew_is_not_taken_for_the_old_one(
             assert caught.value.code == "history_lost"
 
 
-async def test_an_order_with_a_name_survives_its_peer_and_one_without_is_not_sent_twice(alice: Alice) -> None:
+async def test_an_order_with_a_name_survives_its_peer_and_one_without_is_not_sent_twice(alice: Peer) -> None:
     async with Client(alice.api, retry_s=60) as client:
         named = [
             asyncio.ensure_future(client.submit(MARKET, "buy", "1", "100", "ann", f"ann-{n}"))
@@ -176,3 +176,47 @@ async def test_an_order_with_a_name_survives_its_peer_and_one_without_is_not_sen
         assert not (await client.orders_page(owner="bob", client_order_id="ann-7")).orders
         with pytest.raises(RefusedError, match="owner must be given"):
             await client.orders_page(client_order_id="ann-7")
+
+
+def test_a_bot_counts_right_over_kill_9_of_its_peer_and_of_itself(grape: str, tmp_path: Path) -> None:
+    journals = [tmp_path / name for name in ("alice", "bob", "carol")]
+    alice, *others = peers = [Peer(grape, folder, folder.name) for folder in journals]
+    bot = [sys.executable, str(ROOT / "examples/orderbook_bot.py"), "--api", alice.api, "--market", MARKET]
+    bot += ["--owner", "ann", "--buy", "50", "--first", "100", "--every", "0.2"]
+    bot += ["--state", str(tmp_path / "ann.json"), "--highest"]
+    processes = [Process([*bot, "100000"])]
+    try:
+        sold = 0
+
+        def sell(at: Peer, quantity: int) -> None:
+            nonlocal sold
+            sold += quantity
+            with SyncClient(at.api, retry_s=60) as client:
+                client.submit(MARKET, "sell", str(quantity), "100", "bob", f"bob-{sold}")
+
+        eventually(lambda: ordered(alice.api, "ann"), 30.0, "the bot to place its order")
+        for peer in peers:
+            sell(peer, 2)
+        assert "bought 2 at" in processes[0].next_line()
+        alice.process.kill()
+        sell(others[0], 3)  # nobody is there to buy it
+        alice.start()
+        for peer in peers:
+            sell(peer, 1)
+        processes[0].kill()
+        for peer in peers:
+            sell(peer, 4)
+        processes.append(Process([*bot, "100"]))  # which it bids already: the rest is cancelled
+        assert processes[-1].wait(90) == 0, processes[-1].lines
+        assert processes[-1].lines[-1] == f"position {sold}, as the order says: {sold}"
+        with SyncClient(alice.api) as client:
+            [order] = client.orders(owner="ann")
+        assert (order.status, order.filled, order.cancelled) == ("cancelled", str(sold), str(50 - sold))
+    finally:
+        for process in (*processes, *(peer.process for peer in peers)):
+            process.stop()
+
+
+def ordered(api: str, owner: str) -> bool:
+    with SyncClient(api) as client:
+        return any(client.orders(owner=owner))
