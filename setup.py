@@ -51,6 +51,11 @@ COMPILED = {
         orderbook/engine/stops.py
         orderbook/entry_checks.py
         orderbook/envelopes.py
+        orderbook/journal/disk.py
+        orderbook/journal/inserts.py
+        orderbook/journal/redo.py
+        orderbook/journal/rows.py
+        orderbook/journal/syncer.py
         orderbook/journal/writer.py
         orderbook/ledger.py
         orderbook/limits.py

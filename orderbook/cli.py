@@ -40,7 +40,7 @@ from .commands.views import (
     trades_table,
 )
 from .errors import IdentityError, InvalidFieldError, JournalError
-from .journal.file import DURABILITIES
+from .journal.schema import DURABILITIES
 from .model import Instrument
 from .records import BookRecord, ReservationRecord
 from .selection import POLICIES

@@ -41,7 +41,7 @@ class PeerSettings:
         policy: Chooses among offers of equal price.
         routing: Whether orders trade with its own book first, or wherever the price is best.
         journals: The folder of its journals; None: all is forgotten in the end.
-        durability: Of the journals, one of :data:`orderbook.journal.file.DURABILITIES`.
+        durability: Of the journals, one of :data:`orderbook.journal.schema.DURABILITIES`.
         key: The file of its private key; None: the one kept beside its journals, or for this run a new one.
         allowed: The keys that may trade with it, each with the only name that it may use or None; None: all.
         unsigned: Whether peers that do not sign may trade with it too.

@@ -62,7 +62,7 @@ class Worker:
         port: Where other peers reach it; 0: any free one.
         host: The address it listens on; None: all. Peers find it under its Grape's address.
         journals: The folder of its journals, a file for each market; None: all is forgotten in the end.
-        durability: Of the journals, one of :data:`orderbook.journal.file.DURABILITIES`.
+        durability: Of the journals, one of :data:`orderbook.journal.schema.DURABILITIES`.
         identity: The key that signs what this peer says; None: the one kept in the folder of its journals, or
             where it has none a new one, which ends with it.
         allowed: The keys that may trade here, each with the only name that it may use or None; None: any key.

@@ -21,7 +21,7 @@ from ..demo.network import NetworkError
 from ..flow.files import Row, read_flow, write_flow
 from ..flow.replay import WINDOW, Counts, replay
 from ..flow.synthetic import synthesize
-from ..journal.file import DURABILITIES
+from ..journal.schema import DURABILITIES
 from ..selection import POLICIES
 from .terminal import (
     Failure,

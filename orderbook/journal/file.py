@@ -20,13 +20,11 @@ leaves a log without a mark, which says nothing that the tables do not, and neve
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import os
 import secrets
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,79 +33,32 @@ from typing import Any
 import msgpack
 
 from ..errors import JournalError
-from ..events import Event, Executed, Signed, pack
+from ..events import Event
 from ..recovery import Recovered
 from . import disk, redo
+from .inserts import insert_events
 from .redo import RedoFile
-from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, checksum, connect, trade_keys
+from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, checksum, connect
+from .schema import (
+    APPLICATION_ID,
+    DURABILITIES,
+    OLDER_VERSIONS,
+    REDO_MARK,
+    SCHEMA,
+    TABLES,
+    VERSION,
+    meta_checksum,
+    tables_of,
+)
 
-APPLICATION_ID = 0x4F424B31  # "OBK1"
-SCHEMA_VERSION = 3
-OLDER_VERSIONS = (2,)
-"""That are read as well. Version 3 has an id, and perhaps a redo log; what a peer opens becomes one."""
 PAGE_ROWS = 1_000
 """Rows that are read at a time."""
-REDO_MARK = "redo"
-"""In ``meta``, where a redo log belongs to the file."""
-
-DURABILITIES = {"full": "NORMAL", "normal": "NORMAL", "off": "OFF"}
-"""SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but
-perhaps not the last moments before a power cut, ``off`` leaves it all to the operating system.
-
-What SQLite's own ``FULL`` adds to ``NORMAL`` is to sync the log after each transaction: instead what is
-promised is in the redo log, and here somewhat later."""
-
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events (number INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE trades (
-    position INTEGER PRIMARY KEY, number INTEGER NOT NULL, match_id TEXT NOT NULL,
-    maker_order TEXT, taker_order TEXT, data BLOB NOT NULL, checksum INTEGER NOT NULL
-);
-CREATE INDEX trades_by_match ON trades (match_id);
-CREATE INDEX trades_by_maker_order ON trades (maker_order) WHERE maker_order IS NOT NULL;
-CREATE INDEX trades_by_taker_order ON trades (taker_order) WHERE taker_order IS NOT NULL;
-CREATE TABLE proofs (
-    number INTEGER PRIMARY KEY, match_id TEXT NOT NULL, data BLOB NOT NULL, checksum INTEGER NOT NULL
-);
-CREATE INDEX proofs_by_match ON proofs (match_id);
-CREATE TABLE snapshot (
-    number INTEGER PRIMARY KEY, trades INTEGER NOT NULL, data BLOB NOT NULL, checksum INTEGER NOT NULL
-);
-"""
-
-
-def tables_of(db: sqlite3.Connection) -> list[Any]:
-    """How its tables and indexes were made: SQLite reads the rows by these texts."""
-    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
-
-
-def _tables() -> list[Any]:
-    db = sqlite3.connect(":memory:")
-    db.executescript(SCHEMA)
-    try:
-        return tables_of(db)
-    finally:
-        db.close()
-
-
-TABLES = _tables()
 
 Unread = tuple[int, Callable[[], Event] | None]
 """Number of an event, and how to read it: its row is checked then, so that faults are met in their order."""
 
 _in_use: set[Path] = set()
 """Journals that this process has open; SQLite keeps out the other processes only."""
-
-INSERT_ROWS = (100, 20, *range(10, 0, -1))
-"""Rows to a statement; few sizes, so that SQLite need not prepare each time. At most 999 values in one are
-taken by any SQLite."""
-
-
-@functools.cache
-def insert_text(table: str, columns: int, rows: int) -> str:
-    row = f"({', '.join('?' * columns)})"
-    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"
 
 
 class JournalFile:
@@ -117,7 +68,7 @@ class JournalFile:
     of another version.
 
     Attributes:
-        durability: One of :data:`DURABILITIES`.
+        durability: One of :data:`~orderbook.journal.schema.DURABILITIES`.
         meta: What this is the journal of.
         number: Of the last event.
         trade_count: Trades in it.
@@ -189,10 +140,10 @@ class JournalFile:
         version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
         if application != APPLICATION_ID:
             raise JournalError(f"{self.path} belongs to another program; it was left as it is")
-        if version not in (SCHEMA_VERSION, *OLDER_VERSIONS):
-            age, program = ("newer", "a newer") if version > SCHEMA_VERSION else ("older", "an older")
+        if version not in (VERSION, *OLDER_VERSIONS):
+            age, program = ("newer", "a newer") if version > VERSION else ("older", "an older")
             raise JournalError(
-                f"{self.path} is of version {version}, {age} than this program knows ({SCHEMA_VERSION}): "
+                f"{self.path} is of version {version}, {age} than this program knows ({VERSION}): "
                 f"use {program} one; it was left as it is"
             )
 
@@ -201,7 +152,7 @@ class JournalFile:
         if new:
             assert create is not None
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
             db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
             with self._transaction():
                 self._insert_meta({**create, "id": new_id()})
@@ -262,7 +213,7 @@ class JournalFile:
         self.meta["id"] = new_id()
         with self._transaction():
             self._replace_meta(self.meta)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     # -- the redo log ------------------------------------------------------------------------------
 
@@ -354,36 +305,12 @@ class JournalFile:
         """Append ``events`` in one transaction, durable after :meth:`sync`. ``packed``: each as a row has it,
         if that is there already. Raises sqlite3.Error, having written nothing.
         """
-        peer, position = self.meta["peer"], self.trade_count
-        rows: list[tuple[object, ...]] = []
-        trades: list[tuple[object, ...]] = []
-        proofs: list[tuple[object, ...]] = []
-        for number, event in enumerate(events, self.number + 1):
-            data = pack(event) if packed is None else packed[number - self.number - 1]
-            check = checksum(number, data)
-            if isinstance(event, Executed):
-                position += 1
-                trades.append((position, number, *trade_keys(event, peer), data, check))
-            elif isinstance(event, Signed):
-                proofs.append((number, event.match_id, data, check))
-            else:
-                rows.append((number, data, check))
         with self._transaction():
-            self._insert("events", rows)
-            self._insert("trades", trades)
-            self._insert("proofs", proofs)
+            position = insert_events(
+                self._db, self.meta["peer"], self.number, self.trade_count, events, packed
+            )
         self.number += len(events)
         self.trade_count = position
-
-    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Many rows to a statement: each one costs as much as several rows."""
-        done = 0
-        for size in INSERT_ROWS:
-            while len(rows) - done >= size:
-                several = rows[done : done + size]
-                values = list(itertools.chain.from_iterable(several))
-                self._db.execute(insert_text(table, len(several[0]), size), values)
-                done += size
 
     def sync(self) -> None:
         """Returns when all that was written is durable; after :meth:`begin_redo`. Raises OSError."""
@@ -579,7 +506,3 @@ class _Transaction:
 
 def new_id() -> str:
     return secrets.token_hex(redo.ID_BYTES)
-
-
-def meta_checksum(meta: dict[str, str]) -> str:
-    return str(zlib.crc32(repr(sorted(meta.items())).encode()))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -36,6 +36,9 @@ COVERED = Struct(">QI")
 FILE_MAGIC = b"OBREDO1\0"
 HEADER = Struct(f">8sI{ID_BYTES}sI")
 HEADER_BYTES = 4_096
+
+Write = Callable[[int, int, bytes], None]
+"""See :func:`~orderbook.journal.disk.write_at`."""
 
 O_BINARY: int = getattr(os, "O_BINARY", 0)  # Windows
 
@@ -109,6 +112,7 @@ class RedoFile:
         path: Of its file, which is made.
         journal: The id of the journal that it belongs to, :data:`ID_BYTES` of them.
         number: The last event that the journal has.
+        write: Writes its records.
 
     Attributes:
         number: The last event that journal and log have.
@@ -117,9 +121,10 @@ class RedoFile:
         OSError: It can't be made.
     """
 
-    def __init__(self, path: Path, journal: bytes, number: int):
+    def __init__(self, path: Path, journal: bytes, number: int, write: Write = write_at):
         self._path = path
         self._journal = journal
+        self._write = write
         self._half_bytes = limits.JOURNAL_REDO_HALF
         self.number = number
         self._active = 0
@@ -162,7 +167,7 @@ class RedoFile:
         if len(data) > self._half_bytes - self._used:
             self._active, self._used = 1 - self._active, 0
         at = HEADER_BYTES + self._active * self._half_bytes + self._used
-        write_at(self._descriptor, at, data)
+        self._write(self._descriptor, at, data)
         self._used += len(data)
         self._last[self._active] = self.number = record.last
 

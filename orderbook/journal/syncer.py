@@ -82,10 +82,10 @@ class ThreadSyncer:
 
     def __init__(self, descriptor: int, loop: asyncio.AbstractEventLoop):
         self._descriptor = descriptor
-        self._thread = JobThread("journal sync", loop)
+        self._jobs = JobThread("journal sync", loop)
 
     def start(self, then: Synced) -> None:
-        self._thread.do(self._try_to_sync, then)
+        self._jobs.do(self._try_to_sync, then)
 
     def sync(self) -> None:
         disk.sync_data(self._descriptor)
@@ -98,7 +98,7 @@ class ThreadSyncer:
         return None
 
     def close(self) -> None:
-        self._thread.end()
+        self._jobs.end()
         os.close(self._descriptor)
 
 

@@ -29,8 +29,9 @@ from orderbook.events import (
     Switched,
     Triggered,
 )
-from orderbook.journal.file import JournalFile, meta_checksum
+from orderbook.journal.file import JournalFile
 from orderbook.journal.rows import checksum
+from orderbook.journal.schema import meta_checksum
 from orderbook.terms import Terms, TimeInForce
 
 META = {"peer": "ann", "market": "SIM", "tick": "0.5", "lot": "0.01", "instrument": "x"}

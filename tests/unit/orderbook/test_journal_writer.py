@@ -18,7 +18,7 @@ from orderbook.errors import JournalError
 from orderbook.events import Accepted, Event
 from orderbook.journal import disk, syncer
 from orderbook.journal.file import JournalFile
-from orderbook.journal.redo import Record, RedoFile
+from orderbook.journal.redo import RECORD, RedoFile
 from orderbook.journal.syncer import Synced
 from orderbook.journal.writer import SqliteJournal, open_journal
 from orderbook.model import Instrument
@@ -50,9 +50,9 @@ class WatchedFile(JournalFile):
             self.begin_redo()
 
     def _make_redo(self) -> RedoFile:
-        self.watched = WatchedRedo(self._redo_path, self._id, self.number)
+        self.watched = WatchedRedo()
         self.sizes = self.watched.sizes
-        return self.watched
+        return RedoFile(self._redo_path, self._id, self.number, self.watched.write)
 
     def write(self, events: Sequence[Event], packed: Sequence[bytes] | None = None) -> None:
         if self.error is not None:
@@ -63,20 +63,19 @@ class WatchedFile(JournalFile):
         super().write(events, packed)
 
 
-class WatchedRedo(RedoFile):
-    """Tells how many events were written at a time."""
+class WatchedRedo:
+    """Tells how many events were written to a redo log at a time."""
 
-    def __init__(self, path: Path, journal: bytes, number: int):
-        super().__init__(path, journal, number)
+    def __init__(self) -> None:
         self.sizes: list[int] = []
         self.error: str | None = None
         """Why it can't be written."""
 
-    def append(self, record: Record) -> None:
+    def write(self, descriptor: int, place: int, record: bytes) -> None:
         if self.error is not None:
             raise OSError(self.error)
-        super().append(record)
-        self.sizes.append(record.count)
+        disk.write_at(descriptor, place, record)
+        self.sizes.append(RECORD.unpack_from(record)[-1])
 
 
 class HeldSyncer:
