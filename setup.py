@@ -51,6 +51,7 @@ COMPILED = {
         orderbook/engine/stops.py
         orderbook/entry_checks.py
         orderbook/envelopes.py
+        orderbook/event_forms.py
         orderbook/journal/disk.py
         orderbook/journal/inserts.py
         orderbook/journal/redo.py

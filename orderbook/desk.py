@@ -18,7 +18,8 @@ from .errors import (
     OrderRefusedError,
     UnderWayError,
 )
-from .events import Accepted, Switched, accepted_event
+from .event_forms import accepted_event
+from .events import Accepted, Switched
 from .market import Market
 from .model import Order, Side, check_name
 from .taker import Taker

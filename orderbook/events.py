@@ -13,12 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from .errors import JournalError
-from .model import Order, Side
-from .terms import GTC, IOC, Terms
-from .trade import Trade
+from .terms import Terms
 
 
-class Accepted(Struct, tag="accepted", frozen=True, omit_defaults=True):
+class Accepted(Struct, tag="accepted", frozen=True, omit_defaults=True, gc=False):
     """An order was taken from a client. ``terms`` None: a plain one; ``partner``: the other one of its pair.
 
     Journals from before ``terms`` was kept tell by ``rests`` that an order is immediate or cancel.
@@ -36,7 +34,7 @@ class Accepted(Struct, tag="accepted", frozen=True, omit_defaults=True):
     partner: str | None = None
 
 
-class Amended(Struct, tag="amended", frozen=True):
+class Amended(Struct, tag="amended", frozen=True, gc=False):
     """An order has another price or quantity now. It has lost its place in the queue, unless the price is the
     same and the quantity no larger."""
 
@@ -45,13 +43,13 @@ class Amended(Struct, tag="amended", frozen=True):
     quantity: int
 
 
-class Triggered(Struct, tag="triggered", frozen=True):
+class Triggered(Struct, tag="triggered", frozen=True, gc=False):
     """A stop order has come alive."""
 
     order_id: str
 
 
-class Cancelled(Struct, tag="cancelled", frozen=True, omit_defaults=True):
+class Cancelled(Struct, tag="cancelled", frozen=True, omit_defaults=True, gc=False):
     """All of an order that neither is nor becomes filled is taken back; or only ``quantity`` lots of it.
 
     ``reason`` is one of :class:`~orderbook.engine.codes.Reason`; None in journals from before it was kept.
@@ -62,7 +60,7 @@ class Cancelled(Struct, tag="cancelled", frozen=True, omit_defaults=True):
     quantity: int | None = None
 
 
-class Executed(Struct, tag="executed", frozen=True):
+class Executed(Struct, tag="executed", frozen=True, gc=False):
     """A trade was executed; for the taker of a cross-peer match it also answers an :class:`Intended`."""
 
     match_id: str
@@ -76,7 +74,7 @@ class Executed(Struct, tag="executed", frozen=True):
     side: str | None = None
 
 
-class Intended(Struct, tag="intended", frozen=True):
+class Intended(Struct, tag="intended", frozen=True, gc=False):
     """A confirmation is about to be sent: from now on only the maker's answer decides over ``fills``.
 
     ``fills`` are (order id, price, quantity); ``key`` is the maker's, or None if it does not sign.
@@ -91,13 +89,13 @@ class Intended(Struct, tag="intended", frozen=True):
     key: str | None = None
 
 
-class Refused(Struct, tag="refused", frozen=True):
+class Refused(Struct, tag="refused", frozen=True, gc=False):
     """The maker has refused a confirmation; its quantity is the order's again."""
 
     match_id: str
 
 
-class Resolved(Struct, tag="resolved", frozen=True):
+class Resolved(Struct, tag="resolved", frozen=True, gc=False):
     """An operator has settled a doubt: the maker has not said what follows, executed or refused.
 
     ``outcome`` is ``"committed"`` or ``"refused"``, ``by`` who has decided.
@@ -109,7 +107,7 @@ class Resolved(Struct, tag="resolved", frozen=True):
     time_ms: int
 
 
-class Switched(Struct, tag="switched", frozen=True):
+class Switched(Struct, tag="switched", frozen=True, gc=False):
     """An operator has opened, restricted or halted the market at this peer.
 
     ``state`` is the value of a :class:`~orderbook.engine.rules.MarketState`, ``by`` who has decided.
@@ -120,7 +118,7 @@ class Switched(Struct, tag="switched", frozen=True):
     time_ms: int
 
 
-class Signed(Struct, tag="signed", frozen=True):
+class Signed(Struct, tag="signed", frozen=True, gc=False):
     """What both peers of an executed match have signed, as it travelled: see ``proofs``."""
 
     match_id: str
@@ -131,67 +129,6 @@ class Signed(Struct, tag="signed", frozen=True):
 Event = (
     Accepted | Amended | Triggered | Cancelled | Executed | Intended | Refused | Resolved | Switched | Signed
 )
-
-
-def accepted_event(order: Order) -> Accepted:
-    return Accepted(
-        order_id=order.id,
-        owner=order.owner,
-        side=order.side.text,
-        price=order.price,
-        quantity=order.quantity,
-        time_ms=order.time_ms,
-        client_order_id=order.client_order_id,
-        terms=None if order.terms is GTC else order.terms,
-        partner=order.partner,
-    )
-
-
-def order_of(event: Accepted) -> Order:
-    """The order that was accepted, as it was then."""
-    terms = event.terms or (GTC if event.rests else IOC)
-    order = Order(
-        id=event.order_id,
-        owner=event.owner,
-        side=Side(event.side),
-        price=event.price,
-        quantity=event.quantity,
-        terms=terms,
-        time_ms=event.time_ms,
-        client_order_id=event.client_order_id,
-    )
-    order.partner = event.partner
-    return order
-
-
-def trade_event(trade: Trade) -> Executed:
-    return Executed(
-        match_id=trade.match_id,
-        price=trade.price,
-        quantity=trade.quantity,
-        maker_order_id=trade.maker_order_id,
-        taker_order_id=trade.taker_order_id,
-        maker_peer=trade.maker_peer,
-        taker_peer=trade.taker_peer,
-        time_ms=trade.time_ms,
-        side=None if trade.side is None else trade.side.text,
-    )
-
-
-def trade_of(event: Executed, market: str) -> Trade:
-    """The trade that ``event`` records, of the journal's ``market``."""
-    return Trade(
-        match_id=event.match_id,
-        market=market,
-        price=event.price,
-        quantity=event.quantity,
-        maker_order_id=event.maker_order_id,
-        taker_order_id=event.taker_order_id,
-        maker_peer=event.maker_peer,
-        taker_peer=event.taker_peer,
-        time_ms=event.time_ms,
-        side=None if event.side is None else Side(event.side),
-    )
 
 
 def to_plain(event: Event) -> Any:

@@ -12,7 +12,8 @@ from .effects import Clock, Effect, Traded
 from .engine import Book, Cancellation, MarketState, Match, Outbound, Reason, Reservation, Trigger
 from .engine import Event as BookEvent
 from .errors import ProtocolError
-from .events import Amended, Cancelled, Event, Triggered, trade_event
+from .event_forms import trade_event
+from .events import Amended, Cancelled, Event, Triggered
 from .ledger import Ledger
 from .messages import TradeRecord
 from .model import Instrument, Order, check_name

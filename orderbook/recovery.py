@@ -16,6 +16,7 @@ from msgspec import Struct
 from . import limits
 from .engine import MarketState
 from .errors import JournalError
+from .event_forms import accepted_event, order_of, trade_of
 from .events import (
     Accepted,
     Amended,
@@ -26,9 +27,6 @@ from .events import (
     Refused,
     Switched,
     Triggered,
-    accepted_event,
-    order_of,
-    trade_of,
 )
 from .model import Order
 from .selection import OfferFill

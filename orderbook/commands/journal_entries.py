@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import InvalidFieldError, JournalError
+from ..event_forms import accepted_event
 from ..events import (
     Accepted,
     Amended,
@@ -22,7 +23,6 @@ from ..events import (
     Resolved,
     Switched,
     Triggered,
-    accepted_event,
     to_plain,
 )
 from ..journal.file import JournalFile

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import limits
-from ..events import Signed, trade_of
+from ..event_forms import trade_of
+from ..events import Signed
 from ..trade import Trade
 from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, connect
 

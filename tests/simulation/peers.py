@@ -20,7 +20,8 @@ from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
 from orderbook.entry import Amendment, NewOrder, NewPair
 from orderbook.envelopes import encode
 from orderbook.errors import OrderBookError, OrderRefusedError, UnderWayError
-from orderbook.events import Event, Executed, Signed, trade_of
+from orderbook.event_forms import trade_of
+from orderbook.events import Event, Executed, Signed
 from orderbook.market import Market
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from orderbook.effects import Announce, Confirm, Effect
 from orderbook.entry import NewOrder
 from orderbook.envelopes import encode
-from orderbook.events import Event, Executed, Signed, trade_of
+from orderbook.event_forms import trade_of
+from orderbook.events import Event, Executed, Signed
 from orderbook.market import Market
 from orderbook.model import Instrument, Order
 from orderbook.negotiation import Negotiator
