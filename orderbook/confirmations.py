@@ -6,8 +6,6 @@ is asked again until it has answered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from . import limits
 from .effects import Confirm, Effect
 from .envelopes import parse, request
@@ -78,7 +76,7 @@ class Confirmations:
         self._market.count("match", said.status)
         return confirmation, said
 
-    def trades(self, match_id: str, confirmation: Confirmation, said: MatchAnswer) -> Sequence[Trade]:
+    def trades(self, match_id: str, confirmation: Confirmation, said: MatchAnswer) -> list[Trade]:
         """What was committed. A maker executes exactly what it was asked for, or nothing: so the fills are
         ours to know."""
         market, order = self._market, confirmation.order

@@ -8,7 +8,7 @@ forgotten, and :attr:`Ledger.forgotten` says what can't be answered any more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from sys import intern
 from typing import Protocol
@@ -140,12 +140,12 @@ class Ledger:
         """Keep only the newest ``in_memory`` trades, since ``archive`` has the older ones."""
         self._archive, self._trades_in_memory = archive, in_memory
 
-    def resume(self, trade_count: int, cross_peer_trades: int, newest: Iterable[Trade]) -> None:
+    def resume(self, trade_count: int, cross_peer_trades: int, newest: list[Trade]) -> None:
         """Begin with the trades of an earlier process, of which the archive has all but the ``newest``."""
         self.trade_count, self.cross_peer_trades = trade_count, cross_peer_trades
         self.add_trades(newest)
 
-    def add_trades(self, trades: Iterable[Trade], taker_key: str | None = None) -> None:
+    def add_trades(self, trades: list[Trade], taker_key: str | None = None) -> None:
         """Add ``trades``, all those of a match at once; ``taker_key`` is its taker's, where that signs."""
         for trade in trades:
             self._trades.append(trade)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -114,7 +114,7 @@ class Market:
         """Whether the market is open: else nothing new is begun."""
         return self.book.state is OPEN
 
-    def rematch(self, orders: Sequence[Order]) -> list[Effect]:
+    def rematch(self, orders: list[Order]) -> list[Effect]:
         """Match what resting ``orders`` were given back against the other side of our own book."""
         effects: list[Effect] = []
         for order in orders:
@@ -123,7 +123,7 @@ class Market:
                 effects += self.happened(self.book.events)
         return effects
 
-    def happened(self, events: Sequence[BookEvent]) -> list[Effect]:
+    def happened(self, events: list[BookEvent]) -> list[Effect]:
         """Record what a command did in the book: local matches as trades, what it cancelled, and what came
         alive or was sent out. Executions are their caller's to record."""
         if not events:
@@ -167,7 +167,7 @@ class Market:
         effects = self.happened(self.book.events)
         return effects + self.rematch([order])
 
-    def executed(self, matches: Sequence[Match]) -> list[Effect]:
+    def executed(self, matches: list[Match]) -> list[Effect]:
         """Record local matches as trades."""
         time_ms = self.clock.time_ms()
         trades = [
@@ -193,7 +193,7 @@ class Market:
             side=maker.side.opposite,
         )
 
-    def traded(self, trades: Sequence[Trade], taker_key: str | None = None) -> list[Effect]:
+    def traded(self, trades: list[Trade], taker_key: str | None = None) -> list[Effect]:
         """These ``trades`` of one match, or of several local ones, were executed: see
         :meth:`Ledger.add_trades`."""
         self.ledger.add_trades(trades, taker_key)

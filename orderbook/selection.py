@@ -133,10 +133,10 @@ def choose(
     """
     ranked = list(policy(offers, random))
     sign = 1 if side is BUY else -1
-    prices = [sign * fill.price for offer in ranked for fill in offer.fills]
-    if prices and prices[0] == min(prices):
-        first = ranked[0].fills[0]
-        if first.quantity == quantity:
+    first = ranked[0].fills[0] if ranked else None
+    if first is not None and first.quantity == quantity:
+        best = sign * first.price
+        if all(sign * fill.price >= best for offer in ranked for fill in offer.fills):
             return [Choice(ranked[0], (first,))]  # the same for most orders, without sorting
     candidates = sorted(
         (sign * fill.price, rank, place)

@@ -21,7 +21,6 @@ With one maker, or one maker and our own book, which comes last and never refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Final
 
 from . import limits
@@ -85,11 +84,11 @@ class Taker:
         self.retries.later(order)
         return effects
 
-    def _begin(self, negotiation: Negotiation, peers: Sequence[Peer]) -> list[Effect]:
+    def _begin(self, negotiation: Negotiation, peers: list[Peer]) -> list[Effect]:
         self.negotiations[negotiation.order.id] = negotiation
         return self._ask(negotiation, peers)
 
-    def _ask(self, negotiation: Negotiation, peers: Sequence[Peer]) -> list[Effect]:
+    def _ask(self, negotiation: Negotiation, peers: list[Peer]) -> list[Effect]:
         order, market = negotiation.order, self._market
         instrument = market.instrument
         negotiation.round += 1
@@ -251,7 +250,7 @@ class Taker:
                 choices = []
         else:
             choices = choose(offers, order.side, wanted, market.policy, market.random)
-        chosen = {(choice.offer.destination, choice.offer.lock_id) for choice in choices}
+        chosen = {choice.offer for choice in choices}
         effects: list[Effect] = []
         if all_or_none:
             # Our own comes last, before it the leases that last longest.
@@ -260,7 +259,7 @@ class Taker:
             for choice in choices:
                 effects += self._take_up(negotiation, choice)
         for offer in offers:
-            if (offer.destination, offer.lock_id) not in chosen:
+            if offer not in chosen:
                 effects += self._let_go(offer)
         if negotiation.next:
             effects += self._take_up_next(negotiation)
@@ -471,7 +470,7 @@ class Taker:
             return self._market.give_back(order, negotiation.held)
         return self._market.rematch([order])
 
-    def forget(self, orders: Iterable[Order]) -> None:
+    def forget(self, orders: list[Order]) -> None:
         """These have closed; nothing about them is to be tried again."""
         for order in orders:
             self.retries.forget(order)

@@ -102,7 +102,9 @@ class Confirmation:
         self.lock_id = lock_id
         self.fills = tuple(fills)
         self.key = key
-        self.quantity = sum([fill.quantity for fill in fills])
+        self.quantity = 0
+        for fill in self.fills:
+            self.quantity += fill.quantity
         self.silences = 0
 
     def intent(self, match_id: str) -> Intended:

@@ -322,7 +322,10 @@ class Reserving(Entering):
         Raises:
             ValueError: So much is not reserved.
         """
-        self._check_reserved(order, sum([quantity for quantity, _ in fills]))
+        total = 0
+        for quantity, _ in fills:
+            total += quantity
+        self._check_reserved(order, total)
         self.events = []
         self.sequence += 1
         for quantity, price in fills:
