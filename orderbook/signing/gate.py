@@ -62,7 +62,7 @@ class Gate:
         self._new_nonce = new_nonce
         self.unsigned = unsigned
         self._verify = verify
-        self.keyring = Keyring(name, signer.key, allowed, clock.time_ms())
+        self.keyring = Keyring(name, signer.key, allowed, clock.time_ms(), clock.monotonic())
 
     @property
     def key(self) -> str:
@@ -112,7 +112,7 @@ class Gate:
         check_time(request.time, now_ms)
         if session is None:
             self.keyring.check(name, request.key, now)
-        self.keyring.nonces_of(request.key).check(request.nonce, request.time)
+        self.keyring.check_new(request.key, request.nonce, request.time, now)
         data = canonical(payload)
         self._check_signature(request.key, data, request.sig)
         self.keyring.heard(name, request.key, now).add(request.nonce, request.time, now_ms)

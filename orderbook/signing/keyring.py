@@ -18,14 +18,10 @@ Allowed = Mapping[str, str | None]
 
 
 class Nonces:
-    """Messages of one sender that could be repeated: all others are too old to be taken.
+    """Messages of one sender that could be repeated: all others are too old to be taken."""
 
-    Args:
-        floor_ms: Messages from before this time are too old.
-    """
-
-    def __init__(self, floor_ms: int):
-        self._floor_ms = floor_ms
+    def __init__(self) -> None:
+        self._floor_ms = 0
         self._seen: set[str] = set()
         self._by_time: list[tuple[int, str]] = []
 
@@ -37,9 +33,7 @@ class Nonces:
         if nonce in self._seen:
             raise ProtocolError("nonce was used before: the message is a repetition")
         if time_ms < self._floor_ms:
-            raise ProtocolError(
-                "time is from before this peer started, or before more messages than it remembers"
-            )
+            raise ProtocolError("time is from before more messages than this peer remembers")
 
     def add(self, nonce: str, time_ms: int, now_ms: int) -> None:
         """``nonce`` was used at ``time_ms`` by the sender's clock."""
@@ -77,14 +71,16 @@ class Keyring:
         own_key: Ours.
         allowed: Who may trade; None: anyone.
         started_ms: Messages from before this time are refused, since an earlier process may have taken them.
+        started: The same time on our monotonic clock.
     """
 
-    def __init__(self, own_name: str, own_key: str, allowed: Allowed | None, started_ms: int):
+    def __init__(self, own_name: str, own_key: str, allowed: Allowed | None, started_ms: int, started: float):
         self._own_name = own_name
         self._own_key = own_key
         self._allowed = allowed
         self._reserved = {name: key for key, name in (allowed or {}).items() if name is not None}
         self._started_ms = started_ms
+        self._started = started
         self._by_key: dict[str, Acquaintance] = {}
         self._by_name: dict[str, Acquaintance] = {}
 
@@ -134,10 +130,14 @@ class Keyring:
         if name == self._own_name or (holder is not None and holder.holds(now)):
             raise ProtocolError(f"from: {name} is the name of a peer that signs: sign, or choose another")
 
-    def nonces_of(self, key: str) -> Nonces:
-        """Those that ``key`` has used; for a key that we do not know an empty memory that is not kept."""
+    def check_new(self, key: str, nonce: str, time_ms: int, now: float) -> None:
+        """Raises ProtocolError for a message of ``key`` that was seen, or of which we can't know that."""
+        # Later nothing from before is recent anyway, unless our clock was wrong then, and has been set right.
+        if time_ms < self._started_ms and now - self._started < 2 * limits.SIGNED_WINDOW_S:
+            raise ProtocolError("time is from before this peer started")
         known = self._by_key.get(key)
-        return Nonces(self._started_ms) if known is None else known.nonces
+        if known is not None:
+            known.nonces.check(nonce, time_ms)
 
     def heard(self, name: str, key: str, now: float) -> Nonces:
         """``key`` has proven to be the one that speaks as ``name``; :meth:`check` has let it pass.
@@ -146,7 +146,7 @@ class Keyring:
         """
         known = self._by_key.get(key)
         if known is None:
-            known = Acquaintance(key, name, now, Nonces(self._started_ms))
+            known = Acquaintance(key, name, now, Nonces())
             self._by_key[key] = known
         elif known.name != name:
             if self._by_name.get(known.name) is known:

@@ -393,21 +393,34 @@ def test_the_memory_of_one_sender_is_bounded_in_count(
         messages.append(alice.seal(envelope()).message)
         bob.open(messages[-1])
         Clock.now += 0.1
-    assert len(bob.keyring.nonces_of(alice.key)) == 10
+    assert len(bob.keyring._by_key[alice.key].nonces) == 10
     assert all("used before" in refusal(bob, message) for message in messages[-10:])
     forgotten = [refusal(bob, message) for message in messages[:-10]]
-    assert all("more messages than it remembers" in said for said in forgotten), "none is taken again"
+    assert all("more messages than this peer remembers" in said for said in forgotten), "none is taken again"
 
 
 def test_the_memory_of_one_sender_is_bounded_in_age(alice: Gate, bob: Gate) -> None:
     for _ in range(100):
         bob.open(alice.seal(envelope()).message)
         Clock.now += 1.0
-    assert len(bob.keyring.nonces_of(alice.key)) <= limits.SIGNED_WINDOW_S + 1
+    assert len(bob.keyring._by_key[alice.key].nonces) <= limits.SIGNED_WINDOW_S + 1
+
+
+def test_who_has_started_with_a_wrong_clock_listens_when_it_is_set_right(alice: Gate) -> None:
+    """As machines do that get the time of day from the network after they have started."""
+    fast = gate("bob", ahead_s=3_600.0)
+    assert isinstance(fast.clock, Clock)
+    assert "behind this peer's clock" in refusal(fast, alice.seal(envelope()).message)
+    fast.clock.ahead_ms = 0
+    assert "before this peer started" in refusal(fast, alice.seal(envelope()).message)
+    Clock.now += 2 * limits.SIGNED_WINDOW_S
+    message = alice.seal(envelope()).message
+    fast.open(message)
+    assert "used before" in refusal(fast, message)
 
 
 def test_messages_may_overtake_each_other_within_the_memory() -> None:
-    nonces = Nonces(0)
+    nonces = Nonces()
     for time_ms in (50, 10, 40, 20, 30):
         nonces.check(str(time_ms), time_ms)
         nonces.add(str(time_ms), time_ms, 50)
