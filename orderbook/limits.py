@@ -1,9 +1,12 @@
 """Every bound of the order book in one place, each with its reason.
 
-Times are in seconds, sizes in items unless the name says otherwise.
+Times are in seconds, sizes in items unless the name says otherwise. What is Final is asked for on the way of
+each order, and known to the compiler: where that has been, no test can change it.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 # What a client or a stranger may write.
 NAME_LENGTH = 64
@@ -39,7 +42,7 @@ COUNTERPARTIES = 10_000
 DOUBTS_PER_MAKER = 100
 """Confirmations that a maker may leave unanswered before no more of its offers are taken: more than an honest
 one leaves that is restarted under load, and few enough to be asked about again and again."""
-OFFER_FILLS = 256
+OFFER_FILLS: Final = 256
 """Resting orders that one offer names; the rest is found by the next announcement."""
 PEERS = 1_000
 """Peers of one market kept in the roster; look-ups return at most 100 at a time."""
@@ -75,13 +78,13 @@ LEASE_S = 5.0
 counterparty does not bind a resting order for long."""
 LEASE_LEAST_S = 1.5
 """The shortest lease, for a counterparty that wastes them: an announcement's deadline and a bit."""
-LEASES_WASTED = 8
+LEASES_WASTED: Final = 8
 """Leases that a counterparty may let run out in a row before it cools off."""
 COOL_OFF_S = 10.0
 """For how long it then reserves nothing; a peer that was cut off has long come back by then."""
-ANNOUNCE_TIMEOUT_S = 1.0
+ANNOUNCE_TIMEOUT_S: Final = 1.0
 """How long offers are waited for; a peer slower than that is as good as absent for this round."""
-CONFIRM_TIMEOUT_S = 2.0
+CONFIRM_TIMEOUT_S: Final = 2.0
 """How long the answer to a confirmation is waited for before its quantity counts as in-doubt."""
 IN_DOUBT_RETRY_S = (0.2, 5.0)
 """First and longest pause before an in-doubt confirmation is asked again (doubling between them)."""
@@ -90,9 +93,9 @@ CONTENDED_RETRY_S = (0.03, 1.0)
 (doubling, jittered)."""
 CONTENDED_RETRIES = 8
 """Announcements repeated for contention alone; after that the heartbeat finds what still crosses."""
-ROUNDS = 8
+ROUNDS: Final = 8
 """Announcements of one order in a row that get nothing: what was offered was refused."""
-ROUNDS_MAX = ICEBERG_TIPS
+ROUNDS_MAX: Final = ICEBERG_TIPS
 """Announcements of one order in a row while each gets something: as many as an iceberg has tips."""
 LEASE_LEFT_S = 0.25
 """What must be left of a lease when a fill-or-kill order is confirmed: many times a message's way, and less
@@ -111,7 +114,7 @@ LINES = 256
 """Connections to other peers that are kept open; further peers are reached over HTTP."""
 LINE_REQUESTS = 1_000
 """Unanswered requests of one peer's connection; until some are answered, no more are read."""
-GATHERED_ORDERS = 5
+GATHERED_ORDERS: Final = 5
 """Clients' orders on their way at once from which on a request waits for the end of its turn, since what is
 said about the others may leave in the same write; with fewer of them the sooner the better."""
 LINE_GATHERED_BYTES = 1024

@@ -204,10 +204,10 @@ class Maker:
             return self._no_lease("full")
         if len(standing.locks) >= limits.RESERVATIONS_PER_COUNTERPARTY:
             return self._no_lease("quota")
-        if standing.wasted >= limits.LEASES_WASTED:
-            return self._no_lease("cool_off")
         if not standing.wasted:
             return limits.LEASE_S
+        if standing.wasted >= limits.LEASES_WASTED:
+            return self._no_lease("cool_off")
         return float(max(limits.LEASE_S / 2 ** (standing.wasted // 2), limits.LEASE_LEAST_S))
 
     def _no_lease(self, reason: str) -> float:

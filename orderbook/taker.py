@@ -175,7 +175,8 @@ class Taker:
         peer = market.roster.heard(destination, offer.sender, market.clock.monotonic())
         if peer is None or peer.name is None:
             raise ProtocolError(f"{destination} is not a peer of this market")
-        if self.confirmations.doubts.get(peer.name, 0) >= limits.DOUBTS_PER_MAKER:
+        doubts = self.confirmations.doubts
+        if doubts and doubts.get(peer.name, 0) >= limits.DOUBTS_PER_MAKER:
             raise ProtocolError(f"{peer.name} is to answer what it was asked before")
         order, instrument = negotiation.order, market.instrument
         fills: list[OfferFill] = []
