@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from orderbook.effects import Effect  # noqa: E402
+from orderbook.effects import Effect, Question  # noqa: E402
 from orderbook.entry import NewOrder  # noqa: E402
 from orderbook.envelopes import encode  # noqa: E402
 from orderbook.journal.journal import MemoryJournal  # noqa: E402
@@ -32,7 +32,7 @@ from orderbook.market import Market  # noqa: E402
 from orderbook.model import Instrument  # noqa: E402
 from orderbook.negotiation import Negotiator  # noqa: E402
 from orderbook.outbox import Outbox  # noqa: E402
-from orderbook.signing.channel import Channel, Question  # noqa: E402
+from orderbook.signing.channel import Channel  # noqa: E402
 from orderbook.signing.gate import Gate  # noqa: E402
 from orderbook.signing.identity import Identity  # noqa: E402
 from orderbook.sources import SystemClock  # noqa: E402

@@ -16,7 +16,7 @@ from typing import Any
 from grenache_py.errors import ConnectError, PeerError, RemoteError
 
 from . import limits
-from .effects import Announce, Beat, Confirm, Discover, DropTrades, Duplicate, Effect, Settled, Tell
+from .effects import Confirm, Discover, DropTrades, Duplicate, Effect, Question, Settled, Tell
 from .envelopes import encode
 from .errors import OrderBookError
 from .journal.journal import Log
@@ -24,7 +24,7 @@ from .lines import Lines, Refusal
 from .market import Market
 from .negotiation import Answer, Negotiator
 from .outbox import Outbox
-from .signing.channel import Channel, Question
+from .signing.channel import Channel
 from .signing.handshake import Opening
 from .signing.seals import Sealed
 from .signing.session import Session
@@ -52,6 +52,7 @@ class Carrier:
         discover: Wants the market looked up soon.
 
     Attributes:
+        loop: Where who waits for an order does so; to be set before the first one.
         settling: Who waits until an order's way through the network is over for now, by order id.
         watchers: Set after every step, for those who look at the book then.
     """
@@ -76,6 +77,7 @@ class Carrier:
         self.lines: Lines[Asked] = Lines(key, self.answered, self.failed, opening)
         self.settling: dict[str, list[asyncio.Future[None]]] = {}
         self.watchers: set[asyncio.Event] = set()
+        self.loop: asyncio.AbstractEventLoop  # to ask for it is a call of the system each time
         self._timer: asyncio.TimerHandle | None = None
         self._wakes = math.inf
         self._timer_set: asyncio.TimerHandle | None = None
@@ -105,6 +107,22 @@ class Carrier:
         if self._timer_set is None:  # once for all steps of a while
             self._timer_set = asyncio.get_running_loop().call_later(limits.TIMER_SET_S, self._set_timer)
 
+    def settles(self, order_id: str) -> asyncio.Future[None]:
+        """Done when the order's way through the network is over for now, and that is durable."""
+        settled: asyncio.Future[None] = self.loop.create_future()
+        waiting = self.settling.get(order_id)
+        if waiting is None:
+            self.settling[order_id] = [settled]
+        else:
+            waiting.append(settled)
+        return settled
+
+    def way_of(self, order_id: str, effects: list[Effect]) -> asyncio.Future[None]:
+        """As :meth:`settles`, of an order whose way begins with a step that has these ``effects``."""
+        settled = self.settles(order_id)
+        self.after_step(effects)
+        return settled
+
     def promise(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` once all that has happened so far is durable."""
         self._outbox.promise(tell)
@@ -130,7 +148,7 @@ class Carrier:
         self._timer = asyncio.get_running_loop().call_at(due, self.tick)
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, (Announce, Confirm, Tell, Beat)):
+        if isinstance(effect, Question):
             self._ask(effect)
         elif isinstance(effect, Settled):
             for settled in self.settling.pop(effect.order_id, ()):

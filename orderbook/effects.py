@@ -12,53 +12,53 @@ from typing import Any, Final, Protocol
 from .trade import Trade
 
 
-class Announce:
-    """Ask a peer for an offer; tell ``Negotiator.offer_answered`` or ``offer_failed``."""
+class Question:
+    """A message to the peer at ``destination``."""
 
-    __slots__ = ("destination", "order_id", "payload", "round")
+    __slots__ = ("destination", "payload")
 
-    def __init__(self, order_id: str, round: int, destination: str, payload: Any):
-        self.order_id = order_id
-        self.round = round
+    def __init__(self, destination: str, payload: Any):
         self.destination = destination
         self.payload = payload
 
 
-class Confirm:
+class Announce(Question):
+    """Ask a peer for an offer; tell ``Negotiator.offer_answered`` or ``offer_failed``."""
+
+    __slots__ = ("order_id", "round")
+
+    def __init__(self, order_id: str, round: int, destination: str, payload: Any):
+        super().__init__(destination, payload)
+        self.order_id = order_id
+        self.round = round
+
+
+class Confirm(Question):
     """Ask a maker to execute; tell ``Negotiator.match_answered`` or ``match_failed``.
 
     ``key`` is the maker's: only its holder may execute, and only its signature is an answer. None: the maker
     does not sign.
     """
 
-    __slots__ = ("destination", "key", "maker", "match_id", "payload")
+    __slots__ = ("key", "maker", "match_id")
 
     def __init__(self, match_id: str, maker: str, destination: str, payload: Any, key: str | None = None):
+        super().__init__(destination, payload)
         self.match_id = match_id
         self.maker = maker
-        self.destination = destination
-        self.payload = payload
         self.key = key
 
 
-class Tell:
+class Tell(Question):
     """Tell a peer something that needs no answer: a reservation is not needed, we leave."""
 
-    __slots__ = ("destination", "payload")
-
-    def __init__(self, destination: str, payload: Any):
-        self.destination = destination
-        self.payload = payload
+    __slots__ = ()
 
 
-class Beat:
+class Beat(Question):
     """Send a heartbeat; tell ``Negotiator.heartbeat_answered`` or ``peer_lost``."""
 
-    __slots__ = ("destination", "payload")
-
-    def __init__(self, destination: str, payload: Any):
-        self.destination = destination
-        self.payload = payload
+    __slots__ = ()
 
 
 class Discover:
@@ -109,7 +109,7 @@ class DropTrades:
 PROMISES: Final = (Confirm, Settled, Traded)
 """Effects whose time comes once the events of their step are durable: others may not see them before."""
 
-Effect = Announce | Confirm | Tell | Beat | Discover | Settled | Traded | Duplicate | DropTrades
+Effect = Question | Discover | Settled | Traded | Duplicate | DropTrades
 
 
 class Clock(Protocol):

@@ -22,7 +22,7 @@ from grenache_py.tasks import end_tasks
 
 from . import limits
 from .carrier import Carrier, timeout_of
-from .effects import Effect
+from .effects import Effect, Question
 from .entry import Amendment, NewOrder, NewPair, NewQuote
 from .envelopes import decode, encode
 from .errors import HistoryLostError, JournalError
@@ -33,7 +33,7 @@ from .market import Market
 from .model import Order
 from .names import shared_name
 from .negotiation import Negotiator
-from .signing.channel import Channel, Question
+from .signing.channel import Channel
 from .signing.gate import Gate
 from .signing.handshake import Opening, Sessions
 from .signing.seals import Sealed
@@ -67,7 +67,6 @@ class HostedMarket:
         self._link = link
         self._client = client
         self._is_own = is_own
-        self._loop: asyncio.AbstractEventLoop  # kept: to ask for it is a call of the system each time
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery_wanted = asyncio.Event()
         self.carrier = Carrier(
@@ -100,7 +99,7 @@ class HostedMarket:
 
     async def start(self) -> None:
         """Meet the peers that are there already, so that the first order reaches them."""
-        self._loop = asyncio.get_running_loop()
+        self.carrier.loop = asyncio.get_running_loop()
         await self._look_up()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=limits.ANNOUNCE_TIMEOUT_S)
@@ -130,14 +129,14 @@ class HostedMarket:
         if self.journal.trouble is not None:
             raise JournalError(f"no new orders: {self.journal.trouble}")
         order, effects = self.negotiator.submit(new)
-        return order, self._way_of(order, effects)
+        return order, self.carrier.way_of(order.id, effects)
 
     async def submit_pair(self, new: NewPair) -> tuple[Order, Order]:
         """Returns when the way of the first one through the network is over for now, and that is durable."""
         if self.journal.trouble is not None:
             raise JournalError(f"no new orders: {self.journal.trouble}")
         pair, effects = self.negotiator.submit_pair(new)
-        await self._way_of(pair[0], effects)
+        await self.carrier.way_of(pair[0].id, effects)
         return pair
 
     async def amend(self, order_id: str, change: Amendment) -> Order:
@@ -145,9 +144,9 @@ class HostedMarket:
         if self.journal.trouble is not None:
             raise JournalError(f"no changes: {self.journal.trouble}")
         while self.negotiator.is_under_way(order_id):
-            await self._settles(order_id)
+            await self.carrier.settles(order_id)
         order, effects = self.negotiator.amend(order_id, change)
-        await self._way_of(order, effects)
+        await self.carrier.way_of(order.id, effects)
         return order
 
     async def mass_quote(self, owner: object, quotes: Sequence[NewQuote]) -> list[Order | None]:
@@ -156,17 +155,12 @@ class HostedMarket:
         if self.journal.trouble is not None:
             raise JournalError(f"no quotes: {self.journal.trouble}")
         while (busy := self.negotiator.quotes_under_way(owner, quotes)) is not None:
-            await self._settles(busy)
+            await self.carrier.settles(busy)
         orders, effects = self.negotiator.mass_quote(owner, quotes)
-        settled = [self._settles(order.id) for order in orders if order is not None]
+        settled = [self.carrier.settles(order.id) for order in orders if order is not None]
         self.carrier.after_step(effects)
         await asyncio.gather(*settled)
         return orders
-
-    def _way_of(self, order: Order, effects: list[Effect]) -> asyncio.Future[None]:
-        settled = self._settles(order.id)
-        self.carrier.after_step(effects)
-        return settled
 
     async def settle_doubt(self, settle: Callable[[], tuple[Order, list[Effect]]]) -> Order:
         """Returns when what ``settle`` has done is durable."""
@@ -183,12 +177,6 @@ class HostedMarket:
             raise JournalError(f"no decisions: {self.journal.trouble}")
         self.carrier.after_step(self.negotiator.set_state(state, by))
         await self.durable()
-
-    def _settles(self, order_id: str) -> asyncio.Future[None]:
-        """Done when the order's way through the network is over for now, and that is durable."""
-        settled: asyncio.Future[None] = self._loop.create_future()
-        self.carrier.settling.setdefault(order_id, []).append(settled)
-        return settled
 
     async def cancel(self, order_id: str) -> Order:
         """Returns when the cancellation is durable."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..effects import Announce, Beat, Confirm, Effect, Tell, Traded
+from ..effects import Announce, Beat, Confirm, Effect, Question, Tell, Traded
 from ..envelopes import (
     UNREAD,
     decode,
@@ -29,9 +29,6 @@ from .gate import Gate
 from .proofs import Proof, check_fit
 from .seals import Sealed, SignedAnswer
 from .session import Session
-
-Question = Announce | Confirm | Beat | Tell
-"""Effects that are messages to another peer."""
 
 _READERS: Final[dict[type, Callable[[bytes], Offer | MatchAnswer | None]]] = {
     Announce: read_offer,
@@ -153,11 +150,12 @@ class Channel:
     def _unsigned_answered(
         self, effect: Question, answer: Offer | MatchAnswer | None, session: Session | None
     ) -> list[Effect]:
-        if session is not None:
-            if answer is not None:
-                self.gate.check_in_session(session, answer.sender)
-        elif answer is not None and answer.sender is not None:
-            self.gate.check_unsigned(answer.sender)
+        if answer is not None:
+            sender = answer.sender
+            if session is not None:
+                self.gate.check_in_session(session, sender)
+            elif sender is not None:
+                self.gate.check_unsigned(sender)
         if isinstance(effect, Announce):
             if session is not None and isinstance(answer, Offer):
                 answer.key = session.key  # as if it were signed: the confirmation is for this key alone

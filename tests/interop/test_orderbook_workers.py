@@ -14,13 +14,13 @@ from grenache_py.aio import Link
 from orderbook import limits
 from orderbook.api import Api
 from orderbook.client import Client, RefusedError
+from orderbook.effects import Question
 from orderbook.entry import NewOrder
 from orderbook.errors import UnknownMarketError
 from orderbook.model import Instrument, Order, OrderStatus
 from orderbook.records import Placed, ProofRecord
 from orderbook.selection import OfferFill
 from orderbook.signing import proofs
-from orderbook.signing.channel import Question
 from orderbook.signing.proofs import Party, Proof
 from orderbook.signing.seals import Sealed
 from orderbook.under_way import Confirmation

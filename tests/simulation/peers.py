@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from orderbook import limits
-from orderbook.effects import Confirm, Discover, DropTrades, Effect, Settled
+from orderbook.effects import Confirm, Discover, DropTrades, Effect, Question, Settled
 from orderbook.entry import Amendment, NewOrder, NewPair
 from orderbook.envelopes import encode
 from orderbook.errors import OrderBookError, OrderRefusedError, UnderWayError
@@ -28,7 +28,7 @@ from orderbook.negotiation import Negotiator
 from orderbook.outbox import Outbox
 from orderbook.recovery import Recovered
 from orderbook.selection import POLICIES
-from orderbook.signing.channel import Channel, Question
+from orderbook.signing.channel import Channel
 from orderbook.signing.gate import Gate
 from orderbook.signing.handshake import VERSION, Sessions
 from orderbook.signing.proofs import Proof
