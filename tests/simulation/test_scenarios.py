@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from functools import partial
 
 import pytest
 
@@ -97,6 +98,20 @@ def test_clocks_that_are_off_and_drift_fail_no_trade(seed: int) -> None:
     assert exchange.world.run(10.0, until=exchange.at_rest)
     check_market(exchange)
     assert order_at(buyer, bought).filled == order_at(seller, sold).filled == 5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_clocks_that_are_set_back_an_hour_and_right_again_lose_nothing(seed: int) -> None:
+    """Where all sign, who has a wrong time of day is not traded with; all else goes on."""
+    exchange = Exchange(seed, 3, signs=seed % 4 > 0, sessions=seed % 4 > 1)
+    exchange.trade_at_random(40, flow=("mixed", "fill-or-kill", "quotes")[seed % 3])
+    for late, peer in enumerate(exchange.peers.values()):
+        wrong_s = (-3_600.0, 3_600.0)[seed % 2]
+        exchange.world.after(1.0 + late, partial(peer.clock.set_ahead, wrong_s))
+        exchange.world.after(6.0 - late, partial(peer.clock.set_ahead, -wrong_s))
+    exchange.world.run(7.0)
+    assert exchange.settle()
+    check_market(exchange)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -76,6 +76,11 @@ class SkewedClock:
         self._read_ms = max(now_ms, self._read_ms + self._world.random.choice((0, 1)))
         return self._read_ms
 
+    def set_ahead(self, seconds: float) -> None:
+        """The wall clock is set: so much further ahead than it was, or back."""
+        self._wall_off_s += seconds
+        self._read_ms = 0
+
     def until(self, local: float) -> float:
         """Virtual seconds from now until the monotonic clock shows ``local``."""
         return max(0.0, (local - self.monotonic()) / self._rate)

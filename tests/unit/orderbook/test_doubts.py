@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orderbook.effects import Announce, Traded
+from orderbook.effects import Announce, Confirm, Traded
 from orderbook.errors import InvalidFieldError, UnknownDoubtError
 from orderbook.events import Executed, Refused, Resolved
 from orderbook.model import Order, OrderStatus
@@ -56,6 +56,25 @@ def test_a_doubt_settled_as_refused_gives_the_quantity_back(taker: Peer, clock: 
     assert [type(event) for event in taker.market.take_events()] == [Resolved, Refused]
     clock.now += 1.0
     assert [e.order_id for e in taker.tick() if isinstance(e, Announce)] == [order.id], "it looks elsewhere"
+
+
+@pytest.mark.parametrize("outcome", ["committed", "refused"])
+@pytest.mark.parametrize("status", ["committed", "rejected"])
+def test_a_maker_that_answers_after_a_doubt_was_settled_changes_nothing(
+    taker: Peer, clock: Clock, outcome: str, status: str
+) -> None:
+    """Also where it says something else: who has settled it has to put that right with the other side."""
+    order, match_id = doubted(taker, clock)
+    taker.resolve(match_id, outcome, "ann")
+    taker.market.take_events()
+    before = (order.filled, order.open, order.reserved)
+    assert taker.match_answered(match_id, {"status": status, "from": "maker"}) == []
+    assert taker.match_failed(match_id) == []
+    taker.check()
+    assert (order.filled, order.open, order.reserved) == before
+    assert taker.market.take_events() == []
+    clock.now += 60.0
+    assert not [effect for effect in taker.tick() if isinstance(effect, Confirm)], "and is not asked again"
 
 
 def test_only_what_is_in_doubt_can_be_settled(taker: Peer, clock: Clock) -> None:

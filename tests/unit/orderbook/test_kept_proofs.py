@@ -13,6 +13,7 @@ from orderbook.events import Accepted, Event, Executed, Refused, Signed
 from orderbook.journal.file import JournalFile
 from orderbook.journal.journal import Journal, MemoryJournal
 from orderbook.journal.writer import SqliteJournal, open_journal
+from orderbook.ledger import Ledger
 from orderbook.model import Instrument
 
 INSTRUMENT = Instrument("SIM", tick="1", lot="1")
@@ -70,6 +71,26 @@ async def test_a_journal_keeps_all_proofs_over_restarts_and_snapshots(tmp_path: 
     assert await second.proofs("m20") == []
     assert await second.proofs("m") == [], "a part of an id is none"
     assert await second.proofs("about m7") == [], "what a message says is no id"
+    await second.close()
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+async def test_a_journal_tells_which_key_has_confirmed_a_match(tmp_path: Path, compacted: bool) -> None:
+    def keyed(match_id: str, taker: str, key: str) -> Signed:
+        return Signed(match_id, {"from": taker, "key": key, "payload": {"match_id": match_id}}, {})
+
+    first = opened(tmp_path)
+    await written(first, [accepted("o1"), executed("m1", "o1", "x", "bob"), keyed("m1", "bob", "bob's")])
+    await written(first, [executed("m1", "o1", "x", "eve"), keyed("m1", "eve", "eve's")])
+    await written(first, [executed("m2", "o1", "x", "bob")])
+    await first.close()
+    if compacted:
+        compact(tmp_path)
+    second = opened(tmp_path)
+    ledger = Ledger("alice")
+    ledger.archive_in(second.archive)
+    keys = [ledger.taker_key(*match) for match in (("bob", "m1"), ("eve", "m1"), ("bob", "m2"), ("al", "m1"))]
+    assert keys == ["bob's", "eve's", None, None]
     await second.close()
 
 
