@@ -129,8 +129,8 @@ def check_sender(peer: SimPeer, message: Any, session: Session | None) -> None:
     """``peer`` has taken a request: its name is not that of a peer which was heard a moment ago."""
     name, key = message["from"], message.get("key", "" if session is None else session.key)
     owner, now = peer.exchange.peers.get(name), peer.clock.monotonic()
-    if owner is None or not key:
-        return
+    if owner is None or owner is peer or not key:
+        return  # what it has said itself, through a liar, comes to nothing
     if message["type"] == "Goodbye":
         peer.owner_heard.pop(name, None)
         kept = [r for r in running(peer).market.book.reservations.values() if r.counterparty == name]
