@@ -63,7 +63,7 @@ TRADES_IN_MEMORY = 10_000
 """Trades that a peer with a journal keeps in memory, newest first; older ones it looks up: more than are
 executed while a counterparty repeats a question, so that it seldom has to. They take some 6 MB."""
 TRADES_WITHOUT_JOURNAL = 200_000
-"""Trades that a peer without a journal keeps, which has them nowhere else: some 110 MB. Whether an older
+"""Trades that a peer without a journal keeps, which has them nowhere else: some 125 MB. Whether an older
 match was executed it can't say any more, and does not."""
 ORDER_TRADES = 1_000
 """Trades that are shown with their order, newest first; ``GET /trades`` pages through all of them."""
