@@ -1,4 +1,4 @@
-"""What is traded and by whom: instruments and orders.
+"""What is traded and by whom: instruments, orders, and the queue of orders at one price.
 
 Prices and quantities are decimal strings outside and exact integers inside: a price is a count of *ticks*, a
 quantity a count of *lots*. No float ever holds money. Nothing here does IO or reads a clock.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal
+from operator import attrgetter
+from typing import Final, Literal
+
+from sortedcontainers import SortedKeyList
 
 from . import limits
 from .errors import InvalidFieldError
 from .terms import GTC, Terms
-
-if TYPE_CHECKING:
-    from .engine.ladder import Level
 
 _DECIMAL: Final = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", re.ASCII)
@@ -346,3 +347,103 @@ class Order:
             f"<Order {self.id} {self.side.value} {self.quantity}@{self.price} open={self.open} "
             f"reserved={self.reserved} filled={self.filled} cancelled={self.cancelled}>"
         )
+
+
+class Level:
+    """The orders at one price that can be matched, oldest first. It begins with its first one, and ends with
+    its last one.
+
+    Orders of which nothing is open leave it and come back to their place, so that matching never steps over
+    them and the best price is always one that can be traded at. The queue is a doubly linked list through the
+    orders themselves: joining at the back, leaving from anywhere and taking from the front are O(1). An order
+    that comes back needs its place looked up: the first one to do so gives the level an index by priority,
+    which it then keeps.
+
+    Attributes:
+        price: In ticks.
+        key: The ladder's key of ``price``.
+        head: The oldest order; None once the level has ended.
+        tail: The newest order.
+        count: Orders.
+        open: Sum of their open quantities, in lots.
+        hidden: How much of it icebergs do not show.
+        index: The orders by priority, once one has come back.
+    """
+
+    __slots__ = ("count", "head", "hidden", "index", "key", "open", "price", "tail")
+
+    def __init__(self, key: int, order: Order):
+        self.price = order.price
+        self.key = key
+        self.head: Order | None = order
+        self.tail: Order | None = order
+        self.count = 1
+        self.open = order.open
+        self.hidden = order.hidden
+        self.index: SortedKeyList | None = None
+        order.level = self
+
+    def __iter__(self) -> Iterator[Order]:
+        """The orders, oldest first. The level must not change meanwhile."""
+        order = self.head
+        while order is not None:
+            yield order
+            order = order.next
+
+    def append(self, order: Order) -> None:
+        """Put ``order`` last. O(1); O(log n) with an index."""
+        tail = self.tail
+        assert tail is not None
+        tail.next = order
+        order.prev = tail
+        self.tail = order
+        order.level = self
+        self.count += 1
+        self.open += order.open
+        if order.hidden:
+            self.hidden += order.hidden
+        if self.index is not None:
+            self.index.add(order)
+
+    def insert(self, order: Order) -> None:
+        """Put ``order`` where its priority says. O(log n), and once O(n)."""
+        assert self.tail is not None
+        if self.tail.priority < order.priority:
+            self.append(order)
+            return
+        if self.index is None:
+            self.index = SortedKeyList(self, key=attrgetter("priority"))
+        follower: Order = self.index[self.index.bisect_key(order.priority)]
+        self.index.add(order)
+        before = follower.prev
+        order.prev, order.next = before, follower
+        follower.prev = order
+        if before is None:
+            self.head = order
+        else:
+            before.next = order
+        order.level = self
+        self.count += 1
+        self.open += order.open
+        self.hidden += order.hidden
+
+    def remove(self, order: Order) -> None:
+        """Take ``order`` out, before its quantities change. O(1); O(log n) with an index."""
+        if self.index is not None:
+            self.index.remove(order)
+        before, after = order.prev, order.next
+        if before is None:
+            self.head = after
+        else:
+            before.next = after
+            order.prev = None
+        if after is None:
+            self.tail = before
+        else:
+            after.prev = before
+            order.next = None
+        order.level = None
+        self.count -= 1
+        self.open -= order.open
+        if order.hidden:
+            self.hidden -= order.hidden

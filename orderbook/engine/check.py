@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from ..model import Order, Side
+from ..model import Level, Order, Side
 from .entering import ALONE, OPEN
-from .ladder import NO_KEY, Ladder, Level
+from .ladder import NO_KEY, Ladder
 from .reserving import Reserving
 
 

@@ -1,120 +1,19 @@
-"""One side of a book: its price levels, best first, and the orders of each, oldest first.
-
-A level holds what can be matched, and nothing else. Orders of which nothing is open leave it and come back to
-their place, so that matching never steps over them and the best price is always one that can be traded at.
-The queue of a level is a doubly linked list through the orders themselves: joining at the back, leaving from
-anywhere and taking from the front are O(1). An order that comes back needs its place looked up: the first one
-to do so gives the level an index by priority, which it then keeps.
-"""
+"""One side of a book: its price levels, best first."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import chain
-from operator import attrgetter
 
-from sortedcontainers import SortedKeyList, SortedList
+from sortedcontainers import SortedList
 
-from ..model import Order, Side
+from ..model import Level, Order, Side
 
 NO_KEY = -(2**62)
 """The key of no level: below that of every price."""
 NEAR_MAX = 512
 """Near keys at the most: 4 KB, which move within a fraction of a microsecond."""
-
-
-class Level:
-    """The orders at one price that can be matched. It begins with its first one, and ends with its last one.
-
-    Attributes:
-        price: In ticks.
-        key: The ladder's key of ``price``.
-        head: The oldest order; None once the level has ended.
-        tail: The newest order.
-        count: Orders.
-        open: Sum of their open quantities, in lots.
-        hidden: How much of it icebergs do not show.
-        index: The orders by priority, once one has come back.
-    """
-
-    __slots__ = ("count", "head", "hidden", "index", "key", "open", "price", "tail")
-
-    def __init__(self, key: int, order: Order):
-        self.price = order.price
-        self.key = key
-        self.head: Order | None = order
-        self.tail: Order | None = order
-        self.count = 1
-        self.open = order.open
-        self.hidden = order.hidden
-        self.index: SortedKeyList | None = None
-        order.level = self
-
-    def __iter__(self) -> Iterator[Order]:
-        """The orders, oldest first. The level must not change meanwhile."""
-        order = self.head
-        while order is not None:
-            yield order
-            order = order.next
-
-    def append(self, order: Order) -> None:
-        """Put ``order`` last. O(1); O(log n) with an index."""
-        tail = self.tail
-        assert tail is not None
-        tail.next = order
-        order.prev = tail
-        self.tail = order
-        order.level = self
-        self.count += 1
-        self.open += order.open
-        if order.hidden:
-            self.hidden += order.hidden
-        if self.index is not None:
-            self.index.add(order)
-
-    def insert(self, order: Order) -> None:
-        """Put ``order`` where its priority says. O(log n), and once O(n)."""
-        assert self.tail is not None
-        if self.tail.priority < order.priority:
-            self.append(order)
-            return
-        if self.index is None:
-            self.index = SortedKeyList(self, key=attrgetter("priority"))
-        follower: Order = self.index[self.index.bisect_key(order.priority)]
-        self.index.add(order)
-        before = follower.prev
-        order.prev, order.next = before, follower
-        follower.prev = order
-        if before is None:
-            self.head = order
-        else:
-            before.next = order
-        order.level = self
-        self.count += 1
-        self.open += order.open
-        self.hidden += order.hidden
-
-    def remove(self, order: Order) -> None:
-        """Take ``order`` out, before its quantities change. O(1); O(log n) with an index."""
-        if self.index is not None:
-            self.index.remove(order)
-        before, after = order.prev, order.next
-        if before is None:
-            self.head = after
-        else:
-            before.next = after
-            order.prev = None
-        if after is None:
-            self.tail = before
-        else:
-            after.prev = before
-            order.next = None
-        order.level = None
-        self.count -= 1
-        self.open -= order.open
-        if order.hidden:
-            self.hidden -= order.hidden
 
 
 class Ladder:

@@ -17,6 +17,7 @@ from orderbook import (
     ledger,
     maker,
     market,
+    model,
     negotiation,
     outbox,
     recovery,
@@ -121,14 +122,14 @@ def ignore_limits(patch: pytest.MonkeyPatch) -> None:
 def offer_the_newest_first(patch: pytest.MonkeyPatch) -> None:
     """The maker forgets time priority."""
     crossing = book.Book.crossing
-    oldest_first = ladder.Level.__iter__
+    oldest_first = model.Level.__iter__
 
     def reversed_crossing(self: book.Book, *args: Any, **options: Any) -> book.Crossing:
-        patch.setattr(ladder.Level, "__iter__", lambda level: reversed(list(oldest_first(level))))
+        patch.setattr(model.Level, "__iter__", lambda level: reversed(list(oldest_first(level))))
         try:
             return crossing(self, *args, **options)
         finally:
-            patch.setattr(ladder.Level, "__iter__", oldest_first)
+            patch.setattr(model.Level, "__iter__", oldest_first)
 
     patch.setattr(book.Book, "crossing", reversed_crossing)
 

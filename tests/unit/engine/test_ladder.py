@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from orderbook.engine import Order, Side
-from orderbook.engine.ladder import NEAR_MAX, Ladder, Level
+from orderbook.engine.ladder import NEAR_MAX, Ladder
+from orderbook.model import Level
 
 
 def order_at(price: int, side: Side) -> Order:

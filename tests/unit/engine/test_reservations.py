@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orderbook.engine import Book, Code, Fill, MarketState, Order, Side, Terms
-from orderbook.engine.ladder import Level
+from orderbook.model import Level
 from tests.harness import IS_COMPILED
 
 BUY, SELL = Side.BUY, Side.SELL
