@@ -1,15 +1,4 @@
-"""A journal's file, in SQLite's WAL mode: one msgpack row for each event. Blocking.
-
-    meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; whether a redo
-               log belongs to it; and a checksum
-    events     number, packed event, checksum: what a snapshot replaces
-    trades     the same and their position, for trades, which are kept for good; found by match and order
-    proofs     the same, for what both peers of a match have signed, kept for good too; found by match
-    snapshot   one row: what the events up to its number, and as many trades, add up to
-
-The numbers of events, trades and proofs follow each other without a gap, across the three tables. A
-transaction holds whole steps, so that a crash keeps each step or forgets it. What SQLite does not notice (a
-changed byte in a page that still parses, a missing row) the checksums, numbers and positions do.
+"""A journal's file: whose it is, what it is opened for, and the redo log beside it. Blocking.
 
 What a crash has left in a redo log beside the file (``redo``) is taken over when it is opened, so that who
 reads it finds all here. A mark in ``meta`` says that there is such a log, so that a copy of the file without
@@ -20,25 +9,15 @@ leaves a log without a mark, which says nothing that the tables do not, and neve
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import msgpack
 
 from ..errors import JournalError
-from ..events import Event
-from ..recovery import Recovered
 from . import disk, redo
-from .inserts import insert_events
 from .redo import RedoFile
-from .rows import PROOF_COLUMNS, TRADE_COLUMNS, Rows, checksum, connect
+from .rows import connect
 from .schema import (
     APPLICATION_ID,
     DURABILITIES,
@@ -50,19 +29,14 @@ from .schema import (
     meta_checksum,
     tables_of,
 )
-
-PAGE_ROWS = 1_000
-"""Rows that are read at a time."""
-
-Unread = tuple[int, Callable[[], Event] | None]
-"""Number of an event, and how to read it: its row is checked then, so that faults are met in their order."""
+from .tables import Tables
 
 _in_use: set[Path] = set()
 """Journals that this process has open; SQLite keeps out the other processes only."""
 
 
-class JournalFile:
-    """A journal's file: reading, writing and checking it; one thread at a time.
+class JournalFile(Tables):
+    """A journal's file, open: its tables, and the redo log beside it; one thread at a time.
 
     Opening takes the file for this process alone. Nothing is changed in a file that is not ours, damaged, or
     of another version.
@@ -178,14 +152,7 @@ class JournalFile:
                 )
         if create is not None and "id" not in self.meta:
             self._renew()
-        self._rows = Rows(self.path, db, self.meta["peer"])
-        [(self.trade_count,)] = self._rows.select("SELECT ifnull(max(position), 0) FROM trades")
-        numbers = self._rows.select(
-            "SELECT max(number) FROM events UNION SELECT max(number) FROM snapshot "
-            "UNION SELECT max(number) FROM proofs UNION SELECT number FROM trades WHERE position = ?",
-            self.trade_count,
-        )
-        self.number = max(self._whole(number or 0, "events or trades") for (number,) in numbers)
+        super().__init__(self.path, db, self.meta)
         if self._redo_path.exists():
             self._take_over_redo(marked)
         elif marked:
@@ -287,6 +254,11 @@ class JournalFile:
         except OSError as error:
             raise JournalError(f"{self._redo_path} can't be removed: {error}") from error
 
+    def sync(self) -> None:
+        """Returns when all that was written is durable; after :meth:`begin_redo`. Raises OSError."""
+        assert self._log is not None
+        disk.sync_data(self._log)
+
     def close(self) -> None:
         """A redo log stays, for the next one who opens the file."""
         if self.redo is not None:
@@ -295,213 +267,6 @@ class JournalFile:
             os.close(self._log)
         self._db.close()
         _in_use.discard(self._resolved)
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-    # -- writing -----------------------------------------------------------------------------------
-
-    def write(self, events: Sequence[Event], packed: Sequence[bytes] | None = None) -> None:
-        """Append ``events`` in one transaction, durable after :meth:`sync`. ``packed``: each as a row has it,
-        if that is there already. Raises sqlite3.Error, having written nothing.
-        """
-        with self._transaction():
-            position = insert_events(
-                self._db, self.meta["peer"], self.number, self.trade_count, events, packed
-            )
-        self.number += len(events)
-        self.trade_count = position
-
-    def sync(self) -> None:
-        """Returns when all that was written is durable; after :meth:`begin_redo`. Raises OSError."""
-        assert self._log is not None
-        disk.sync_data(self._log)
-
-    def checkpoint(self) -> None:
-        """Copy the log to where it belongs, durably, so that it begins anew with the next transaction.
-
-        Raises sqlite3.Error, with nothing lost.
-        """
-        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def compact(self) -> Recovered:
-        """Replace the events by a snapshot of what they add up to, which is returned; trades and their proofs
-        are kept.
-
-        Raises JournalError for a damaged file, which stays as it is, and for a disk without room, where
-        nothing is lost.
-        """
-        state = self.recover()
-        self.replace_by(state)
-        return state
-
-    def replace_by(self, state: Recovered) -> None:
-        """As :meth:`compact`, with what :meth:`recover` has returned."""
-        data = msgpack.packb(state.to_plain())
-        try:
-            with self._transaction():
-                self._install(self.number, self.trade_count, data)
-                self._db.execute("DELETE FROM events")
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path} can't be compacted ({error}); nothing is lost") from error
-
-    def install(self, number: int, trades: int, data: bytes) -> None:
-        """Take a packed snapshot of the events up to ``number``, and of as many trades.
-
-        Raises sqlite3.Error, having changed nothing.
-        """
-        with self._transaction():
-            self._install(number, trades, data)
-
-    def _install(self, number: int, trades: int, data: bytes) -> None:
-        self._db.execute("DELETE FROM snapshot")
-        row = (number, trades, data, checksum(number, data))
-        self._db.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?)", row)
-
-    def drop_replaced(self, most: int) -> bool:
-        """Delete ``most`` of the events for which the snapshot stands. Returns whether there may be more.
-
-        Raises sqlite3.Error, having changed nothing.
-        """
-        with self._transaction():
-            deleted = self._db.execute(
-                "DELETE FROM events WHERE number IN (SELECT number FROM events WHERE number <= "
-                "(SELECT max(number) FROM snapshot) ORDER BY number LIMIT ?)",
-                (most,),
-            )
-        return deleted.rowcount == most
-
-    def shrink(self) -> None:
-        """Give the room of what is gone back to the disk. Raises JournalError, where nothing is lost."""
-        try:
-            self._db.execute("VACUUM")
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path} can't be shrunk ({error}); nothing is lost") from error
-
-    # -- reading -----------------------------------------------------------------------------------
-
-    def recover(self) -> Recovered:
-        """What snapshot and events add up to. Raises JournalError for a damaged file."""
-        return self.snapshot().apply(event for _, event in self._after_snapshot(proofs=False))
-
-    def snapshot(self) -> Recovered:
-        """What the events up to :meth:`snapshot_number` add up to. Raises JournalError."""
-        state = Recovered(self.meta["peer"], self.meta["market"])
-        rows = self._rows.select("SELECT number, trades, data, checksum FROM snapshot")
-        for number, trades, data, check in rows:
-            packed = self._rows.checked("snapshot", number, data, check)
-            try:
-                state.load(msgpack.unpackb(packed))
-            except ValueError as error:
-                raise self._rows.damaged("the snapshot is no msgpack") from error
-            if state.archived_trades != trades:
-                raise self._rows.damaged("the snapshot stands for another number of trades")
-        return state
-
-    def events(self) -> Iterator[tuple[int, Event]]:
-        """Number and event, in order, of all that no snapshot stands for. Raises JournalError."""
-        return self._after_snapshot(proofs=True)
-
-    def _after_snapshot(self, *, proofs: bool) -> Iterator[tuple[int, Event]]:
-        """As :meth:`events`; without ``proofs`` these are only counted: a start needs no more of them."""
-        last, trades = self._snapshot_end()
-        sources = (self._events(last), self._trades(trades), self._proofs(last, read=proofs))
-        for expected, (number, read) in enumerate(heapq.merge(*sources, key=_number), last + 1):
-            if number != expected:
-                raise self._rows.damaged(f"event {expected} is missing")
-            if read is not None:
-                yield number, read()
-
-    def kept(self) -> Iterator[tuple[int, Event]]:
-        """Number and event, in order, of the trades and proofs up to the snapshot. Raises JournalError."""
-        last = self.snapshot_number()
-        for number, read in heapq.merge(self._trades(0), self._proofs(0), key=_number):
-            if number > last:
-                return
-            assert read is not None
-            yield number, read()
-
-    def snapshot_number(self) -> int:
-        """The last event that the snapshot stands for; 0: there is none. Raises JournalError."""
-        return self._snapshot_end()[0]
-
-    def _snapshot_end(self) -> tuple[int, int]:
-        """The last event and the last trade that the snapshot stands for."""
-        [(number, trades)] = self._rows.select(
-            "SELECT ifnull(max(number), 0), ifnull(max(trades), 0) FROM snapshot"
-        )
-        return self._whole(number, "snapshot"), self._whole(trades, "snapshot")
-
-    def check(self) -> Recovered:
-        """Verify all of it: SQLite's own structures, every row, and that the events make sense.
-
-        Returns what it all adds up to. Raises JournalError, naming the first fault.
-        """
-        for (fault,) in self._rows.select("PRAGMA integrity_check"):
-            if fault != "ok":
-                raise self._rows.damaged(fault)
-        for _ in itertools.chain(self.kept(), self.events()):
-            pass
-        return self.recover().finish()
-
-    def _events(self, above: int) -> Iterator[Unread]:
-        for row in self._pages("number, data, checksum", "events", "number", above):
-            yield row[0], partial(self._event, row)
-
-    def _trades(self, above: int) -> Iterator[Unread]:
-        for expected, row in enumerate(self._pages(TRADE_COLUMNS, "trades", "position", above), above + 1):
-            yield self._whole(row[1], "trades"), partial(self._trade, expected, row)
-
-    def _proofs(self, above: int, *, read: bool = True) -> Iterator[Unread]:
-        for row in self._pages(PROOF_COLUMNS if read else "number", "proofs", "number", above):
-            yield row[0], partial(self._rows.proof, row) if read else None
-
-    def _whole(self, number: object, table: str) -> int:
-        """``number``, unless a changed byte has made it something else."""
-        if not isinstance(number, int):
-            raise self._rows.damaged(f"a number in {table} is none")
-        return number
-
-    def _event(self, row: Any) -> Event:
-        return self._rows.event("events", *row)
-
-    def _trade(self, expected: int, row: Any) -> Event:
-        if row[0] != expected:
-            raise self._rows.damaged(f"trade {expected} is missing")
-        return self._rows.trade(row)
-
-    def _pages(self, columns: str, table: str, key: str, above: int) -> Iterator[Any]:
-        """As many rows at a time as are held in memory, so that no query is open in between."""
-        query = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT {PAGE_ROWS}"
-        while rows := self._rows.select(query, above):
-            yield from rows
-            above = rows[-1][0]
-
-
-def _number(entry: Unread) -> int:
-    return entry[0]
-
-
-class _Transaction:
-    """All of it or nothing, as a context manager."""
-
-    def __init__(self, db: sqlite3.Connection):
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *exc_info: object) -> None:
-        if kind is None:
-            try:
-                self._db.execute("COMMIT")
-                return
-            except sqlite3.Error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
 
 
 def new_id() -> str:
