@@ -8,11 +8,16 @@ import sys
 from collections.abc import Callable, Mapping
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.flavours import flavour
 from tests.node_grapes import node_grape, node_grapes, node_script
 from tests.open_connections import pytest_runtest_teardown
 from tests.ws_flavours import ws_flavour
+
+# On a busy machine an example, or to make it, may take long; what counts is that it passes.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 __all__ = ["flavour", "node_grape", "node_grapes", "node_script", "pytest_runtest_teardown", "ws_flavour"]
 

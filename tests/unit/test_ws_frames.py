@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grenache_py import errors
@@ -56,7 +56,6 @@ def test_payloads_of_all_sizes_are_masked_byte_by_byte(payload, mask):
     assert encode_frame(BINARY, payload)[2:] == frame[2 : head - 4] + payload
 
 
-@settings(deadline=None)  # a large message in pieces of one byte takes its time on a busy machine
 @given(
     st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.integers(0, 300) | st.just(70_000)), max_size=8),
     st.lists(st.integers(1, 500), min_size=1, max_size=20),

@@ -142,7 +142,5 @@ class EngineMachine(RuleBasedStateMachine):
         self.twins.book.check()
 
 
-EngineMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
-)
+EngineMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, derandomize=True)
 TestEngine = EngineMachine.TestCase

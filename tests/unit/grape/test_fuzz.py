@@ -7,7 +7,7 @@ import socket
 from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grenache_py.grape.api import Api
@@ -58,7 +58,6 @@ def ask(target: str, body: bytes) -> tuple[int, bytes]:
     return asked.replies[0]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(paths, json_values | fields | st.tuples(st.text(max_size=5), json_values))
 def test_any_json_is_answered_once(target: str, data: Any) -> None:
     status, body = ask(target, json.dumps({"rid": "r", "data": data}).encode())
@@ -68,7 +67,6 @@ def test_any_json_is_answered_once(target: str, data: Any) -> None:
     LONE.node.peers.check()
 
 
-@settings(deadline=None)
 @given(paths, st.binary(max_size=60))
 def test_any_bytes_are_answered_once(target: str, body: bytes) -> None:
     status, _ = ask(target, body)

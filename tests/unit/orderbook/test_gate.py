@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orderbook import limits
@@ -480,7 +480,6 @@ members = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # what it makes is large, and machines are busy
 @given(st.dictionaries(members, anything), st.booleans())
 def test_whatever_comes_is_refused_or_taken_and_never_more(change: dict[str, Any], unsigned: bool) -> None:
     alice, bob = gate("alice"), gate("bob", unsigned=unsigned)
