@@ -98,9 +98,10 @@ class Snapshotter:
             assert process.stdout is not None
             try:
                 for item in self._items():
-                    process.stdin.write(msgpack.packb(item))
                     if self._stopped:
+                        process.kill()  # before it misses what it is not told
                         break
+                    process.stdin.write(msgpack.packb(item))
                 process.stdin.close()
                 data = process.stdout.read()
             except BaseException:

@@ -139,9 +139,12 @@ class Liar:
         }
 
     def _plausible_offer(self, order: Any, name: str) -> Any:
-        """All that was asked for, of an order that nobody has."""
-        fill = {"order_id": f"{name}-made-up", "price": order["price"], "quantity": order["quantity"]}
-        lock_id = f"{name}-lock{self._random.randrange(10**6)}"
+        """All that was asked for, of an order that nobody has, now and then just outside the limit."""
+        number = self._random.randrange(10**6)
+        worse = 1 if order["side"] == "buy" else -1
+        price = int(order["price"]) + (worse if number % 4 == 0 else 0)
+        fill = {"order_id": f"{name}-made-up", "price": str(price), "quantity": order["quantity"]}
+        lock_id = f"{name}-lock{number}"
         whole = {"quantity": order["quantity"], "fully_matched": True, "lease": 5000}
         return {"lock_id": lock_id, "fills": [fill], **whole, "from": name}
 

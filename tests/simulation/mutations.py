@@ -28,7 +28,7 @@ from orderbook import (
 from orderbook.effects import Effect, Settled, Traded
 from orderbook.engine import Trigger, ladder
 from orderbook.events import Amended, Cancelled, Event, Intended, Refused, Signed, Switched, Triggered
-from orderbook.messages import CrossPeerMatch, MatchAnswer
+from orderbook.messages import CrossPeerMatch, MatchAnswer, Offer
 from orderbook.model import Order, Side
 from orderbook.selection import Choice
 from orderbook.signing import channel, gate, keyring
@@ -57,8 +57,8 @@ def drop_trades_before_they_are_durable(patch: pytest.MonkeyPatch) -> None:
     """A trade leaves the memory when it is not in the journal yet."""
     add_trades = ledger.Ledger.add_trades
 
-    def add(self: ledger.Ledger, trades: Any) -> None:
-        add_trades(self, trades)
+    def add(self: ledger.Ledger, trades: Any, taker_key: str | None = None) -> None:
+        add_trades(self, trades, taker_key)
         self.drop_trades(self.trade_count)
 
     patch.setattr(ledger.Ledger, "add_trades", add)
@@ -156,7 +156,7 @@ def keep_what_was_not_confirmed(patch: pytest.MonkeyPatch) -> None:
 
 def ignore_heartbeats(patch: pytest.MonkeyPatch) -> None:
     """Crossed prices that no announcement showed are never noticed."""
-    patch.setattr(negotiation.Negotiator, "_compare", lambda *_: None)
+    patch.setattr(negotiation.Negotiator, "_compare", lambda *_: [])
 
 
 def reopen_cancelled_orders(patch: pytest.MonkeyPatch) -> None:
@@ -459,6 +459,20 @@ def trade_at_the_takers_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(confirmations.Confirmations, "trades", dear)
 
 
+def take_offers_outside_the_limit(patch: pytest.MonkeyPatch) -> None:
+    """The taker does not look at the price of an offer."""
+    take_offer = taker.Taker._take_offer
+
+    def take(self: taker.Taker, under: under_way.Negotiation, destination: str, offer: Offer) -> None:
+        limit, under.price = under.price, 10**6 if under.order.side is Side.BUY else 0
+        try:
+            take_offer(self, under, destination, offer)
+        finally:
+            under.price = limit
+
+    patch.setattr(taker.Taker, "_take_offer", take)
+
+
 AMONG_LIARS = Scenario(11, 3, 60, "full-first", frozenset({"liars", "skew"}), listed=True, sessions=True)
 AMONG_HEIRS = Scenario(1, 3, 60, "full-first", frozenset({"heirs"}), trades_in_memory=4)
 SHOWN_BY = {
@@ -544,6 +558,7 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         lose_doubts_in_snapshots,
         forget_whose_answer_counts_at_a_restart,
         trade_at_the_takers_limit,
+        take_offers_outside_the_limit,
     )
 } | {
     "lose_intents": without(Intended),

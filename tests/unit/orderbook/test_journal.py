@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -276,6 +276,26 @@ def test_a_journal_of_somebody_else_is_refused(path: Path, key: str) -> None:
     write(path, EVENTS)
     with pytest.raises(JournalError, match=f"journal of {key}"):
         JournalFile(path, create={**META, key: "other"})
+
+
+def test_a_snapshot_is_given_up_without_a_word(
+    path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by who comes before its process is there to be ended."""
+    items = Snapshotter._items
+
+    def given_up(self: Snapshotter) -> Iterator[object]:
+        self._stopped = True
+        return items(self)
+
+    write(path, EVENTS)
+    file = JournalFile(path)
+    monkeypatch.setattr(Snapshotter, "_items", given_up)
+    made: list[object] = []
+    Snapshotter(path, META, file.number, file.trade_count, made.append)._thread.join()
+    file.close()
+    assert not made
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
