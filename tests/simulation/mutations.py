@@ -480,10 +480,12 @@ SHOWN_BY = {
     "forget_expiry": 63,
     "forget_what_left_the_memory": 108,
     "give_up_in_doubt": 138,
+    "ignore_limits": 67,
     "lose_doubts_in_snapshots": 8,
     "nobody_yields": 41,
     "promise_before_durable": 29,
     "sweep_expired_orders_only_now_and_then": 49,
+    "trigger_while_the_partner_is_reserved": 112,
 }
 """Seeds that show at once what others do not, or not so soon: they are tried first."""
 STAGES = {
