@@ -28,7 +28,7 @@ from .commands.terminal import (
     only_market,
     print_json,
     run,
-    tell_of_break,
+    show_break,
     tell_of_more,
 )
 from .commands.views import (
@@ -282,7 +282,7 @@ def trades(market: str | None, limit: int, after: str | None, api: str, follow: 
 async def follow_trades(client: Client, market: str, after: str | None, as_json: bool) -> None:
     """Show trades as they come, until the user ends it."""
     console = make_console()
-    async for page in client.follow_trades(market, after, on_break=tell_of_break):
+    async for page in client.follow_trades(market, after, on_break=show_break):
         if as_json:
             print_json(page)
             continue
@@ -310,7 +310,7 @@ def book(market: str | None, levels: int, follow: bool, api: str, as_json: bool)
     async def work(client: Client) -> None:
         name = await only_market(client, market)
         if follow:
-            async for record in client.follow(name, levels, on_break=tell_of_break):
+            async for record in client.follow(name, levels, on_break=show_break):
                 show(record)
         else:
             show(await client.book(name, levels))

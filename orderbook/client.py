@@ -25,6 +25,7 @@ from .client_calls import (
     Calls,
     ClientError,
     PeerFailedError,
+    Record,
     RefusedError,
     check_api,
 )
@@ -324,7 +325,7 @@ class Client:
             "GET", f"/book/{quote(market, safe='')}", BookRecord, {"levels": levels}
         )
 
-    async def follow(
+    def follow(
         self, market: str, levels: int = limits.FEED_LEVELS, *, on_break: OnBreak | None = None
     ) -> AsyncGenerator[BookRecord, None]:
         """The best ``levels`` prices of both sides, now and again whenever they have changed.
@@ -342,12 +343,7 @@ class Client:
             RefusedError: The peer does not trade ``market``, or has too many readers.
             PeerFailedError: It does not answer the first time.
         """
-        async with aclosing(self._books(market, levels)) as news:
-            async for each in news:
-                if isinstance(each, ClientError):
-                    tell_of_break(on_break, each)
-                else:
-                    yield each
+        return _records(self._books(market, levels), on_break)
 
     def _books(
         self, market: str, levels: int = limits.FEED_LEVELS
@@ -365,7 +361,7 @@ class Client:
                 if changed:
                     yield BookRecord(market, *replica.sides())
 
-    async def follow_trades(
+    def follow_trades(
         self, market: str, after: Cursor | None = None, *, on_break: OnBreak | None = None
     ) -> AsyncGenerator[TradePage, None]:
         """The trades of a market as they are executed, page by page: none is missing, none comes twice.
@@ -387,12 +383,7 @@ class Client:
                 is there now begins with ``after=0``; compare it with what you have.
             PeerFailedError: It does not answer the first time.
         """
-        async with aclosing(self._trades(market, after)) as news:
-            async for each in news:
-                if isinstance(each, ClientError):
-                    tell_of_break(on_break, each)
-                else:
-                    yield each
+        return _records(self._trades(market, after), on_break)
 
     async def _trades(
         self, market: str, after: Cursor | None = None
@@ -454,6 +445,18 @@ class Client:
 def count_of(cursor: Cursor | None) -> int:
     """How many trades come before a page of trades. Raises ValueError."""
     return int(str(cursor).partition(":")[0])
+
+
+async def _records(
+    news: AsyncGenerator[Record | ClientError, None], on_break: OnBreak | None
+) -> AsyncGenerator[Record, None]:
+    """The records of a feed; ``on_break`` is told of its failures."""
+    async with aclosing(news):
+        async for each in news:
+            if isinstance(each, ClientError):
+                tell_of_break(on_break, each)
+            else:
+                yield each
 
 
 def tell_of_break(on_break: OnBreak | None, error: ClientError) -> None:

@@ -200,6 +200,6 @@ def tell_of_more(cursor: object) -> None:
         make_console(stderr=True).print(plain(text))
 
 
-def tell_of_break(error: ClientError) -> None:
+def show_break(error: ClientError) -> None:
     """A feed has ended, and begins again."""
     make_console(stderr=True).print(plain(f"{error}; trying again"))
