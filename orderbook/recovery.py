@@ -107,8 +107,8 @@ class Recovered:
         elif isinstance(event, Refused):
             self._answered(event.match_id)
         elif isinstance(event, Executed):
-            if event.match_id in self.confirmations:
-                self._answered(event.match_id)
+            if event.taker_peer == self._peer and event.match_id in self.confirmations:
+                self._answered(event.match_id)  # else it is another peer's match, of whatever id that likes
             trade = trade_of(event, self._market)
             for order_id in trade.orders_of(self._peer):
                 self.orders[order_id].filled += event.quantity

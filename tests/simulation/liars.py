@@ -51,7 +51,7 @@ class Liar:
         self.key = self._signer.key
         self._random = Random(exchange.world.random.random())
         self._nonces = itertools.count()
-        self._overheard: list[Any] = [{"id": "none", "lock_id": "none", "order_id": "none"}]
+        self._overheard: list[Any] = [{"id": "none", "lock_id": "none", "order_id": "none", "match_id": "m1"}]
         self._requests: deque[Any] = deque(maxlen=50)
         self._answers: deque[Any] = deque(maxlen=50)
         random = self._random
@@ -249,7 +249,8 @@ class Liar:
             else:
                 fill, random = answer["fills"][0], self._random
                 fill["quantity"] = random.choice([fill["quantity"], str(random.randint(0, 20))])
-                match_id = random.choice(["m1", f"{self.name}-match-{next(self._nonces)}"])
+                own = f"{self.name}-match-{next(self._nonces)}"
+                match_id = random.choice(["m1", own, self._heard("match_id")])
                 match = {"match_id": match_id, "lock_id": answer["lock_id"], "fills": [fill]}
                 if random.random() < 0.8:
                     match["side"] = message["payload"]["order"]["side"]

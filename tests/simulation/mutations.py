@@ -27,7 +27,17 @@ from orderbook import (
 )
 from orderbook.effects import Effect, Settled, Traded
 from orderbook.engine import Trigger, ladder
-from orderbook.events import Amended, Cancelled, Event, Intended, Refused, Signed, Switched, Triggered
+from orderbook.events import (
+    Amended,
+    Cancelled,
+    Event,
+    Executed,
+    Intended,
+    Refused,
+    Signed,
+    Switched,
+    Triggered,
+)
 from orderbook.messages import CrossPeerMatch, MatchAnswer, Offer
 from orderbook.model import Order, Side
 from orderbook.selection import Choice
@@ -433,6 +443,19 @@ def stamp_repeated_answers_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(maker.Maker, "_committed", stamped)
 
 
+def take_anybodys_match_for_ours(patch: pytest.MonkeyPatch) -> None:
+    """What replays a journal tells matches by their ids alone, which are their takers' to choose."""
+    apply = recovery.Recovered._apply
+
+    def by_id(self: recovery.Recovered, event: Event) -> None:
+        match_id = event.match_id if isinstance(event, Executed) else ""
+        if match_id in self.confirmations:
+            self._answered(match_id)
+        apply(self, event)
+
+    patch.setattr(recovery.Recovered, "_apply", by_id)
+
+
 def lose_doubts_in_snapshots(patch: pytest.MonkeyPatch) -> None:
     """A snapshot has no confirmations."""
     to_plain = recovery.Recovered.to_plain
@@ -499,6 +522,9 @@ STAGES = {
     ),
     "ask_before_the_intent_is_durable": Scenario(1, 3, 60, "full-first", frozenset({"crash", "slow disks"})),
     "forget_whose_answer_counts_at_a_restart": Scenario(1, 3, 60, "full-first", frozenset({"crash", "loss"})),
+    "take_anybodys_match_for_ours": Scenario(
+        135, 3, 60, "full-first", frozenset({"liars", "crash"}), trades_in_memory=50
+    ),
     "tell_whoever_has_the_name_of_a_match": AMONG_HEIRS,
     "ask_whoever_has_the_name_of_the_maker": replace(AMONG_HEIRS, seed=88),
     "drop_trades_before_they_are_durable": Scenario(
@@ -558,6 +584,7 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         ask_before_the_intent_is_durable,
         stamp_repeated_answers_anew,
         lose_doubts_in_snapshots,
+        take_anybodys_match_for_ours,
         forget_whose_answer_counts_at_a_restart,
         trade_at_the_takers_limit,
         take_offers_outside_the_limit,

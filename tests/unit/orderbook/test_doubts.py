@@ -8,6 +8,7 @@ from orderbook.effects import Announce, Confirm, Traded
 from orderbook.errors import InvalidFieldError, UnknownDoubtError
 from orderbook.events import Executed, Refused, Resolved
 from orderbook.model import Order, OrderStatus
+from orderbook.recovery import Recovered
 from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, only
 
 
@@ -75,6 +76,28 @@ def test_a_maker_that_answers_after_a_doubt_was_settled_changes_nothing(
     assert taker.market.take_events() == []
     clock.now += 60.0
     assert not [effect for effect in taker.tick() if isinstance(effect, Confirm)], "and is not asked again"
+
+
+@pytest.mark.parametrize("status", ["committed", "rejected"])
+def test_a_match_of_another_peer_that_has_the_id_of_a_doubt_is_no_answer_to_it(
+    taker: Peer, clock: Clock, status: str
+) -> None:
+    """A maker knows the id of what it is asked, and may name its own match like that, before it answers."""
+    order, match_id = doubted(taker, clock)
+    sold, _ = taker.place("sell", 200, 3)
+    taker.offer_answered(sold.id, 1, "maker", None)
+    theirs = {"id": "x", "market": "SIM", "side": "buy", "price": "200", "quantity": "3"}
+    offer = taker.told(taker.envelope("AnnounceOpenOrder", "maker", order=theirs, round=1))
+    match = {"match_id": match_id, "lock_id": offer["lock_id"], "fills": offer["fills"]}
+    assert taker.told(taker.envelope("CrossPeerMatch", "maker", **match))["status"] == "committed"
+    events = taker.market.take_events()
+    recovered = Recovered("taker", "SIM").apply(events).finish()
+    assert list(recovered.confirmations) == [match_id], "after a restart the maker is asked again"
+    assert recovered.orders[order.id].reserved == order.reserved == 4
+    taker.match_answered(match_id, {"status": status, "from": "maker"})
+    recovered = Recovered("taker", "SIM").apply(events + taker.market.take_events()).finish()
+    assert not recovered.confirmations
+    assert (recovered.orders[order.id].filled, recovered.orders[sold.id].filled) == (order.filled, 3)
 
 
 def test_only_what_is_in_doubt_can_be_settled(taker: Peer, clock: Clock) -> None:
