@@ -23,7 +23,7 @@ from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 
-from orderbook.client import Client, ClientError, RefusedError
+from orderbook.client import Client, ClientError, NotYetError, PeerFailedError, RefusedError
 from orderbook.records import OrderRecord, TradePage
 
 
@@ -75,26 +75,24 @@ async def place(client: Client, state: State, options: argparse.Namespace) -> st
 async def raise_the_bid(client: Client, order_id: str, options: argparse.Namespace) -> OrderRecord:
     """Returns the order when it has closed."""
     try:
-        order = (await client.order(order_id)).order
-        while order.status in ("open", "partially_filled"):
-            await asyncio.sleep(options.every)
+        while True:
+            try:
+                return (await client.closed(order_id, timeout_s=options.every)).order
+            except (NotYetError, PeerFailedError):  # a peer may be away for longer than that
+                order = (await client.order(order_id)).order
             price = Decimal(str(order.price)) + Decimal(options.step)
             if price > Decimal(options.highest):
                 await client.cancel(order_id)
                 break
             try:
-                order = (await client.amend(order_id, price=str(price))).order
+                await client.amend(order_id, price=str(price))
             except RefusedError as error:
-                if error.code != "price_reserved":  # that passes
+                if error.code not in ("price_reserved", "being_cancelled"):  # which pass
                     raise
     except RefusedError as error:
         if error.code != "order_closed":
             raise
-    while True:  # what is reserved for another peer, or in doubt, is decided soon
-        order = (await client.order(order_id)).order
-        if order.status in ("filled", "cancelled"):
-            return order
-        await asyncio.sleep(options.every)
+    return (await client.closed(order_id)).order  # what is reserved for another peer is decided soon
 
 
 async def buy(options: argparse.Namespace) -> None:

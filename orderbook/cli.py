@@ -13,7 +13,7 @@ from .client import Client
 from .commands.doubts import doubts_group
 from .commands.journal import journal_group
 from .commands.keys import keygen, verify_trade
-from .commands.orders import amend, cancel, orders, pair, quote, state, submit
+from .commands.orders import amend, cancel, order, orders, pair, quote, state, submit
 from .commands.runs import demo_command, flow_command, reconcile_command, replay_command
 from .commands.terminal import (
     ROWS_MAX,
@@ -66,6 +66,7 @@ commands = (
     quote,
     amend,
     cancel,
+    order,
     orders,
     state,
     flow_command,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -24,12 +25,14 @@ from .client_calls import (
     TIMEOUT_S,
     Calls,
     ClientError,
+    NotYetError,
     PeerFailedError,
     Record,
     RefusedError,
     check_api,
 )
 from .feed_reader import BookReplica
+from .model import OrderStatus
 from .records import (
     BookRecord,
     Cancelled,
@@ -58,6 +61,7 @@ __all__ = [
     "TIMEOUT_S",
     "Client",
     "ClientError",
+    "NotYetError",
     "PeerFailedError",
     "RefusedError",
     "check_api",
@@ -65,6 +69,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+CLOSED = tuple(status.value for status in OrderStatus if status.closed)
+"""What a closed order says of its status."""
 OnBreak = Callable[[ClientError], object]
 """Is told why a feed has ended, before it begins again; what it raises ends the iteration."""
 
@@ -229,6 +235,47 @@ class Client:
     async def order(self, order_id: str) -> Placed:
         """An order and its trades."""
         return await self._calls.call("GET", f"/orders/{quote(order_id, safe='')}", Placed)
+
+    async def closed(self, order_id: str, *, timeout_s: float | None = None) -> Placed:
+        """Wait until an order has closed; the order as it is for good, and its trades.
+
+        It has closed when it is ``"filled"`` or ``"cancelled"``, whose ``reason`` says why: by its owner, or
+        because its time had run out, for instance. The peer may fail meanwhile, or start again with its
+        journal, as often as it does, for ``retry_s`` seconds each time. A wait takes a connection beside
+        those of ``connections``.
+
+        Args:
+            timeout_s: For how long, in seconds, also where the peer is away; None: however long it takes.
+
+        Raises:
+            NotYetError: It has not closed within ``timeout_s`` seconds; ``placed`` says how far it is.
+            PeerFailedError: The peer was away at that moment, or for ``retry_s`` seconds.
+            RefusedError: It does not know the order (``unknown_order``), or too many wait (``busy``).
+        """
+        return await self._until(order_id, None, timeout_s)
+
+    async def traded(self, order_id: str, filled: str = "0", *, timeout_s: float | None = None) -> Placed:
+        """Wait as :meth:`closed`, until more than ``filled`` of an order is filled, or it has closed.
+
+        All trades of a peer, as they are executed, has :meth:`follow_trades`.
+        """
+        return await self._until(order_id, filled, timeout_s)
+
+    async def _until(self, order_id: str, filled: str | None, timeout_s: float | None) -> Placed:
+        def over(placed: Placed) -> bool:
+            order = placed.order
+            more = filled is not None and Decimal(order.filled) > Decimal(filled)
+            return more or order.status in CLOSED
+
+        path = f"/orders/{quote(order_id, safe='')}"
+        placed = await self._calls.wait(path, Placed, {"filled": filled}, over, timeout_s)
+        if over(placed):
+            return placed
+        order = placed.order
+        done = f"{order.filled} of {order.quantity} filled"
+        raise NotYetError(
+            self.api, f"order {order_id} is {order.status} after {timeout_s:g} s: {done}", placed
+        )
 
     async def orders_page(
         self,

@@ -2,6 +2,7 @@
 
 ClientError
 ├── RefusedError       the peer said no
+├── NotYetError        an order has not closed or traded in time
 └── PeerFailedError    it cannot be reached, does not answer in time, or not as this API does
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import socket
@@ -24,7 +26,7 @@ from msgspec import Struct
 
 from . import limits
 from .errors import InvalidFieldError
-from .records import ErrorAnswer
+from .records import ErrorAnswer, Placed
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,11 @@ FEED_LINE_BYTES = 1024 * 1024
 peers' takes six bytes of JSON."""
 FEED_SILENCE_S = 2 * limits.FEED_IDLE_S
 """After how long without a line the connection of a feed counts as lost."""
+WAIT_S = 25.0
+"""For how long one question waits for an order: what stands between a client and its peer often cuts
+connections that are silent for longer than 30 or 60 seconds."""
+WAIT_LATE_S = 1.0
+"""How late a wait that has a deadline may notice that its peer has ceased to answer."""
 ERROR_TEXT = 300
 """Characters kept of an answer that we do not understand."""
 TEMPORARY = ("busy", "journal")
@@ -85,6 +92,18 @@ class RefusedError(ClientError):
         return self.code in TEMPORARY
 
 
+class NotYetError(ClientError):
+    """What was waited for has not come in time.
+
+    Attributes:
+        placed: The order and its trades, as they were then.
+    """
+
+    def __init__(self, api: str, text: str, placed: Placed):
+        super().__init__(api, text)
+        self.placed = placed
+
+
 class PeerFailedError(ClientError):
     """The peer cannot be reached, does not answer in time, or not as this API does."""
 
@@ -109,10 +128,12 @@ class Calls:
         self._retry_s = retry_s
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._lasting: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._lasting):
+            if session is not None:
+                await session.close()
 
     async def call(
         self,
@@ -153,6 +174,53 @@ class Calls:
             tries += 1
             await asyncio.sleep(pause)
 
+    async def wait(
+        self,
+        path: str,
+        kind: type[Answer],
+        query: Mapping[str, str | int | None],
+        over: Callable[[Answer], bool],
+        timeout_s: float | None,
+    ) -> Answer:
+        """Ask for something that the peer answers when it is ``over``, or late, until it is or ``timeout_s``
+        seconds have passed. While the peer fails it is asked again, for ``retry_s`` seconds each time.
+
+        Raises:
+            RefusedError: The peer said no.
+            PeerFailedError: It did not answer, or not as it should.
+        """
+        loop = asyncio.get_running_loop()
+        ends = math.inf if timeout_s is None else loop.time() + timeout_s
+        gives_up: float | None = None
+        tries = 0
+        while True:
+            began = loop.time()
+            left = max(0.0, ends - began)
+            wait_s = min(WAIT_S, left)
+            limit_s = min(wait_s + self._timeout_s, left + WAIT_LATE_S)
+            try:
+                asked = {**query, "wait_ms": math.ceil(1000 * wait_s)}
+                answer = await self._ask("GET", path, kind, asked, None, limit_s)
+            except (PeerFailedError, RefusedError) as error:
+                if isinstance(error, RefusedError) and not error.temporary:
+                    raise
+                if gives_up is None:
+                    gives_up = min(ends, loop.time() + self._retry_s)
+                pause = pause_s(tries)
+                if loop.time() + pause > gives_up:
+                    raise
+            else:
+                if over(answer) or loop.time() >= ends:
+                    return answer
+                if loop.time() - began > wait_s / 2:
+                    gives_up, tries = None, 0
+                    continue
+                # A peer that does not wait, since it is of an older version, is not asked all the time.
+                pause = min(pause_s(tries), max(0.0, ends - loop.time()))
+                gives_up = None
+            tries += 1
+            await asyncio.sleep(pause)
+
     async def follow(
         self, begin: Callable[[], AsyncGenerator[Record, None]]
     ) -> AsyncGenerator[Record | ClientError, None]:
@@ -185,7 +253,7 @@ class Calls:
         """The lines of an answer that does not end. Raises RefusedError, or PeerFailedError in the end."""
         silence = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=FEED_SILENCE_S)
         try:
-            async with self._opened().get(
+            async with self._opened(lasting=True).get(
                 self.api + path,
                 params=query,
                 timeout=silence,
@@ -212,20 +280,24 @@ class Calls:
         kind: type[Answer],
         query: Mapping[str, str | int | None] | None,
         body: bytes | None,
+        limit_s: float | None = None,
     ) -> Answer:
+        """Ask once; ``limit_s``: how long the answer may take, where that is longer than others do."""
         changes = method != "GET"
+        within_s = self._timeout_s if limit_s is None else limit_s
         try:
-            async with self._opened().request(
+            async with self._opened(lasting=limit_s is not None).request(
                 method,
                 self.api + path,
                 params={name: value for name, value in (query or {}).items() if value is not None},
                 data=body,
                 headers={"Content-Type": "application/json"} if body is not None else None,
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=within_s),
             ) as response:
                 content = await _read(response)
         except asyncio.TimeoutError as error:
-            reason = f"no answer within {self._timeout_s:g} s"
+            reason = f"no answer within {within_s:.3g} s"
             raise PeerFailedError(self.api, reason, in_doubt=changes) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._failed(error, changes) from error
@@ -246,15 +318,15 @@ class Calls:
             text = "the peer has closed it before it had said all; has it stopped?"
         return PeerFailedError(self.api, f"the connection broke: {text}", in_doubt=changes)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:  # made here, because aiohttp wants a running loop
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            )
-            # aiohttp has no other way to say it: what changes something it must not send again unasked.
-            self._session._retry_connection = False
+    def _opened(self, *, lasting: bool = False) -> aiohttp.ClientSession:
+        """``lasting``: for what takes long, so that no other call waits for its connection."""
+        # Made here, because aiohttp wants a running loop.
+        if lasting:
+            if self._lasting is None:
+                self._lasting = _session(0)
+            return self._lasting
+        if self._session is None:
+            self._session = _session(self._connections)
         return self._session
 
     def _understand(self, status: int, content: bytes, kind: type[Answer], changes: bool) -> Answer:
@@ -269,6 +341,16 @@ class Calls:
         if status == 500:
             raise PeerFailedError(self.api, error.message, in_doubt=changes)
         raise RefusedError(self.api, error.code, error.message, error.field)
+
+
+def _session(connections: int) -> aiohttp.ClientSession:
+    """0 ``connections``: any number."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections), cookie_jar=aiohttp.DummyCookieJar()
+    )
+    # aiohttp has no other way to say it: what changes something it must not send again unasked.
+    session._retry_connection = False
+    return session
 
 
 def pause_s(tries: int) -> float:

@@ -209,5 +209,11 @@ FEED_PAUSE_S = 0.05
 for each of its readers after every order."""
 FEED_IDLE_S = 15.0
 """After how long without a change a feed says that it is alive, and how long a reader may take for a line."""
+WAITS = 1_000
+"""Requests at once that wait for an order; further ones are refused. Each is a connection and some KB."""
+WAIT_MS_MAX = 60_000
+"""Milliseconds that one of them may wait."""
+WAIT_GONE_S = 1.0
+"""How often it is looked whether their clients are still there."""
 BOOK_LEVELS = 100
 """Price levels a side in ``GET /book`` unless asked otherwise."""

@@ -123,6 +123,8 @@ class SyncClient:
     amend = _blocking(Client.amend)
     cancel = _blocking(Client.cancel)
     order = _blocking(Client.order)
+    closed = _blocking(Client.closed)
+    traded = _blocking(Client.traded)
     orders_page = _blocking(Client.orders_page)
     orders = _iterated(Client.orders)
     trades_page = _blocking(Client.trades_page)

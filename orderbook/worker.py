@@ -196,12 +196,8 @@ class Worker:
         """Raises UnknownMarketError."""
         return self._hosted(name).market
 
-    def market_of(self, order_id: str) -> Market:
-        """The market that ``order_id`` was submitted to. Raises UnknownOrderError."""
-        return self.hosted_of(order_id).market
-
     def hosted_of(self, order_id: str) -> HostedMarket:
-        """As :meth:`market_of`."""
+        """The market that ``order_id`` was submitted to. Raises UnknownOrderError."""
         for hosted in self.markets.values():
             if hosted.market.ledger.knows(order_id):
                 return hosted

@@ -9,15 +9,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from grenache_py.tasks import end_tasks
-
 from .. import limits
-from ..errors import BusyError, OrderBookError
+from ..errors import OrderBookError
 from ..feed import BookFeed
 from ..hosted import HostedMarket
 from ..records import FeedLine
@@ -28,45 +25,27 @@ log = logging.getLogger(__name__)
 Lines = AsyncGenerator[bytes, None]
 
 
-class Feeds:
-    """The readers of feeds, :data:`limits.FEEDS` at the most."""
+async def send(request: web.Request, lines: Lines) -> web.StreamResponse:
+    """Send ``lines`` until the reader has gone, or does not read.
 
-    def __init__(self) -> None:
-        self._readers: set[asyncio.Task[Any]] = set()
-
-    async def send(self, request: web.Request, lines: Lines) -> web.StreamResponse:
-        """Send ``lines`` until the reader has gone, or does not read.
-
-        Raises:
-            BusyError: There are too many readers.
-            OrderBookError: There is not even a first line. One that can't be told later ends the answer.
-        """
-        if len(self._readers) >= limits.FEEDS:
-            raise BusyError(f"this peer has {limits.FEEDS} readers of feeds already")
-        reader = asyncio.current_task()
-        assert reader is not None
-        self._readers.add(reader)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        try:
-            async with aclosing(lines):
-                first = await anext(lines)
-                await response.prepare(request)
-                await _write(response, first)
-                async for line in lines:
-                    await _write(response, line)
-        except (ConnectionError, asyncio.TimeoutError):
-            pass
-        except OrderBookError as error:
-            if not response.prepared:
-                raise
-            log.info("a feed ends: %s", error)
-        finally:
-            self._readers.discard(reader)
-        return response
-
-    async def end(self, app: web.Application) -> None:
-        """Let go of all readers."""
-        await end_tasks(self._readers)
+    Raises:
+        OrderBookError: There is not even a first line. One that can't be told later ends the answer.
+    """
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    try:
+        async with aclosing(lines):
+            first = await anext(lines)
+            await response.prepare(request)
+            await _write(response, first)
+            async for line in lines:
+                await _write(response, line)
+    except (ConnectionError, asyncio.TimeoutError):
+        pass
+    except OrderBookError as error:
+        if not response.prepared:
+            raise
+        log.info("a feed ends: %s", error)
+    return response
 
 
 async def _write(response: web.StreamResponse, line: bytes) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from .. import limits
 from ..entry import NewOrder, NewQuote
 from ..errors import InvalidFieldError
+from ..model import Instrument
 from ..signing.proofs import Proof
 
 ORDER_FIELDS = ("market", "side", "quantity", "owner")
@@ -102,6 +103,12 @@ def page_of(query: Mapping[str, str]) -> tuple[int, int]:
 def page_limit(query: Mapping[str, str]) -> int:
     """Rows of a page at the most. Raises InvalidFieldError."""
     return number(query, "limit", limits.PAGE_DEFAULT, 1, limits.PAGE_MAX)
+
+
+def filled_of(query: Mapping[str, str], instrument: Instrument) -> int | None:
+    """``filled`` in lots, or None. Raises InvalidFieldError."""
+    text = query.get("filled")
+    return 0 if text == "0" else None if text is None else instrument.quantity(text, "filled")
 
 
 def number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -8,7 +8,8 @@
     PUT    /quotes           {market, owner, quotes: [{client_order_id, side, price, quantity}, …]}
                                                               -> {orders}, null for what is not there
     GET    /orders           ?market= status= owner= client_order_id= after= limit=  -> {orders, next}
-    GET    /orders/{id}                                       -> {order, trades}
+    GET    /orders/{id}      ?wait_ms= filled=                -> {order, trades}, if asked to wait when it has
+                                                              closed, or has filled more than that
     PATCH  /orders/{id}      {price?, quantity?}               -> {order, trades}
     DELETE /orders/{id}                                       -> {order}
     GET    /book/{market}    ?levels=                         -> {market, bids, asks}
@@ -65,11 +66,12 @@ from ..records import (
 )
 from ..worker import Worker
 from . import views
-from .feeds import Feeds, book_lines, trade_lines
+from .feeds import book_lines, send, trade_lines
 from .fields import (
     PAIR_LEGS,
     check_known,
     check_order_fields,
+    filled_of,
     json_object,
     leg_of,
     number,
@@ -78,7 +80,9 @@ from .fields import (
     proof_of,
     quotes_of,
 )
+from .readers import Readers
 from .trades import found, page_after, place_of
+from .waits import Waits
 
 log = logging.getLogger(__name__)
 
@@ -149,8 +153,10 @@ class Api:
                 web.get("/metrics", self._metrics),
             ]
         )
-        self._feeds = Feeds()
-        app.on_shutdown.append(self._feeds.end)
+        self._feeds = Readers(limits.FEEDS, "of feeds")
+        self._waits = Waits()
+        for readers in (self._feeds, self._waits.readers):
+            app.on_shutdown.append(readers.end)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=limits.STOP_S)
 
     async def __aenter__(self) -> Api:
@@ -208,8 +214,16 @@ class Api:
         return await self._answer(QuotedOrders(rows))
 
     async def _order(self, request: web.Request) -> web.Response:
-        market = self._worker.market_of(request.match_info["id"])
-        order = market.ledger.order(request.match_info["id"])
+        hosted = self._worker.hosted_of(request.match_info["id"])
+        order = hosted.market.ledger.order(request.match_info["id"])
+        wait_ms = number(request.query, "wait_ms", 0, 0, limits.WAIT_MS_MAX)
+        seen = filled_of(request.query, hosted.market.instrument)
+        if wait_ms:
+
+            def over() -> bool:
+                return not order.live or (seen is not None and order.filled > seen)
+
+            await self._waits.until(hosted, over, lambda: request.transport is None, wait_ms / 1000)
         return await self._show(await self._placed(order))
 
     async def _placed(self, order: Order) -> Placed:
@@ -296,13 +310,15 @@ class Api:
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosted(request.match_info["market"])
         levels = number(request.query, "levels", limits.FEED_LEVELS, 1, limits.FEED_LEVELS_MAX)
-        return await self._feeds.send(request, book_lines(hosted, levels))
+        with self._feeds.one():
+            return await send(request, book_lines(hosted, levels))
 
     async def _trades_feed(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosted(request.match_info["market"])
         now = str(hosted.market.ledger.trade_count)
         after = place_of(request.query.get("after", now))
-        return await self._feeds.send(request, trade_lines(hosted, after))
+        with self._feeds.one():
+            return await send(request, trade_lines(hosted, after))
 
     async def _set_state(self, request: web.Request) -> web.Response:
         fields = json_object(await request.read())

@@ -24,6 +24,8 @@ from .terminal import (
 )
 from .views import make_console, order_and_trades, orders_table
 
+PEER_AWAY_S = 60.0
+"""How long the peer may be away of who waits for an order."""
 STATUSES = ("live", "closed", *(status.value for status in OrderStatus))
 
 
@@ -301,6 +303,37 @@ def cancel(order_id: str, api: str, as_json: bool) -> None:
         print_json({"order": order})
     else:
         make_console().print(orders_table([order]))
+
+
+@click.command(short_help="Show an order, or wait until it has closed.")
+@click.argument("order_id")
+@click.option("--wait", is_flag=True, help="Answer when it has closed: filled, or cancelled.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0),
+    metavar="S",
+    help="Wait for so many seconds at the most, then end with exit status 1.",
+)
+@api_option()
+@json_option
+def order(order_id: str, wait: bool, timeout_s: float | None, api: str, as_json: bool) -> None:
+    """Show an order and its trades, at the peer that took it.
+
+    With --wait it does so when the order has closed, also if the peer starts again meanwhile (with its
+    journal; a minute it may be away).
+
+    \b
+    Example:
+      orderbook order ORDER_ID --wait --timeout 60 && echo "it has closed"
+    """
+    if timeout_s is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait")
+
+    async def work(client: Client) -> Placed:
+        return await (client.closed(order_id, timeout_s=timeout_s) if wait else client.order(order_id))
+
+    show(ask(api, work, retry_s=PEER_AWAY_S if wait else 0.0), as_json)
 
 
 @click.command(short_help="List a peer's own orders.")

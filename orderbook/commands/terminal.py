@@ -18,7 +18,7 @@ import msgspec
 
 from grenache_py import fastest_loop
 
-from ..client import Client, ClientError, PeerFailedError, RefusedError
+from ..client import Client, ClientError, NotYetError, PeerFailedError, RefusedError
 from ..errors import InvalidFieldError
 from ..flow.files import FlowError
 from .views import make_console, plain, printable
@@ -101,10 +101,10 @@ def print_json(content: Any) -> None:
     click.echo(json.dumps(msgspec.to_builtins(content), separators=(",", ":")))
 
 
-def make_clients(apis: tuple[str, ...]) -> list[Client]:
+def make_clients(apis: tuple[str, ...], retry_s: float = 0.0) -> list[Client]:
     """Raises BadParameter for what is no URL, or given twice."""
     try:
-        clients = [Client(api) for api in apis]
+        clients = [Client(api, retry_s=retry_s) for api in apis]
     except InvalidFieldError as error:
         raise click.BadParameter(error.rule, param_hint="--api") from None
     if len({client.api for client in clients}) < len(clients):
@@ -138,9 +138,9 @@ async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
             loop.remove_signal_handler(number)
 
 
-def ask(api: str, work: Callable[[Client], Coroutine[Any, Any, Result]]) -> Result:
+def ask(api: str, work: Callable[[Client], Coroutine[Any, Any, Result]], *, retry_s: float = 0.0) -> Result:
     """The result of ``work`` with a client of the peer at ``api``."""
-    [client] = make_clients((api,))
+    [client] = make_clients((api,), retry_s)
 
     async def asked() -> Result:
         async with client:
@@ -169,6 +169,8 @@ def explained() -> Iterator[None]:
         raise Failure(
             str(error), code=error.code, field=error.field, hint=HINTS.get(error.code, "")
         ) from error
+    except NotYetError as error:
+        raise Failure(str(error), code="not_yet") from error
     except PeerFailedError as error:
         if error.in_doubt:
             hint = "it may have been done all the same: look with `orderbook orders` before you try again"

@@ -88,7 +88,7 @@ async def test_a_quiet_feed_says_that_it_is_alive(api: Api, monkeypatch: pytest.
 
 
 async def test_there_may_be_so_many_readers(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FEEDS", 1)
+    monkeypatch.setattr(api._feeds, "_most", 1)
     async with Client(api.url) as client, aclosing(client.follow(MARKET)) as books:
         await anext(books)
         with pytest.raises(RefusedError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import threading
 from collections.abc import Iterator
@@ -136,11 +137,13 @@ async def test_a_peer_that_has_begun_anew_is_not_taken_for_the_old_one(
     forgetful: Peer, trades_since: int
 ) -> None:
     """However many trades it has had since."""
+    numbers = itertools.count()
     async with Client(forgetful.api, retry_s=60) as client:
 
         async def trade() -> None:
-            await client.submit(MARKET, "buy", "1", "100", "ann")
-            await client.submit(MARKET, "sell", "1", "100", "bob")
+            # With names, since a kept connection may be one to the peer that was killed.
+            await client.submit(MARKET, "buy", "1", "100", "ann", f"ann-{next(numbers)}")
+            await client.submit(MARKET, "sell", "1", "100", "bob", f"bob-{next(numbers)}")
 
         await trade()
         async with aclosing(client.follow_trades(MARKET)) as pages:
@@ -176,6 +179,32 @@ async def test_an_order_with_a_name_survives_its_peer_and_one_without_is_not_sen
         assert not (await client.orders_page(owner="bob", client_order_id="ann-7")).orders
         with pytest.raises(RefusedError, match="owner must be given"):
             await client.orders_page(client_order_id="ann-7")
+
+
+async def test_who_waits_for_an_order_does_so_over_kill_9_of_its_peer(alice: Peer) -> None:
+    async with Client(alice.api, retry_s=60) as client:
+        ids = [(await client.submit(MARKET, "buy", "5", "100", "ann", f"ann-{n}")).order.id for n in range(3)]
+        waits = [asyncio.ensure_future(client.closed(id)) for id in ids]
+        for round, wait in enumerate(waits):
+            assert not wait.done()
+            alice.process.kill()
+            alice.start_again()
+            await client.submit(MARKET, "sell", "5", "100", "bob", f"bob-{round}")
+            placed = await asyncio.wait_for(wait, 60)
+            assert (placed.order.status, [trade.quantity for trade in placed.trades]) == ("filled", ["5"])
+
+
+async def test_who_waits_at_a_peer_that_has_forgotten_the_order_is_told_so(forgetful: Peer) -> None:
+    async with Client(forgetful.api, retry_s=60) as client:
+        wait = asyncio.ensure_future(
+            client.closed((await client.submit(MARKET, "buy", "5", "100", "ann")).order.id)
+        )
+        await asyncio.wait([wait], timeout=0.2)
+        forgetful.process.kill()
+        forgetful.start()
+        with pytest.raises(RefusedError) as caught:
+            await wait
+        assert caught.value.code == "unknown_order"
 
 
 def test_a_bot_counts_right_over_kill_9_of_its_peer_and_of_itself(grape: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from grenache_py import Grape
 from grenache_py.errors import ClosedError
-from orderbook.client import Client, PeerFailedError, RefusedError
+from orderbook.client import Client, NotYetError, PeerFailedError, RefusedError
 from orderbook.errors import InvalidFieldError
 from orderbook.records import BookRecord
 from orderbook.sync_client import SyncClient
@@ -85,6 +85,18 @@ def test_what_changes_is_followed_until_one_leaves(client: SyncClient) -> None:
     assert next(pages).trades == []
     client.submit(MARKET, "sell", "1", "100", "ben")
     assert [trade.quantity for trade in next(pages).trades] == ["1"]
+
+
+def test_an_order_is_waited_for(client: SyncClient) -> None:
+    id = client.submit(MARKET, "buy", "2", "100", "ann").order.id
+    with pytest.raises(NotYetError, match="0 of 2 filled"):
+        client.closed(id, timeout_s=0.1)
+    with ThreadPoolExecutor(2) as threads:
+        traded, closed = threads.submit(client.traded, id), threads.submit(client.closed, id)
+        client.submit(MARKET, "sell", "1", "100", "ben")
+        assert traded.result(10).order.filled == "1"
+        client.submit(MARKET, "sell", "1", "100", "ben")
+        assert closed.result(10).order.status == "filled"
 
 
 def test_many_threads_share_one(client: SyncClient) -> None:

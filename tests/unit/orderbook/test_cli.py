@@ -216,6 +216,23 @@ def test_cancel(fakes: Peers) -> None:
     assert "cancelled" in run("cancel", "o2", "--api", peer.api).stdout
 
 
+def test_an_order_is_shown_or_waited_for(fakes: Peers) -> None:
+    [peer] = fakes("alice")
+    peer.orders["o1"] = order_record("o1")
+    shown = answer(run("order", "o1", "--api", peer.api, "--json"))
+    assert (shown["order"]["status"], shown["trades"]) == ("open", [])
+    late = run("order", "o1", "--wait", "--timeout", "0.1", "--api", peer.api)
+    assert (late.exit_code, late.stderr) == (1, "Error: order o1 is open after 0.1 s: 0 of 1 filled\n")
+    late = run("order", "o1", "--wait", "--timeout", "0", "--api", peer.api, "--json")
+    assert (late.exit_code, answer(late)["error"]["code"]) == (1, "not_yet")
+    peer.orders["o1"] = order_record("o1", status="filled", open="0", filled="1")
+    result = run("order", "o1", "--wait", "--api", peer.api)
+    assert result.exit_code == 0
+    assert "filled" in result.stdout
+    assert "wait_ms" not in peer.queries[0]
+    assert all(int(query["wait_ms"]) >= 0 for query in peer.queries[1:])
+
+
 def test_orders_by_page(fakes: Peers) -> None:
     [peer] = fakes("alice")
     peer.orders = {f"o{n}": order_record(f"o{n}") for n in range(5)}
@@ -334,6 +351,7 @@ def test_an_answer_that_is_lost_leaves_the_outcome_open(fakes: Peers) -> None:
         ("submit", "buy", "1", "1"),
         ("orders", "--status", "lost"),
         ("orders", "--limit", "0"),
+        ("order", "o1", "--timeout", "1"),
         ("orders", "--api", "ftp://x"),
         ("replay", "no-such-file.csv"),
         ("reconcile", "--api", "127.0.0.1:1", "--api", "http://127.0.0.1:1/"),

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from orderbook import client as client_module
 from orderbook import client_calls
-from orderbook.client import Client, PeerFailedError, RefusedError, check_api
+from orderbook.client import Client, NotYetError, PeerFailedError, RefusedError, check_api
 from orderbook.errors import InvalidFieldError
-from tests.harness import free_port
+from tests.harness import free_port, until
 from tests.unit.orderbook.fake_api import fake_peers, order_record, refusal, trade_record
 
 
@@ -291,3 +291,48 @@ async def test_quotes_are_never_sent_again_unasked() -> None:
             await client.mass_quote("BTC-USD", "mia", [("b1", "buy", "1", "10.00")])
         assert caught.value.in_doubt
         assert [method for method, _ in peer.log] == ["GET", "PUT"]
+
+
+async def test_a_peer_that_does_not_wait_is_not_asked_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of an older version."""
+    monkeypatch.setattr(client_calls, "RETRY_PAUSE_S", (0.2, 0.2))
+    async with fake_peers("alice") as [peer], Client(peer.api) as client:
+        peer.orders["o1"] = order_record()
+        with pytest.raises(NotYetError, match=r"order o1 is open after 0\.5 s: 0 of 1 filled"):
+            await client.closed("o1", timeout_s=0.5)
+        assert 2 <= len(peer.log) <= 7
+
+
+async def test_who_waits_asks_again_while_the_peer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_calls, "RETRY_PAUSE_S", (0.01, 0.01))
+    async with fake_peers("alice") as [peer], Client(peer.api, retry_s=60) as client:
+        peer.orders["o1"] = order_record()
+        peer.before = in_doubt_once()
+        wait = asyncio.ensure_future(client.closed("o1"))
+        await until(lambda: len(peer.log) > 2, what="it to ask again")
+        peer.orders["o1"] = order_record(status="filled", open="0", filled="1")
+        assert (await wait).order.status == "filled"
+
+
+async def test_who_waits_does_not_do_so_for_a_peer_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_calls, "RETRY_PAUSE_S", (0.01, 0.01))
+    async with Client(f"127.0.0.1:{free_port()}", retry_s=0.1) as client:
+        with pytest.raises(PeerFailedError, match="cannot be reached"):
+            await client.closed("o1")
+    async with Client(f"127.0.0.1:{free_port()}", retry_s=60) as client:
+        with pytest.raises(PeerFailedError, match="cannot be reached"):
+            await client.closed("o1", timeout_s=0.1)
+
+
+async def test_a_deadline_counts_for_a_peer_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_calls, "WAIT_LATE_S", 0.1)
+    async with fake_peers("alice") as [peer], Client(peer.api) as client:
+        over = asyncio.Event()
+
+        async def hang(request: web.Request) -> None:
+            await over.wait()
+
+        peer.before = hang
+        with pytest.raises(PeerFailedError, match=r"no answer within 0\.2 s"):
+            await client.closed("o1", timeout_s=0.1)
+        over.set()
