@@ -83,7 +83,11 @@ def test_a_match_of_another_peer_that_has_the_id_of_a_doubt_is_no_answer_to_it(
     taker: Peer, clock: Clock, status: str
 ) -> None:
     """A maker knows the id of what it is asked, and may name its own match like that, before it answers."""
-    order, match_id = doubted(taker, clock)
+    maker = Peer("maker", clock)
+    maker.place("sell", 100, 4)
+    order, announce, offer = offered(taker, maker, "buy", 100, 4)
+    match_id = confirmed(taker, announce, offer).match_id
+    taker.match_failed(match_id)
     sold, _ = taker.place("sell", 200, 3)
     taker.offer_answered(sold.id, 1, "maker", None)
     theirs = {"id": "x", "market": "SIM", "side": "buy", "price": "200", "quantity": "3"}
