@@ -301,7 +301,7 @@ class Negotiator:
 
     def discovered(self, destinations: Sequence[str]) -> list[Effect]:
         """A look-up has found ``destinations`` (``host:port``); those that are new are asked who they are."""
-        return self._beats(self.market.roster.discovered(destinations))
+        return self._beats(self.market.roster.discovered(destinations, self.market.clock.monotonic()))
 
     def _beat(self) -> list[Effect]:
         market, now = self.market, self.market.clock.monotonic()
@@ -357,9 +357,9 @@ class Negotiator:
     def _compare(self, peer: Peer | None, message: Heartbeat) -> list[Effect]:
         """Announce what the best prices of ``peer`` cross; of two post-only orders the younger yields."""
         instrument, book = self.market.instrument, self.market.book
-        if peer is None or message.sequence <= peer.sequence:
+        if peer is None or not peer.tells_news(message.sequence, self.market.clock.monotonic()):
             return []  # unknown yet, or overtaken by a newer one
-        peer.sequence, peer.websocket, peer.session = message.sequence, message.websocket, message.session
+        peer.websocket, peer.session = message.websocket, message.session
         try:
             self.market.check_instrument(message.instrument)
             bid = message.best_bid and instrument.price(message.best_bid, "best_bid")

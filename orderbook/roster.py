@@ -6,9 +6,13 @@ IO-free: the worker tells what look-ups return and the negotiation what peers sa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from . import limits
 from .model import Side
+
+SILENT_S: Final = limits.HEARTBEATS_MISSED * limits.HEARTBEAT_S
+"""After how long without a word a peer leaves."""
 
 
 class Peer:
@@ -18,7 +22,9 @@ class Peer:
         destination: Its address, ``"host:port"``.
         name: What it calls itself, or None until it has said so.
         heard: When it last spoke, on our monotonic clock; None: never.
+        found: When look-ups found it, on our monotonic clock.
         sequence: Of its newest heartbeat.
+        told: When that came, on our monotonic clock.
         best_bid: Its best open buying price as of then, in ticks, or None.
         best_ask: Its best open selling price as of then, in ticks, or None.
         refused: Why we do not trade with it (it disagrees on the instrument), or None.
@@ -35,6 +41,7 @@ class Peer:
         "best_bid",
         "came_from",
         "destination",
+        "found",
         "heard",
         "moved",
         "name",
@@ -43,14 +50,17 @@ class Peer:
         "returned",
         "sequence",
         "session",
+        "told",
         "websocket",
     )
 
-    def __init__(self, destination: str):
+    def __init__(self, destination: str, found: float):
         self.destination = destination
+        self.found = found
         self.name: str | None = None
         self.heard: float | None = None
         self.sequence = 0
+        self.told = found
         self.best_bid: int | None = None
         self.best_ask: int | None = None
         self.refused: str | None = None
@@ -66,6 +76,14 @@ class Peer:
         self.returned = before.came_from == self.destination and now - before.moved < limits.DUPLICATE_S
         self.came_from, self.moved = before.destination, now
         self.passed = before.sequence if before.sequence > before.passed else before.passed
+
+    def tells_news(self, sequence: int, now: float) -> bool:
+        """Whether a heartbeat is not one that a newer one has overtaken. Where no newer one has come for so
+        long that a silent peer would have left, another process has its place, which counts anew."""
+        if sequence <= self.sequence and now - self.told < SILENT_S:
+            return False
+        self.sequence, self.told = sequence, now
+        return True
 
     def is_duplicate(self, sequence: int) -> bool:
         """Whether a heartbeat from here shows that two processes have its name, and are heard in turn: one
@@ -84,13 +102,13 @@ class Roster:
         self._peers: dict[str, Peer] = {}
         self._by_name: dict[str, Peer] = {}
 
-    def discovered(self, destinations: Iterable[str]) -> list[Peer]:
+    def discovered(self, destinations: Iterable[str], now: float) -> list[Peer]:
         """Add those that are new. Returns them; they have yet to be asked who they are."""
         new: list[Peer] = []
         for destination in destinations:
             known = destination in self._own_destinations or destination in self._peers
             if not known and len(self._peers) < limits.PEERS:
-                self._peers[destination] = Peer(destination)
+                self._peers[destination] = Peer(destination, now)
                 new.append(self._peers[destination])
         return new
 
@@ -140,9 +158,14 @@ class Roster:
             del self._by_name[peer.name]
 
     def drop_silent(self, now: float) -> list[Peer]:
-        """Forget who has not been heard for :data:`limits.HEARTBEATS_MISSED` heartbeats. Returns them."""
-        oldest = now - limits.HEARTBEATS_MISSED * limits.HEARTBEAT_S
-        silent = [peer for peer in self._peers.values() if peer.heard is not None and peer.heard < oldest]
+        """Forget who has not been heard for :data:`limits.HEARTBEATS_MISSED` heartbeats, or not at all for so
+        long since look-ups found it. Returns them."""
+        oldest = now - SILENT_S
+        silent = [
+            peer
+            for peer in self._peers.values()
+            if (peer.found if peer.heard is None else peer.heard) < oldest
+        ]
         for peer in silent:
             self.lost(peer.destination)
         return silent

@@ -20,12 +20,13 @@ Kind = TypeVar("Kind", bound=Effect)
 
 class Clock:
     now = 100.0
+    ahead_ms = 0
 
     def monotonic(self) -> float:
         return self.now
 
     def time_ms(self) -> int:
-        return int(self.now * 1000)
+        return int(self.now * 1000) + self.ahead_ms
 
 
 def only(effects: list[Effect], kind: type[Kind]) -> Kind:
@@ -56,7 +57,7 @@ class Peer:
             routing=routing,
         )
         self.negotiator = Negotiator(market)
-        market.roster.discovered(named)
+        market.roster.discovered(named, clock.now)
         for other in named:
             market.roster.heard(other, other, clock.now)
 

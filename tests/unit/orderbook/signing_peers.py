@@ -74,7 +74,7 @@ class SigningPeer:
         )
         self.channel = Channel(self.negotiator, gate)
         self.journal: list[Event] = []
-        self.market.roster.discovered(named)
+        self.market.roster.discovered(named, clock.now)
         for other in named:
             self.market.roster.heard(other, other, clock.now)
 

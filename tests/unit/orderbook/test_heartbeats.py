@@ -30,6 +30,27 @@ def test_an_overtaken_heartbeat_changes_nothing(taker: Peer, clock: Clock) -> No
     assert not [effect for effect in taker.tick() if isinstance(effect, Announce)]
 
 
+def test_a_peer_that_comes_back_in_its_place_is_heard_again(taker: Peer, clock: Clock) -> None:
+    """It has lost its count with its process, within a moment in which nobody has missed it."""
+    taker.heartbeat_answered("maker", {"sequence": 1000, "from": "maker"})
+    order, _ = taker.place("buy", 100, 4)
+    taker.offer_answered(order.id, 1, "maker", None)
+    announced = []
+    for sequence in range(1, limits.HEARTBEATS_MISSED + 2):
+        clock.now += limits.HEARTBEAT_S
+        taker.heartbeat_answered("maker", {"sequence": sequence, "from": "maker", "best_ask": "99"})
+        announced += [effect for effect in taker.tick() if isinstance(effect, Announce)]
+    assert announced
+
+
+def test_who_never_answers_leaves_the_roster(taker: Peer, clock: Clock) -> None:
+    taker.discovered(["mute:1"])
+    clock.now += (limits.HEARTBEATS_MISSED + 2) * limits.HEARTBEAT_S
+    taker.tick()
+    assert taker.market.roster.at("mute:1") is None
+    assert only(taker.discovered(["mute:1"]), Beat).destination == "mute:1"
+
+
 def test_silent_peers_leave_the_roster_and_strangers_are_looked_up(taker: Peer, clock: Clock) -> None:
     assert [peer.name for peer in taker.market.roster.trading()] == ["maker"]
     clock.now += (limits.HEARTBEATS_MISSED + 2) * limits.HEARTBEAT_S

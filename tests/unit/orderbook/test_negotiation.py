@@ -69,7 +69,7 @@ def test_local_orders_match_first_and_only_the_rest_is_announced(taker: Peer) ->
     taker.market.roster.lost("maker")
     taker.place("sell", 101, 3, owner="bob")
     taker.place("sell", 100, 2, owner="bob")
-    taker.market.roster.discovered(["maker"])
+    taker.market.roster.discovered(["maker"], 100.0)
     taker.market.roster.heard("maker", "maker", 100.0)
     order, effects = taker.place("buy", 101, 10)
     assert (order.filled, order.reserved) == (5, 5)
