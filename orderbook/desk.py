@@ -63,6 +63,8 @@ class Desk:
         accepted = self._as_accepted(order)
         if terms.post_only is not None:
             self._keep_apart(order)
+        if terms.expires_ms is not None:
+            effects += market.tell_time(order.time_ms)  # it must not be over
         check_code(book.submit(order))
         self._note_accepted(order, *accepted)
         effects += market.happened(book.events)
@@ -88,6 +90,7 @@ class Desk:
         self._check_room(2)
         accepted = [self._as_accepted(order) for order in (stop, resting)]
         self._keep_apart(resting)
+        effects += market.tell_time(resting.time_ms)
         check_code(book.submit_pair(resting, stop))
         for order, before in zip((stop, resting), accepted, strict=True):
             self._note_accepted(order, *before)

@@ -152,7 +152,11 @@ class Market:
         due = self.book.next_expiry_ms
         if due is None or due > (now := self.clock.time_ms()):
             return []
-        self.book.expire_orders(now)
+        return self.tell_time(now)
+
+    def tell_time(self, time_ms: int) -> list[Effect]:
+        """It is this time now, in milliseconds since the epoch: take back the orders whose time has come."""
+        self.book.expire_orders(time_ms)
         return self.happened(self.book.events)
 
     def free(self, reservation: Reservation) -> list[Effect]:

@@ -126,7 +126,8 @@ class Recovered:
     def _amend(self, event: Amended) -> None:
         order = self.orders[event.order_id]
         self.submitted.setdefault(order.id, (order.price, order.quantity))
-        if event.price != order.price or event.quantity > order.quantity:
+        moves = event.price != order.price or event.quantity > order.quantity
+        if moves and not order.untriggered:  # which waits on in its place
             self.orders[order.id] = self.orders.pop(order.id)
         order.price, order.quantity = event.price, event.quantity
 

@@ -18,6 +18,7 @@ from .rules import MarketState
 
 HALTED: Final = MarketState.HALTED
 REQUESTED: Final = Reason.REQUESTED
+TOO_MUCH: Final = Code.ABOVE_MAXIMUM
 
 
 class Quote(NamedTuple):
@@ -139,11 +140,12 @@ class Book(Reserving):
         """Cancel the orders whose ``expires_ms`` has come. O(k log n); O(1) when there is none.
 
         Args:
-            time_ms: Now, in milliseconds since the epoch. A time before the last one told changes nothing.
+            time_ms: Now, in milliseconds since the epoch. It may be before the last one told: clocks are set
+                right.
         """
         self.events = []
-        self.time_ms = max(self.time_ms, time_ms)
-        while self._expiring and self._expiring.keys()[0][0] <= self.time_ms:
+        self.time_ms = time_ms
+        while self._expiring and self._expiring.keys()[0][0] <= time_ms:
             _, order = self._expiring.popitem(0)
             if not order.cancel_requested:
                 self.sequence += 1
@@ -255,7 +257,11 @@ class Book(Reserving):
                 new += 1
                 code = self._price_code(price)
             elif code is OK and order is not None:
-                code = self._amendment_code(order, price, self._total(order, quantity))
+                total = self._total(order, quantity)
+                # It may be more than a new order's, but no more than can be kept.
+                code = (
+                    self._amendment_code(order, price, total) if total <= limits.QUANTITY_LOTS else TOO_MUCH
+                )
         if code is OK and len(self.orders) + new > self.rules.max_orders:
             code = Code.BOOK_FULL
         bids = [quote.price for quote in quotes if quote.quantity and quote.side is Side.BUY]

@@ -28,7 +28,7 @@ class Entering(Resting):
         state: What the market takes.
         band: The lowest and the highest price of a new order, in ticks.
         stops: Stop orders that wait.
-        time_ms: The latest time the book was told, in milliseconds since the epoch.
+        time_ms: The time that the book was last told, in milliseconds since the epoch.
         routing: Whether orders go on to other books, which :class:`~orderbook.engine.events.Outbound` tells.
     """
 

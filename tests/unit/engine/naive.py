@@ -48,7 +48,7 @@ class NaiveBook(NaiveEntering):
 
     def expire_orders(self, time_ms: int) -> None:
         self.events = []
-        self.time_ms = max(self.time_ms, time_ms)
+        self.time_ms = time_ms
         due = [e for e in self.entries if (e.terms.expires_ms or self.time_ms + 1) <= self.time_ms]
         for e in sorted(due, key=lambda e: (e.terms.expires_ms, e.arrival)):
             if not e.cancel_requested:

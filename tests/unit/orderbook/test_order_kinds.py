@@ -8,7 +8,7 @@ import pytest
 
 from orderbook import limits
 from orderbook.effects import Announce, Confirm, Effect, Settled, Tell, Traded
-from orderbook.entry import Amendment
+from orderbook.entry import Amendment, NewOrder, NewPair
 from orderbook.envelopes import plain
 from orderbook.errors import DuplicateOrderError, InvalidFieldError, OrderRefusedError, UnderWayError
 from orderbook.model import Order, OrderStatus
@@ -217,6 +217,28 @@ def test_an_order_whose_time_has_come_is_not_offered_before_it_is_swept(
     clock.now += 0.6
     assert offered(taker, maker, "buy", 100, 5)[2] is None
     assert order.status is OrderStatus.CANCELLED
+
+
+def test_an_order_whose_time_is_over_when_it_comes_is_refused(maker: Peer, clock: Clock) -> None:
+    """It never trades, also where no other order has made the book look at the clock."""
+    resting, _ = maker.place("sell", 100, 5)
+    late = {"time_in_force": "gtd", "expires_ms": clock.time_ms()}
+    with pytest.raises(OrderRefusedError, match="expires_ms must be in the future"):
+        maker.place("buy", 100, 5, owner="bob", **late)
+    leg = NewOrder("buy", "99", "5", "bob")
+    pair = NewPair(leg._replace(**late), leg._replace(stop_price="101"))
+    with pytest.raises(OrderRefusedError, match="expires_ms must be in the future"):
+        maker.submit_pair(pair)
+    assert (resting.open, len(maker.market.book.orders)) == (5, 1)
+
+
+def test_a_clock_that_was_ahead_for_a_moment_refuses_no_later_order(maker: Peer, clock: Clock) -> None:
+    maker.place("sell", 100, 5, time_in_force="gtd", expires_ms=clock.time_ms() + 500)
+    clock.ahead_ms = 1_000_000
+    maker.tick()
+    clock.ahead_ms = 0
+    order, _ = maker.place("sell", 100, 5, time_in_force="gtd", expires_ms=clock.time_ms() + 500)
+    assert order.open == 5
 
 
 def test_what_is_reserved_when_the_time_comes_may_fill(taker: Peer, maker: Peer, clock: Clock) -> None:
@@ -435,6 +457,14 @@ def test_a_change_must_change_something(maker: Peer) -> None:
     order, _ = maker.place("sell", 100, 5)
     with pytest.raises(InvalidFieldError):
         change(maker, order)
+
+
+def test_a_stop_order_that_is_changed_keeps_its_place_over_a_restart(maker: Peer, clock: Clock) -> None:
+    first, _ = maker.place("sell", 90, 1, stop_price="95")
+    second, _ = maker.place("sell", 90, 1, stop_price="95")
+    change(maker, first, price=91, quantity=2)
+    for peer in (maker, restarted(maker, clock)):
+        assert [order.id for order in peer.market.book.stops] == [first.id, second.id]
 
 
 # -- restarts ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from orderbook.entry import NewOrder, NewQuote
 from orderbook.errors import InvalidFieldError, OrderRefusedError, UnderWayError
 from orderbook.model import Order, OrderStatus
 from orderbook.recovery import Recovered
-from tests.unit.orderbook.negotiators import Clock, Peer, confirmed, offered, settled
+from tests.unit.orderbook.negotiators import INSTRUMENT, Clock, Peer, confirmed, offered, settled
 
 
 def quote(peer: Peer, *quotes: tuple[str, str, int | None, int]) -> tuple[list[Any], list[Effect]]:
@@ -48,6 +48,17 @@ def test_a_quote_is_what_shall_be_there_whatever_was_filled(taker: Peer, maker: 
     assert (ask.open, ask.filled) == (3, 2)
     quote(maker, ("a", "sell", 101, 5))
     assert (ask.open, ask.filled, ask.quantity) == (5, 2, 7)
+
+
+def test_a_quote_may_make_an_order_larger_than_a_new_one_but_not_than_can_be_kept(maker: Peer) -> None:
+    most = INSTRUMENT.max_quantity
+    quote(maker, ("a", "sell", 100, most))
+    maker.place("buy", 100, 2, owner="bob")
+    maker.market.take_events()
+    with pytest.raises(OrderRefusedError, match="quantity must be at most the maximum"):
+        quote(maker, ("a", "sell", 100, most))
+    assert maker.market.take_events() == []
+    assert book(maker) == [("a", 100, most - 2)]
 
 
 def test_a_name_whose_order_has_closed_is_that_of_a_new_one(maker: Peer, clock: Clock) -> None:
