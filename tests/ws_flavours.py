@@ -157,6 +157,12 @@ class RawWs:
         data = self.file.read(size)
         return head[0] & 15, bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
 
+    def next_frame(self) -> Frame:
+        """The next frame, which there must be."""
+        seen = self.read()
+        assert seen is not None, "the connection has ended"
+        return seen
+
     def _exactly(self, size: int) -> bytes | None:
         try:
             data = self.file.read(size)
@@ -181,7 +187,7 @@ class RawPeer:
 
     def __init__(
         self,
-        serve: Callable[[RawWs], None],
+        serve: Callable[[RawWs], object],
         *,
         handshake: bool = True,
         headers: str = "",

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from grenache_py.access_log import AccessLog, access_line
 from grenache_py.actions import Actions, check_names, check_request, sec_port_of
 from grenache_py.dispatch import Dispatcher
 from grenache_py.errors import ArgumentError, Refusal
+from grenache_py.transports.rpc_server import Handler
 
 
 class Replier:
@@ -36,7 +38,8 @@ class Replier:
 def ask(actions, payload, *, key="rest:util:net", acl=None, awaits=False, log=None):
     """What a caller is answered."""
     replier = Replier()
-    work = Dispatcher(actions, acl, log or AccessLog(), awaits).handle("rid", key, payload, replier)
+    made = Dispatcher(actions, acl, log or AccessLog(), awaits)
+    work: Any = made.handle("rid", key, payload, cast("Handler", replier))
     if work is not None:
         asyncio.run(work)
     [answer] = replier.answers
@@ -194,7 +197,7 @@ def no_argument():
     """Cannot be told its space."""
 
 
-def unknown_hint(space, order: Nonsense):  # noqa: F821
+def unknown_hint(space, order: Nonsense):  # type: ignore[name-defined]  # noqa: F821
     """No type can be found for ``order``."""
 
 

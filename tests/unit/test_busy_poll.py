@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any, cast
 
 import pytest
 
@@ -31,7 +32,7 @@ class Loop:
         self.now = 1000.0
         self.others_s = 0.0
         self.crowded = False
-        self.ready = []
+        self.ready: list[Any] = []
         self.poll = BusyPoll(
             self.ready.append,
             WINDOW_S,
@@ -248,7 +249,7 @@ def test_what_cannot_win_does_not_poll(monkeypatch):
 def test_microseconds_that_are_none(wrong):
     for made in (ws.PeerRPCClient, ws.PeerRPCServer):
         with pytest.raises(ArgumentError, match="busy_poll_us: must be a number of microseconds"):
-            made(None, busy_poll_us=wrong)
+            made(cast("Any", None), busy_poll_us=wrong)
 
 
 async def test_an_answer_is_expected_by_who_has_sent_nothing_else():

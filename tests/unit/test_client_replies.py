@@ -11,22 +11,26 @@ import json
 import random
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from grenache_py import errors, limits
 from tests.harness import free_port
-from tests.scripted import Asked, ScriptedServer, reply
+from tests.scripted import Asked, ScriptedServer, Step, reply
 
 NOBODY = "http://127.0.0.1:1"
 
+MakeReply = Callable[[Asked], bytes]
 
-def frame(*rest: object) -> object:
+
+def frame(*rest: object) -> MakeReply:
     """A step: a good reply ``[rid, *rest]`` to the request at hand."""
     return lambda asked: reply(json.dumps([asked.json[0], *rest]))
 
 
-def gzipped(step: object, encoding: str = "") -> object:
+def gzipped(step: MakeReply, encoding: str = "") -> MakeReply:
     def make(asked: Asked) -> bytes:
         plain = Asked(
             asked.head, gzip.decompress(asked.body) if asked.body[:2] == b"\x1f\x8b" else asked.body
@@ -37,7 +41,7 @@ def gzipped(step: object, encoding: str = "") -> object:
     return make
 
 
-def raw(status: str, headers: str, body: object) -> object:
+def raw(status: str, headers: str, body: Callable[[str], bytes]) -> MakeReply:
     return lambda asked: f"HTTP/1.1 {status}\r\n{headers}\r\n".encode() + body(asked.json[0])
 
 
@@ -185,7 +189,7 @@ def test_any_bytes_end_in_a_result_or_a_peer_error(flavour):
             data = data or bytearray(b"x")
         return bytes(data)
 
-    scripts = [[spoiled(), "close"] for _ in range(150)]
+    scripts: list[list[Any]] = [[spoiled(), "close"] for _ in range(150)]
     sent = [script[0] for script in scripts]
     with ScriptedServer(*scripts) as peer:
         client = flavour.client(flavour.link(NOBODY))
@@ -244,11 +248,12 @@ def test_a_host_that_takes_no_connections(flavour):
 
 def test_a_reply_that_is_too_large(flavour, monkeypatch):
     monkeypatch.setattr(limits, "GRAPE_REPLY_BYTES_MAX", 1000)
-    for script in (
+    scripts: list[list[Step]] = [
         [reply('["' + "x" * 2000 + '"]')],
         [b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 2000, "close"],
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" + b" " * 2000 + b"\r\n0\r\n\r\n"],
-    ):
+    ]
+    for script in scripts:
         with ScriptedServer(script) as grape:
             with pytest.raises(errors.GrapeUnreachableError) as caught:
                 flavour.link(grape.url, tries=1).lookup("svc")

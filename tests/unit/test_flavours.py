@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -35,17 +36,17 @@ ONLY_SYNC = {
 }
 
 
-def public(cls: type) -> dict[str, object]:
+def public(cls: type) -> dict[str, Any]:
     """Its own and inherited members, under the names of the synchronous flavour."""
     renamed = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
     names = [name for name in dir(cls) if not name.startswith("_") or name in (*renamed, *renamed.values())]
     return {renamed.get(name, name): getattr(cls, name) for name in [*names, "__init__"]}
 
 
-def parameters(cls_name: str, name: str, member: object) -> list[tuple[str, str, object, object]]:
+def parameters(cls_name: str, name: str, member: Any) -> list[tuple[str, str, object, object]]:
     return [
         (parameter.name, parameter.kind.name, parameter.default, parameter.annotation)
-        for parameter in inspect.signature(member).parameters.values()  # type: ignore[arg-type]
+        for parameter in inspect.signature(member).parameters.values()
         if (cls_name, name, parameter.name) not in ONLY_SYNC
     ]
 

@@ -7,6 +7,7 @@ import logging
 import pickle
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from grenache_py.grape_api import Item
 from grenache_py.put_report import PutReport
 from grenache_py.signing import Signer
 from tests.harness import eventually, free_port
-from tests.scripted import Asked, ScriptedServer, reply
+from tests.scripted import Asked, ScriptedServer, Step, reply
 
 KEY = "e28910ea0adb94dd45ced75fbff3e135c01bc437"
 
@@ -25,7 +26,7 @@ def paths(grape: ScriptedServer) -> list[str]:
     return [asked.head.split(" ")[1] for asked in grape.asked]
 
 
-def by_path(**replies: str) -> list[object]:
+def by_path(**replies: str) -> list[Step]:
     """A script that answers by path: ``by_path(lookup="[]", announce="1")``."""
 
     def answer(asked: Asked) -> bytes:
@@ -513,13 +514,14 @@ def test_a_stopped_link_refuses_everything(flavour):
     link = flavour.link("http://127.0.0.1:1")
     link.stop()
     link.stop()
-    for method, arguments in [
+    calls: list[tuple[str, list[Any]]] = [
         ("lookup", ["svc"]),
         ("announce", ["svc", 1]),
         ("start_announcing", ["svc", 1]),
         ("put", ["x"]),
         ("get", [KEY]),
-    ]:
+    ]
+    for method, arguments in calls:
         with pytest.raises(errors.ClosedError):
             getattr(link, method)(*arguments)
     with pytest.raises(errors.ClosedError):

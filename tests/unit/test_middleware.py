@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -248,7 +249,8 @@ def test_the_reply_can_be_observed(either):
 
 
 def test_what_is_dropped_when_the_service_stops_is_observed(either):
-    seen, held = [], []
+    seen: list[Any] = []
+    held: list[Any] = []
     service = either.service(
         lambda rid, key, payload, handler: held.append(handler),
         middleware=[around(either, lambda call: call.handler.observe(seen.append))],
@@ -277,7 +279,7 @@ def test_a_slow_middleware_leaves_less_time_for_the_call(either):
 
 
 def test_streams_pass_through_it_too(flavour):
-    seen = []
+    seen: list[Any] = []
 
     async def serve(rid, key, stream, handler):
         await stream.write(handler.headers["x-user"].encode())

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -50,10 +52,15 @@ def test_a_request_by_name(flavour):
 
 def test_requests_are_spread_over_the_peers(flavour):
     seen: list[int] = []
-    services = [
-        flavour.service(lambda rid, key, payload, handler, n=n: (seen.append(n), handler.reply(None, n)))
-        for n in range(3)
-    ]
+
+    def numbered(n):
+        def handle(rid, key, payload, handler):
+            seen.append(n)
+            handler.reply(None, n)
+
+        return handle
+
+    services = [flavour.service(numbered(n)) for n in range(3)]
     with grape_with(*services) as grape:
         client = flavour.client(flavour.link(grape.url))
         for _ in range(60):
@@ -107,7 +114,7 @@ def test_only_an_idempotent_request_is_taken_elsewhere_when_it_is_cut(flavour):
         for _ in range(6):
             client = flavour.client(flavour.link(grape.url))
             assert client.request("rpc_test", 1, idempotent=True)["payload"] == 1
-        failures = []
+        failures: list[errors.PeerError] = []
         while not failures:  # until the rude one is chosen
             try:
                 flavour.client(flavour.link(grape.url)).request("rpc_test", 1)
@@ -140,13 +147,16 @@ def test_the_least_loaded_peer_is_chosen(flavour):
         waiting.append(handler)
         threading.Thread(target=later).start()
 
+    def are_asked(count):
+        return len(waiting) == count
+
     services = [flavour.service(handle) for _ in range(2)]
     with grape_with(*services) as grape:
         client = flavour.client(flavour.link(grape.url), choice="least-loaded")
         threads = [threading.Thread(target=client.request, args=("rpc_test", n)) for n in range(4)]
-        for number, thread in enumerate(threads):
+        for number, thread in enumerate(threads, 1):
             thread.start()
-            eventually(lambda n=number: len(waiting) == n + 1)
+            eventually(partial(are_asked, number))
         assert len({id(each._server) for each in waiting[:2]}) == 2
         assert len({id(each._server) for each in waiting[2:]}) == 2
         release.set()
@@ -250,7 +260,7 @@ def test_the_whole_call_ends_in_time(flavour):
 def test_the_doubt_of_an_earlier_attempt_is_not_lost(flavour):
     gone = dead()
     with ScriptedServer(["close"]) as rude, grape_with(rude, gone) as grape:
-        outcomes = set()
+        outcomes: set[Any] = set()
         while len(outcomes) < 2:  # either may be chosen first
             client = flavour.client(flavour.link(grape.url))
             with pytest.raises((errors.ConnectError, errors.ConnectionLost)) as caught:
@@ -391,7 +401,7 @@ async def test_a_broadcast_with_asyncio_ends_with_its_iteration():
         with ScriptedServer(["hold"]) as silent, grape_with(silent, service) as grape:
             async with grenache_py.aio.Link(grape.url) as calling:
                 client = grenache_py.aio.PeerRPCClient(calling)
-                results = client.map_stream("rpc_test", 1, timeout=30)
+                results: Any = client.map_stream("rpc_test", 1, timeout=30)
                 started = time.monotonic()
                 assert (await anext(results)).ok
                 await results.aclose()

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -332,7 +333,7 @@ def test_too_many_unanswered_requests(flavour):
 
 @pytest.mark.parametrize("body", ["nonsense", "null", ""])
 def test_request_error_tells_what_was_wrong(flavour, body):
-    seen = []
+    seen: list[Any] = []
     service = flavour.service(node_like)
     service.on("request-error", seen.append)
     assert post(service, body) == (400, [None, "ERR_REQUEST_PAYLOAD_INVALID", None])

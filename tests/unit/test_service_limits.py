@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def held_by(held):
 
 def test_a_busy_service_says_so_at_once_and_others_are_asked(either, grape):
     name = f"busy_{type(either).__name__}"  # the Grape remembers the services of the other flavours
-    held = []
+    held: list[Any] = []
     link = either.link(grape)
     busy = either.service(held_by(held), link, concurrency=1)
     free = either.service(lambda rid, key, payload, handler: handler.reply(None, "free"), link, concurrency=1)
@@ -115,7 +116,8 @@ def found(link, name):
 
 
 def test_a_service_that_stops_is_withdrawn_then_drained(either, grape):
-    held, link = [], either.link(grape)
+    held: list[Any] = []
+    link = either.link(grape)
     service = either.service(held_by(held), link)
     other = either.service(held_by(held), link)
     port = service.port

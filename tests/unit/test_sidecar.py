@@ -80,6 +80,7 @@ async def test_stopped_while_it_starts():
     with pytest.raises(errors.GrapeUnreachableError):
         await link.lookup("rpc_test", timeout=0.05)
     await link.stop()
+    assert link._grapes._embedded is not None
     assert not link._grapes._embedded.running
 
 

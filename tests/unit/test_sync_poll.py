@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from typing import Any, cast
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_what_cannot_win_does_not_look(monkeypatch):
     set_processors(monkeypatch, 2)
     assert sync_poll(0) is None
     with pytest.raises(ArgumentError, match="busy_poll_us: must be a number of microseconds"):
-        ws.PeerRPCClient(None, busy_poll_us=BUSY_POLL_US_MAX + 1)
+        ws.PeerRPCClient(cast("Any", None), busy_poll_us=BUSY_POLL_US_MAX + 1)
 
 
 class Eager:

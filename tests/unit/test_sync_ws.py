@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_calls_under_way_have_connections_of_their_own_which_later_ones_use(sync
     with RawPeer(serve) as peer:
         client = sync_ws.client()
         for _ in range(3):
-            got = []
+            got: list[Any] = []
             threads = [
                 threading.Thread(
                     target=lambda got=got: got.append(client.request_to(peer.destination, "k", 1))

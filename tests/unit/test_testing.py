@@ -103,7 +103,7 @@ async def test_coroutine_functions_as_stubs():
 
 def test_what_is_no_answer():
     with pytest.raises(errors.ArgumentError, match="services: 'a' must be a function or have actions"):
-        Stubs("http://127.0.0.1:1", {"a": 5})
+        Stubs("http://127.0.0.1:1", {"a": 5})  # type: ignore[dict-item]
     with pytest.raises(errors.ArgumentError, match="count"):
         Grapes(0)
 

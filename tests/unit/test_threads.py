@@ -61,7 +61,7 @@ def test_all_of_a_name_share_their_threads_until_the_last_one_stops(made):
         done.clear()
         assert threads.submit(done.set)
         assert done.wait(10)
-        eventually(lambda threads=threads: not threads._load)
+        eventually(lambda: not one._load and not other._load)
     assert len(running()) == 1
     one.stop(drop=False)
     one.stop(drop=False)
@@ -144,7 +144,8 @@ def test_the_jobs_of_a_turn_are_done_by_one_thread_when_it_ends(made):
 
 
 def test_a_job_that_takes_its_time_holds_up_the_others_for_a_moment_only(made):
-    turns, release, ran = Turns(), threading.Event(), []
+    turns, release = Turns(), threading.Event()
+    ran: list[str] = []
     threads = made(8, math.inf, lambda: turns)
     assert threads.submit(release.wait, 10)
     assert threads.submit(ran.append, "second")

@@ -8,6 +8,7 @@ import asyncio
 import json
 import ssl
 import threading
+from functools import partial
 
 import pytest
 
@@ -107,15 +108,15 @@ def test_the_sec_twin_heeds_the_acl(either, grape, actions, sec, tmp_path):
         # A line is written after its reply, and one of another thread may overtake it.
         eventually(lambda: log.read_bytes().count(b"\n") == lines)
 
-    for lines, service, name in ((1, NAME, None), (2, f"sec:{NAME}", "client")):
+    for count, service, name in ((1, NAME, None), (2, f"sec:{NAME}", "client")):
         assert client.request(service, "getIpInfo", ["1.1.1.1"]) == ["1.1.1.1", service, name]
-        is_logged(lines)
+        is_logged(count)
     assert client.request(NAME, "ping") == "pong"
     is_logged(3)
-    for lines, action in ((4, "ping"), (5, "nonsense")):
+    for count, action in ((4, "ping"), (5, "nonsense")):
         with pytest.raises(errors.RemoteError, match="ERR_API_AUTH"):
             client.request(f"sec:{NAME}", action)
-        is_logged(lines)
+        is_logged(count)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["action"], line["outcome"], bool(line["fingerprint"])) for line in lines] == [
         ("getIpInfo", "ok", False),
@@ -154,7 +155,7 @@ def test_a_twin_needs_certificates(sec, pem):
     acl = AclFile(sec / "acl.json")
     for context in (None, server_context(pem.server_cert, pem.server_key)):
         with pytest.raises(errors.ArgumentError, match="asks clients for a certificate"):
-            Sec(context, acl)
+            Sec(context, acl)  # type: ignore[arg-type]
 
 
 def test_the_twin_listens_above_its_worker(flavour, grape, actions, sec, monkeypatch):
@@ -213,7 +214,7 @@ def test_a_worker_that_stops_is_withdrawn_and_answers_what_it_has(either, grape,
         return False
 
     for name in (NAME, f"sec:{NAME}"):
-        eventually(lambda name=name: gone(name))
+        eventually(partial(gone, name))
     go_on.set()
     stopper.join(10)
     caller.join(10)

@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import threading
+from functools import partial
 
 import pytest
 
@@ -266,13 +267,17 @@ def test_one_that_raises_after_it_has_written_is_cut(stage, caplog):
         return "and a result"
 
     stage.start()
+
+    def failed(action):
+        return (action, "ERR_API_ACTION") in stage.logged()
+
     for action in ("crashStream", "doubleStream"):
         stream = stage.client.stream(NAME, action)
         assert stream.read(5) == b"begun"
         with pytest.raises(errors.ConnectionLost):
             stream.read()
         stream.close()
-        eventually(lambda action=action: (action, "ERR_API_ACTION") in stage.logged())
+        eventually(partial(failed, action))
         assert caplog.text.count("Traceback") == 1
         caplog.clear()
 

@@ -10,6 +10,7 @@ import ssl
 import struct
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def aio_ws():
     made.close()
 
 
-def read_call(peer: RawWs) -> list[object]:
+def read_call(peer: RawWs) -> list[Any]:
     """The next request, which must be masked text."""
     call = peer.read()
     if call is None:

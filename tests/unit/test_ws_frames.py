@@ -124,7 +124,9 @@ def test_masks_are_four_bytes_and_do_not_repeat():
 
 def test_a_message_in_one_frame_is_not_copied():
     payload = b"[1,2,3]"
-    opcode, content = Messages(100).feed(TEXT, True, payload)
+    message = Messages(100).feed(TEXT, True, payload)
+    assert message is not None
+    opcode, content = message
     assert opcode == TEXT
     assert content is payload
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,8 +42,8 @@ def test_what_is_added_to_a_request():
         {"a": "ž"},
         {"x-user": "ann", "_ar": '{"n":"\\u017e"}', "grc-deadline-ms": "1500"},
     ]
-    request = decode_message(whole)
-    assert (request.rid, request.key, request.payload) == ("r", "k", {"a": "ž"})
+    decoded = decode_message(whole)
+    assert (decoded.rid, decoded.key, decoded.payload) == ("r", "k", {"a": "ž"})
     assert encode_headers(None, None) == encode_headers({}, None) == b""
 
 
@@ -113,9 +114,8 @@ def test_headers_go_only_to_who_takes_them(ws_flavour, offer):
             assert client.request_to(peer.destination, "k", 1, headers={"x-a": "b"}, timeout=5) == "ok"
         assert client.request_to(peer.destination, "k", 2, timeout=5) == "ok"
         assert plain.request_to(peer.destination, "k", 3) == "ok"
-    expected = [{"x-a": "b", "grc-deadline-ms": "5000"}] * 2 + [{"grc-deadline-ms": "5000"}]
-    expected = [[headers] if offer else [] for headers in expected]
-    assert [message[3:] for message in seen] == [*expected, []]
+    sent = [{"x-a": "b", "grc-deadline-ms": "5000"}] * 2 + [{"grc-deadline-ms": "5000"}]
+    assert [message[3:] for message in seen] == [*([headers] if offer else [] for headers in sent), []]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_the_handshake_has_said_stands(ws_flavour):
             ([], ["the proxy's", None, None, None]),
         ):
             client.send(frame(TEXT, json.dumps(["r", "k", 1, *headers]), masked=True))
-            assert json.loads(client.read()[1]) == ["r", None, answer]
+            assert json.loads(client.next_frame()[1]) == ["r", None, answer]
 
 
 @pytest.mark.parametrize("extra", [1, "x", None, ["x"], {"grc-deadline-ms": 1}, {"grc-deadline-ms": "-1"}])
@@ -190,7 +190,7 @@ def test_a_fourth_element_of_another_kind_is_passed_over(ws_flavour, extra):
     service = ws_flavour.service(lambda rid, key, payload, handler: handler.reply(None, handler.remaining_s))
     with raw_client(service.port) as client:
         client.send(frame(TEXT, json.dumps(["r", "k", 1, extra, "more"]), masked=True))
-        assert json.loads(client.read()[1]) == ["r", None, None]
+        assert json.loads(client.next_frame()[1]) == ["r", None, None]
 
 
 def test_work_ends_when_its_caller_has_given_up(ws_flavour):
@@ -198,7 +198,7 @@ def test_work_ends_when_its_caller_has_given_up(ws_flavour):
     with raw_client(service.port) as client:
         started = time.monotonic()
         client.send(frame(TEXT, '["r","k",1,{"grc-deadline-ms":"100"}]', masked=True))
-        assert json.loads(client.read()[1]) == ["r", "ERR_TIMEOUT", None]
+        assert json.loads(client.next_frame()[1]) == ["r", "ERR_TIMEOUT", None]
         assert 0.05 < time.monotonic() - started < 2
 
 
@@ -249,7 +249,8 @@ def test_a_request_whose_caller_has_gone_is_not_begun():
             hasty.request_to(place_of(service), "k", 2, timeout=0.1)
         assert caught.value.code == "ERR_TIMEOUT"
         # Its own answer comes first, or that of the service, whose clock began a moment later.
-        eventually(lambda: not service._server._deadlines)
+        server: Any = service._server
+        eventually(lambda: not server._deadlines)
         release.set()
         first.join()
         assert patient.request_to(place_of(service), "k", 3) == 3

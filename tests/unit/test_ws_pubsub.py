@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import ssl
 import threading
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -71,8 +74,8 @@ def test_messages_reach_all_subscribers_as_they_are(ws_flavour):
         for message in messages:
             assert service.pub(message) == 3
         assert service.pub(bytearray(b"ab")) == 3
+        eventually(lambda: all(len(each.messages) == 7 for each in heard))
         for each in heard:
-            eventually(lambda each=each: len(each.messages) == 7)
             assert each.messages == [*messages, b"ab"]
             assert each.connected == [place(service)]
 
@@ -252,7 +255,7 @@ def test_a_subscriber_that_does_not_keep_up_is_disconnected(ws_flavour):
     service = ws_flavour.publisher(max_queue=5_000_000)
     with raw_client(service.port) as slow, raw_client(service.port) as quick:
         eventually(lambda: service.subscribers == 2)
-        got = []
+        got: list[Any] = []
         reader = threading.Thread(target=lambda: got.extend(iter(quick.read, None)))
         reader.start()
         message = "x" * 500_000
@@ -276,22 +279,16 @@ def test_while_a_listener_is_slow_no_more_is_read(ws_flavour, monkeypatch):
     go_on = threading.Event()
     seen = []
 
-    if ws_flavour.name == "sync":
+    def listen(message, destination):
+        go_on.wait(20)
+        seen.append(len(message))
 
-        def listen(message, destination):
-            go_on.wait(20)
-            seen.append(len(message))
-
-    else:
-        import asyncio
-
-        async def listen(message, destination):
-            await asyncio.to_thread(go_on.wait, 20)
-            seen.append(len(message))
+    async def listen_async(message, destination):
+        await asyncio.to_thread(listen, message, destination)
 
     with grape_with(service) as grape:
         subscriber = ws_flavour.subscriber(ws_flavour.link(grape.url))
-        subscriber.on("message", listen)
+        subscriber.on("message", listen if ws_flavour.name == "sync" else listen_async)
         subscriber.sub("news")
         eventually(lambda: service.subscribers == 1)
         count = 0
@@ -341,11 +338,15 @@ def test_who_comes_back_uses_its_session_again(ws_flavour, pem, version):
         calling = tls.client_context(pem.ca_file, pem.client_cert, pem.client_key)
         subscriber = ws_flavour.subscriber(ws_flavour.link(grape.url), ssl=calling, interval=0.1)
         heard = Heard(subscriber)
+
+        def connected(times):
+            return len(heard.connected) == times
+
         assert subscriber.sub("news") == 1
         for connections in (2, 3):
             service.stop()
             service.listen(port, "127.0.0.1")
-            eventually(lambda count=connections: len(heard.connected) == count)
+            eventually(partial(connected, connections))
     stats = context.session_stats()
     assert (stats["accept_good"], stats["hits"]) == (3, 2)
 

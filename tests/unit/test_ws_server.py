@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,13 +30,13 @@ def text(message: str) -> bytes:
     return frame(TEXT, message, masked=True)
 
 
-def ask(client: RawWs, message: str) -> object:
+def ask(client: RawWs, message: str) -> Any:
     client.send(text(message))
     return answer(client)
 
 
-def answer(client: RawWs) -> object:
-    opcode, data = client.read()
+def answer(client: RawWs) -> Any:
+    opcode, data = client.next_frame()
     assert opcode == TEXT
     return json.loads(data)
 
@@ -93,7 +94,7 @@ def test_frames_that_a_node_server_was_sent(ws_flavour, case):
         elif case["closed"]:
             assert closed_with(client) == struct.unpack(">H", bytes.fromhex(case["received"][0])[2:4])[0]
         else:
-            got = [frame(*client.read()).hex() for _ in case["received"]]
+            got = [frame(*client.next_frame()).hex() for _ in case["received"]]
             assert got == case["received"]
 
 
@@ -279,7 +280,7 @@ async def test_an_ipv4_peer_of_a_service_on_all_addresses_has_its_ipv4_address()
 
 
 def test_request_error_tells_what_was_wrong(ws_flavour):
-    seen = []
+    seen: list[Any] = []
     service = ws_flavour.service(node_like)
     service.on("request-error", seen.append)
     with raw_client(service.port) as client:
@@ -436,7 +437,7 @@ def test_stopping_does_not_wait_for_ever(ws_flavour):
 
 
 async def test_a_silent_connection_is_asked_for_a_sign_of_life_and_ended_without_one():
-    ends = []
+    ends: list[Any] = []
 
     def greet(channel, visitor):
         channel.on_end = ends.append
@@ -444,16 +445,18 @@ async def test_a_silent_connection_is_asked_for_a_sign_of_life_and_ended_without
     server = WsServer(greet, max_message=1000, ping_s=0.1)
     await server.listen(0, "127.0.0.1")
     with await asyncio.to_thread(raw_client, server.port) as silent:
-        opcode, data = await asyncio.to_thread(silent.read)
+        opcode, data = await asyncio.to_thread(silent.next_frame)
         assert opcode == PING
         silent.send(frame(PONG, data, masked=True))
-        assert (await asyncio.to_thread(silent.read))[0] == PING
+        assert (await asyncio.to_thread(silent.next_frame))[0] == PING
         await until(lambda: ends and not server.channels)
     await server.close()
 
 
 async def test_who_is_not_read_at_present_is_not_taken_for_dead(monkeypatch):
-    ends, asked, channels = [], [], []
+    ends: list[Any] = []
+    asked: list[Any] = []
+    channels: list[Any] = []
     ping = Listener.send_user_specific_ping
 
     def counted(listener, transport):
@@ -473,7 +476,7 @@ async def test_who_is_not_read_at_present_is_not_taken_for_dead(monkeypatch):
         await until(lambda: len(asked) > 3)
         assert not ends
         channels[0].release()
-        assert (await asyncio.to_thread(client.read))[0] == PING
+        assert (await asyncio.to_thread(client.next_frame))[0] == PING
         await until(lambda: ends)  # and is, when it is read and says nothing
     await server.close()
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,8 @@ async def test_who_runs_too_long_is_killed_with_all_it_has_started(tmp_path):
     with pytest.raises(TooLong):
         await run_command(["sh", "-c", script], b"", 0.5, 10)
     assert time.monotonic() - started < 5
-    for pid in pids.read_text().split():
-        await until(lambda pid=pid: not alive(int(pid)), what=f"process {pid} is gone")
+    left = [int(pid) for pid in pids.read_text().split()]
+    await until(lambda: not any(map(alive, left)), what=f"processes {left} are gone")
 
 
 async def test_who_writes_too_much_is_killed():
@@ -106,16 +107,16 @@ async def test_a_call_that_is_cancelled_while_it_starts_leaves_no_process(tmp_pa
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        await until(lambda mark=mark: not running_as(mark))
+        await until(partial(none_runs_as, mark))
 
 
-def running_as(mark: str) -> bool:
-    """Whether there is a process with that word on its command line."""
+def none_runs_as(mark: str) -> bool:
+    """Whether there is no process with that word on its command line."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if mark.encode() in path.read_bytes().split(b"\0"):
-                return True
-    return False
+                return False
+    return True
 
 
 async def test_who_has_left_the_group_holds_nobody_up(tmp_path):

@@ -21,8 +21,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        select = self._selector.select
-        self._selector.select = lambda timeout=None: self._jump(select, timeout)
+        selector: Any = vars(self)["_selector"]
+        select = selector.select
+        selector.select = lambda timeout=None: self._jump(select, timeout)
 
     def _jump(self, select: Callable[[float], Any], timeout: float | None) -> Any:
         assert timeout is not None, "everybody waits for nothing"

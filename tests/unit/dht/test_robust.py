@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,11 @@ from tests.unit.dht.test_node import STRANGER, Lone, node_id
 PUBLIC = ("8.8.8.8", 6881)
 
 
+def ending(last: int, count: int) -> bytes:
+    """Random bytes, the last of them as it was asked for."""
+    return bytes(count - 1) + bytes([last])
+
+
 def test_the_ids_of_bep_42() -> None:
     # The table at the end of BEP 42: address, seed, the first bytes of the id (21 bits count) and the last.
     table = [
@@ -34,7 +40,7 @@ def test_the_ids_of_bep_42() -> None:
         fitting = bytes.fromhex(first) + bytes(16) + bytes([last])
         assert id_fits(fitting, host)
         assert not id_fits(bytes([fitting[0] ^ 1]) + fitting[1:], host)
-        made = make_id(host, lambda count, last=last: bytes(count - 1) + bytes([last]))
+        made = make_id(host, partial(ending, last))
         assert made[:2] == fitting[:2]
         assert made[2] >> 3 == fitting[2] >> 3
         assert made[-1] == last
@@ -158,7 +164,7 @@ def test_a_stranger_gets_a_small_multiple_of_what_it_sent(method: bytes) -> None
     node.items.put(big, None, lone.network.now)
     for target in (name, big.target, b"n" * 20):
         lone.sent.clear()
-        lengths = {}
+        lengths: dict[Any, int] = {}
         node._send = lambda datagram, to: (lengths.setdefault(to, len(datagram)), None)[1]  # noqa: B023
         key = b"info_hash" if method == b"get_peers" else b"target"
         query = encode_query(b"aa", method, {b"id": b"x" * 20, key: target})

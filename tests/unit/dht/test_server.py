@@ -209,7 +209,7 @@ def test_unfit_ports_are_not_stored(port: Any) -> None:
 @pytest.mark.parametrize("field", ["cas", "salt", "seq"])
 def test_half_a_mutable_item_is_not_stored_as_an_immutable_one(field: str) -> None:
     found = tables()
-    args = {"v": b"v", "token": token_for(found, Item(b"v").target)}
+    args: dict[str, Any] = {"v": b"v", "token": token_for(found, Item(b"v").target)}
     assert ask(found, "put", **args, **{field: 1})[b"e"][0] == 203
     assert len(found.items) == 0
     assert b"r" in ask(found, "put", **args)

@@ -158,27 +158,16 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(element, (*path, key))
 
 
+NUMBERS = [-1, 0, 1e300, -1e300, 2**70, 70000]
+OTHER_VALUES: list[Any] = [*NUMBERS, "", "x", "999.1.1.1", "A" * 400, [], {}, True, None]
+
+
 def test_whatever_is_damaged_is_told_or_harmless() -> None:
     network, node = settled()
     saved = snapshot.encode(snapshot.take(node, 20001, network.now, WALL))
     told = 0
     for path in list(places(msgspec.json.decode(saved))):
-        for value in (
-            None,
-            -1,
-            0,
-            1e300,
-            -1e300,
-            2**70,
-            70000,
-            "",
-            "x",
-            "999.1.1.1",
-            "A" * 400,
-            [],
-            {},
-            True,
-        ):
+        for value in OTHER_VALUES:
             fields = holder = msgspec.json.decode(saved)
             for key in path[:-1]:
                 holder = holder[key]

@@ -41,8 +41,8 @@ def test_levels_come_and_go_in_order(side: Side, reach: int) -> None:
         if step % 100 == 0:
             expected = sorted(prices, reverse=side is Side.BUY)
             assert [level.price for level in ladder.best_first()] == expected
-        best = (max(prices) if side is Side.BUY else min(prices)) if prices else None
-        assert (ladder.best.price if ladder.best else None) == best
+        at_best = (max(prices) if side is Side.BUY else min(prices)) if prices else None
+        assert (ladder.best.price if ladder.best else None) == at_best
         assert len(ladder._near) <= NEAR_MAX
     if reach > NEAR_MAX:
         assert fetched_back, "the far keys were never needed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orderbook.engine import Book, Code, Fill, MarketState, Order, Side, Terms
+from orderbook.engine import Book, Code, Fill, MarketState, Match, Order, Side, Terms
 from orderbook.model import Level
 from tests.harness import IS_COMPILED
 
@@ -123,7 +123,7 @@ def test_matching_never_looks_at_what_is_reserved(same_price: bool, monkeypatch:
     book.submit(Order("open", "maker", SELL, 101 if same_price else 2000, 2))
     looked_at: list[str] = []
 
-    def look(level: Level):  # type: ignore[no-untyped-def]
+    def look(level: Level):
         order = level.head
         while order is not None:
             looked_at.append(order.id)
@@ -135,7 +135,7 @@ def test_matching_never_looks_at_what_is_reserved(same_price: bool, monkeypatch:
     assert book.crossing(BUY, 2000, 3) == ([Fill(book.orders["open"], 2)], True)
     assert looked_at == ["open"]
     book.submit(Order("x", "xi", BUY, 2000, 1))
-    assert [(e.maker.id, e.quantity) for e in book.events if hasattr(e, "maker")] == [("open", 1)]
+    assert [(e.maker.id, e.quantity) for e in book.events if isinstance(e, Match)] == [("open", 1)]
     monkeypatch.undo()
 
     book.release(reservation)

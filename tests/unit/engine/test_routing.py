@@ -126,13 +126,14 @@ def test_what_is_left_of_a_broken_fill_or_kill_order_says_so() -> None:
 
 
 def test_by_best_price_an_order_goes_out_before_it_meets_anything() -> None:
-    book = routed(BEST_PRICE, Order("s", "sue", SELL, 100, 3))
+    resting = Order("s", "sue", SELL, 100, 3)
+    book = routed(BEST_PRICE, resting)
     order = Order("b", "bob", BUY, 101, 5)
     assert taken(book, order) == [order]
     assert (order.reserved, order.filled) == (5, 0)
-    assert book.reach(order, 5) == ([(book.orders["s"], 3)], 101)
+    assert book.reach(order, 5) == ([(resting, 3)], 101)
     back(book, order)
-    assert book.events == [Match(book.events[0].maker, order, 100, 3)]
+    assert book.events == [Match(resting, order, 100, 3)]
     assert (order.filled, order.open) == (3, 2)
 
 

@@ -183,7 +183,7 @@ def test_events_name_the_traders() -> None:
         ({"price": 102, "quantity": 1}, "b"),
     ],
 )
-def test_only_a_smaller_quantity_keeps_priority(changes: dict[str, int], first: str) -> None:
+def test_only_a_smaller_quantity_keeps_priority(changes: dict[str, Any], first: str) -> None:
     """econia#143, OrderBook-rs#203; also over a restart: #205."""
     book = book_of(sell("a", 101, 5), sell("b", 101, 5), sell("c", 102, 5))
     book.amend("a", **changes)

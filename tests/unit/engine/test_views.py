@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,8 @@ def test_who_follows_a_feed_sees_what_is_there(seed: int) -> None:
         twins.do(random_command(random, twins))
         if random.random() < 0.5:
             continue  # changes add up to the next delta
-        for feed, replica in ((levels, by_level), (orders, by_order)):
+        followed: list[tuple[Feed[Any], Replica[Any]]] = [(levels, by_level), (orders, by_order)]
+        for feed, replica in followed:
             delta = feed.delta()
             if delta is not None:
                 assert replica.apply(delta)

@@ -26,7 +26,8 @@ from orderbook.engine import (
 )
 from orderbook.engine.check import check_order
 from orderbook.engine.state import hash_of, state_hash, state_of
-from tests.unit.engine.naive import Entry, NaiveBook
+from tests.unit.engine.naive import NaiveBook
+from tests.unit.engine.naive_entering import Entry
 
 Command = tuple[Any, ...]
 """(name of a method of :class:`Twins`, arguments …): values that can be read, and used again."""

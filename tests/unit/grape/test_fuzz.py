@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grenache_py.grape.api import Api
 from grenache_py.testing import Grapes
+from grenache_py.transports.http1_exchange import Exchange
 from tests.unit.dht.test_node import STRANGER, Lone, node_id
 from tests.unit.grape.test_grape import call
 
@@ -50,7 +51,7 @@ API = Api(LONE.node, 20001)
 def ask(target: str, body: bytes) -> tuple[int, bytes]:
     """The one answer to a request, once the DHT has answered too."""
     asked = Asked(target, body)
-    API.handle(asked)
+    API.handle(cast("Exchange", asked))
     for _ in range(3):
         LONE.answer_all(token=b"token", nodes=b"")
     LONE.network.run(3.0)

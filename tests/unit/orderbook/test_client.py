@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from orderbook import client as client_module
-from orderbook import client_calls
+from orderbook import client_calls, limits
 from orderbook.client import Client, NotYetError, PeerFailedError, RefusedError, check_api
 from orderbook.errors import InvalidFieldError
 from tests.harness import free_port, until
@@ -63,7 +62,7 @@ async def test_a_client_order_id_that_is_not_given_is_not_sent() -> None:
 
 
 async def test_lists_go_through_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module.limits, "PAGE_DEFAULT", 3)
+    monkeypatch.setattr(limits, "PAGE_DEFAULT", 3)
     async with fake_peers("alice") as [peer], Client(peer.api) as client:
         peer.orders = {f"o{n}": order_record(f"o{n}") for n in range(7)}
         peer.trades = [trade_record(f"m{n}") for n in range(6)]

@@ -95,7 +95,7 @@ def test_a_peer_that_has_moved_is_asked_at_its_new_place(taker: Peer, maker: Pee
 # -- two processes with one name and key -----------------------------------------------------------------
 
 
-def heard_in_turn(taker: Peer, places: dict[str, list[int]], clock: Clock, pause_s: float) -> list[Effect]:
+def heard_in_turn(taker: Peer, places: dict[str, list[int]], clock: Clock, pause_s: float) -> list[Duplicate]:
     """What comes of it when look-ups find the peer ``maker`` at one place after the other, where it answers
     with these sequences."""
     effects: list[Effect] = []

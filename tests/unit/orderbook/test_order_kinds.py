@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from orderbook import limits
-from orderbook.effects import Announce, Confirm, Effect, Settled, Tell, Traded
+from orderbook.effects import Announce, Beat, Confirm, Effect, Settled, Tell, Traded
 from orderbook.entry import Amendment, NewOrder, NewPair
 from orderbook.envelopes import plain
 from orderbook.errors import DuplicateOrderError, InvalidFieldError, OrderRefusedError, UnderWayError
@@ -313,9 +313,9 @@ def test_exactly_one_of_two_that_are_of_an_age_yields(clock: Clock) -> None:
         peers[name].heartbeat_answered(other, {"sequence": 1, "from": other})
     bid, _ = peers["a"].place("buy", 100, 5, post_only="reject")
     ask, _ = peers["b"].place("sell", 99, 5, post_only="reject")
-    beats = {name: only(peer.discovered([f"{name}:x"]), Effect) for name, peer in peers.items()}  # type: ignore[arg-type]
+    beats = {name: only(peer.discovered([f"{name}:x"]), Beat) for name, peer in peers.items()}
     for name, other in (("a", "b"), ("b", "a")):
-        peers[name].handle(beats[other].payload)  # type: ignore[union-attr]
+        peers[name].handle(beats[other].payload)
     assert sorted((bid.open, ask.open)) == [0, 5]
 
 

@@ -212,8 +212,8 @@ def test_stop_orders_that_trade_at_a_restart_find_every_pair_together(
     ):
         stop_limit = NewOrder(side, limit, "5", owner, stop_price=stop_price)
         place(maker, NewPair(NewOrder(side, price, "5", owner), stop_limit))
-    for side, price in (("buy", 110), ("sell", 50)):
-        offered(taker, maker, side, price, 2)
+    for side, limit_price in (("buy", 110), ("sell", 50)):
+        offered(taker, maker, side, limit_price, 2)
     resting, stop, _ = place(maker, pair(112, 85))
     fall(maker, 95)
     fall(maker, 90)

@@ -33,7 +33,7 @@ def signed_request(by: Identity = BOB, **changes: Any) -> Any:
 
 
 def signed_answer(request: Any, by: Identity = ALICE, **changes: Any) -> Any:
-    trade = {"match_id": "m", "market": "SIM", "taker_order_id": "b1", "maker_peer": "alice"}
+    trade: dict[str, Any] = {"match_id": "m", "market": "SIM", "taker_order_id": "b1", "maker_peer": "alice"}
     trade |= {"taker_peer": "bob", "time": 7, "side": "buy"}
     fills = [("a2", "101", "3"), ("a1", "100", "2")]
     trades = [{**trade, "maker_order_id": id, "price": p, "quantity": q} for id, p, q in fills]
@@ -106,7 +106,7 @@ def test_a_proof_with_anything_changed_is_none(path: tuple[Any, ...], change: st
         (proof(trades=VALID.answer["trades"][:1]), "trades are not the fills"),
         (proof(trades=VALID.answer["trades"] * 2), "trades are not the fills"),
         (proof(**{"from": "carol"}), "of another match, market, side, order or peers"),
-        (proof(signed_request(**{"from": "carol"})), "of another match, market, side, order or peers"),
+        (proof(signed_request(BOB, **{"from": "carol"})), "of another match, market, side, order or peers"),
         (proof(signed_request(market="OTHER")), "of another match, market, side, order or peers"),
         (proof(by=BOB), "request is addressed to key"),
         (Proof(signed_request(time=6), VALID.answer), "its digest is another"),

@@ -135,15 +135,19 @@ def test_an_empty_network_passes() -> None:
     assert check([]).ok
 
 
-def change_order(peer: str, id: str, **fields: str) -> Callable[[Network], None]:
+Lie = Callable[[Network], object]
+"""What changes what peers say."""
+
+
+def change_order(peer: str, id: str, **fields: str) -> Lie:
     return lambda peers: peers[peer].orders[id].update(fields)
 
 
-def change_trade(peer: str, place: int, **fields: Any) -> Callable[[Network], None]:
+def change_trade(peer: str, place: int, **fields: Any) -> Lie:
     return lambda peers: peers[peer].trades[place].update(fields)
 
 
-def change_both(match: int, **fields: Any) -> Callable[[Network], None]:
+def change_both(match: int, **fields: Any) -> Lie:
     """Both sides tell the same lie about the cross-peer trade number ``match``."""
 
     def lie(peers: Network) -> None:
@@ -153,28 +157,28 @@ def change_both(match: int, **fields: Any) -> Callable[[Network], None]:
     return lie
 
 
-def change_health(peer: str, **fields: Any) -> Callable[[Network], None]:
+def change_health(peer: str, **fields: Any) -> Lie:
     return lambda peers: peers[peer].health.update(fields)
 
 
-def drop_trade(peer: str, place: int) -> Callable[[Network], None]:
-    return lambda peers: peers[peer].trades.pop(place) and None
+def drop_trade(peer: str, place: int) -> Lie:
+    return lambda peers: peers[peer].trades.pop(place)
 
 
-def keep_twice(peer: str, place: int) -> Callable[[Network], None]:
+def keep_twice(peer: str, place: int) -> Lie:
     return lambda peers: peers[peer].trades.append(dict(peers[peer].trades[place]))
 
 
-def give_away(peer: str, place: int, to: str) -> Callable[[Network], None]:
+def give_away(peer: str, place: int, to: str) -> Lie:
     return lambda peers: peers[to].trades.append(dict(peers[peer].trades[place]))
 
 
-def drop_order(peer: str, id: str) -> Callable[[Network], None]:
-    return lambda peers: peers[peer].orders.pop(id) and None
+def drop_order(peer: str, id: str) -> Lie:
+    return lambda peers: peers[peer].orders.pop(id)
 
 
-def drop_peer(peer: str) -> Callable[[Network], None]:
-    return lambda peers: peers.pop(peer) and None
+def drop_peer(peer: str) -> Lie:
+    return lambda peers: peers.pop(peer)
 
 
 def list_elsewhere(peers: Network) -> None:
@@ -194,7 +198,7 @@ def lie_about_a_maker(peers: Network) -> None:
     peers["bob"].trades[0]["price"] = "10.01"
 
 
-LIES: Sequence[tuple[str, Callable[[Network], None], str, str]] = [
+LIES: Sequence[tuple[str, Lie, str, str]] = [
     # rule, what is wrong, where it is found, what the finding says
     ("conservation", change_order("alice", "a1", quantity="2.00000001"), "alice", "is not open 0"),
     ("conservation", change_order("bob", "b3", open="0.99999999"), "bob", "is not open 0.99999999"),
@@ -271,7 +275,7 @@ LIES: Sequence[tuple[str, Callable[[Network], None], str, str]] = [
 
 
 @pytest.mark.parametrize(("rule", "lie", "peer", "says"), LIES)
-def test_every_kind_of_lie_is_found(rule: str, lie: Callable[[Network], None], peer: str, says: str) -> None:
+def test_every_kind_of_lie_is_found(rule: str, lie: Lie, peer: str, says: str) -> None:
     peers = network()
     lie(peers)
     report = reconciled(peers)

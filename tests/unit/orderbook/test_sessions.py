@@ -251,7 +251,8 @@ def another_name_in_the_session() -> None:
     signed = seal({**alice.gate.seal(hers).message, "key": carol.key}, carol.signer).message
     refused("key must be", bob.gate.open, signed, theirs)
     sent = alice.gate.seal(hers)
-    for said in ({"from": "carol"}, {}, [], 5):
+    others: list[Any] = [{"from": "carol"}, {}, [], 5]
+    for said in others:
         refused("from must be bob", alice.gate.check_answer, sent, said, None, ours)
     lent = seal({"from": "bob", "request": sent.digest}, carol.signer).message
     refused("key must be", alice.gate.check_answer, sent, lent, None, ours)

@@ -7,11 +7,14 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orderbook.journal import syncer
 from orderbook.journal.syncer import Syncer, ThreadSyncer, UringSyncer, best_syncer
+
+uring: Any = vars(syncer)["uring"]
 
 Make = Callable[[int, asyncio.AbstractEventLoop], Syncer]
 
@@ -20,10 +23,10 @@ pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
 def allowed() -> bool:
     """Whether the system lets us use io_uring."""
-    if syncer.uring is None:
+    if uring is None:
         return False
     try:
-        syncer.uring.Context(max_requests=1, sqpoll=False)
+        uring.Context(max_requests=1, sqpoll=False)
     except (OSError, SystemError):
         return False
     return True
@@ -82,7 +85,7 @@ async def test_a_failure_is_told(make: Make) -> None:
     os.close(reading)
 
 
-@pytest.mark.skipif(syncer.uring is None, reason="no io_uring here")
+@pytest.mark.skipif(uring is None, reason="no io_uring here")
 async def test_a_kernel_that_does_not_take_it_is_a_failure(tmp_path: Path) -> None:
     class Full:
         def __init__(self, ring: object):
