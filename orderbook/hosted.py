@@ -93,6 +93,7 @@ class HostedMarket:
         file, recovered = await loop.run_in_executor(None, opened)
         journal = SqliteJournal(file, loop)
         self.journal, market.journaled = journal, True
+        market.starts = file.starts
         self.carrier.keep_in(journal)
         market.ledger.archive_in(journal.archive)
         self.carrier.after_step(self.negotiator.resume(recovered))

@@ -3,7 +3,8 @@
 The maker alone decides whether a match happens. Its answer for a match id never changes: what was committed
 is kept with the trades, and a refusal means that the lock is gone, or goes with the refusal, and no lock ever
 comes back under its id. Where it has forgotten (without a journal a peer keeps only its newest trades) it
-says that it does not know, which is no answer: the taker stays in doubt.
+says that it does not know, which is no answer: the taker stays in doubt. Nor does it know of locks that were
+made with another journal than its own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ AnnouncementKey = tuple[str, str, int]
 """(sender, order id, round): a message that comes twice is one announcement."""
 LOCK_MARK: Final = "@"
 """In a lock id: what follows is how many trades there were when the lock was made."""
+START_MARK: Final = "."
+"""In the id of a lock that was made with a journal: what stands before it is the start that made it."""
 
 
 class Standing:
@@ -64,6 +67,7 @@ class Maker:
         self._book = market.book
         self._lock_of: dict[AnnouncementKey, str] = {}
         self._standings: dict[str, Standing] = {}
+        self._locks = 0
 
     def announce(self, sender: str, message: AnnounceOpenOrder) -> Reply:
         """Step 3: reserve what is open for an announced order and offer it. Raises OrderBookError."""
@@ -129,6 +133,12 @@ class Maker:
             self._market.count("confirmation", "forgotten")
             raise ProtocolError(
                 "lock_id is older than the trades that this peer (it keeps no journal) can tell of"
+            )
+        if reservation is None and self._is_of_another_journal(message.lock_id):
+            self._market.count("confirmation", "other_journal")
+            raise ProtocolError(
+                "lock_id was made with a journal that this peer does not have: another process has its name, "
+                "or its journal was replaced"
             )
         effects = self.expire(self._market.clock.monotonic())
         reservation = self._held_by(sender, message.lock_id)
@@ -223,7 +233,7 @@ class Maker:
     def _lock(self, key: AnnouncementKey, fills: Sequence[Fill], expires: float) -> Reservation:
         counterparty, order_id, _ = key
         self._market.count("offer", "offered")
-        lock_id = f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
+        lock_id = self._new_lock_id()
         reservation = self._book.reserve(lock_id, counterparty, order_id, fills, expires)
         self._lock_of[key] = lock_id
         standing = self._standings.get(counterparty)
@@ -231,6 +241,21 @@ class Maker:
             standing = self._standings[counterparty] = Standing()
         standing.locks[lock_id] = key
         return reservation
+
+    def _new_lock_id(self) -> str:
+        starts = self._market.starts
+        if not starts:
+            return f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
+        self._locks += 1
+        return f"{starts[-1]}{START_MARK}{self._locks}"
+
+    def _is_of_another_journal(self, lock_id: str) -> bool:
+        """Whether a lock that is gone may have led to trades that another journal than ours keeps.
+
+        Ours has the trades of every start that it knows.
+        """
+        start, mark, _ = lock_id.partition(START_MARK)
+        return bool(mark) and start not in self._market.starts
 
     def _may_be_forgotten(self, lock_id: str) -> bool:
         """Whether a lock that is gone may have led to trades that can't be told of any more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
@@ -72,6 +72,8 @@ class Market:
 
     Attributes:
         journaled: Whether a journal keeps what happens with orders, else nothing is written about that.
+        starts: Ids of the processes that went on with our journal, as far as it knows, this one's the last;
+            none where no journal keeps what we execute.
         counts: How often something has happened, by what it is and by how it ended, as ``metrics`` names
             them.
         outbound: Orders that are to begin their way through the network when the step ends, each with the
@@ -100,6 +102,7 @@ class Market:
         self.random = random
         self.policy = policy
         self.journaled = True
+        self.starts: Sequence[str] = ()
         self.counts: dict[str, dict[str, int]] = {}
         self._closed: list[Order] = []
         self.book = Book(on_closed=self._closed.append, routing=routing)

@@ -24,7 +24,7 @@ COUNTED = {
     "confirmation": (
         "orderbook_confirmations_received_total",
         "Confirmations of other peers, by the answer or the reason of its refusal.",
-        ("committed", "repeated", "lock_gone", "not_reserved", "forgotten"),
+        ("committed", "repeated", "lock_gone", "not_reserved", "forgotten", "other_journal"),
     ),
     "match": (
         "orderbook_confirmations_sent_total",

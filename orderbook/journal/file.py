@@ -14,6 +14,7 @@ import secrets
 import sqlite3
 from pathlib import Path
 
+from .. import limits
 from ..errors import JournalError
 from . import disk, redo
 from .redo import RedoFile
@@ -24,6 +25,7 @@ from .schema import (
     OLDER_VERSIONS,
     REDO_MARK,
     SCHEMA,
+    STARTS,
     TABLES,
     VERSION,
     meta_checksum,
@@ -175,6 +177,23 @@ class JournalFile(Tables):
         self._db.execute("DELETE FROM meta")
         self._insert_meta(meta)
 
+    @property
+    def starts(self) -> list[str]:
+        """Ids of the processes that went on with this journal, the newest last: all that was ever promised
+        in one of these starts is here. At most :data:`limits.JOURNAL_STARTS`."""
+        return self.meta.get(STARTS, "").split()
+
+    def begin_start(self) -> None:
+        """A process goes on with this journal: give this start an id. It must be durable, by
+        :meth:`checkpoint`, before it is told to anybody. Raises JournalError."""
+        starts = " ".join([*self.starts, new_id()][-limits.JOURNAL_STARTS :])
+        try:
+            with self._transaction():
+                self._replace_meta({**self.meta, STARTS: starts})
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} can't be written: {error}") from error
+        self.meta[STARTS] = starts
+
     def _renew(self) -> None:
         """Make a file of an older version one of this version."""
         self.meta["id"] = new_id()
@@ -227,7 +246,9 @@ class JournalFile(Tables):
         self.checkpoint()  # also for who copies nothing but this file
 
     def accept_loss(self) -> None:
-        """Go on without the redo log that is missing. Raises JournalError."""
+        """Go on without the redo log that is missing, and with it without the last start, whose promises are
+        not all here. Raises JournalError."""
+        self.meta[STARTS] = " ".join(self.starts[:-1])
         try:
             self._mark(False)
         except sqlite3.Error as error:

@@ -12,6 +12,9 @@ OLDER_VERSIONS = (2,)
 """That are read as well. Version 3 has an id, and perhaps a redo log; what a peer opens becomes one."""
 REDO_MARK = "redo"
 """In ``meta``, where a redo log belongs to the file."""
+STARTS = "starts"
+"""In ``meta``: the ids of the processes that went on with the journal, the newest last. Journals have it from
+their first start with a program that knows of it."""
 
 DURABILITIES = {"full": "NORMAL", "normal": "NORMAL", "off": "OFF"}
 """SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but

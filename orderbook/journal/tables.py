@@ -1,7 +1,7 @@
 """The tables of a journal's file, in SQLite's WAL mode: one msgpack row for each event. Blocking.
 
-    meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; whether a redo
-               log belongs to it; and a checksum
+    meta       what this is the journal of: peer, market, tick, lot, instrument's fingerprint; the starts that
+               went on with it; whether a redo log belongs to it; and a checksum
     events     number, packed event, checksum: what a snapshot replaces
     trades     the same and their position, for trades, which are kept for good; found by match and order
     proofs     the same, for what both peers of a match have signed, kept for good too; found by match

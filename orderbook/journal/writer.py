@@ -563,6 +563,7 @@ def open_journal(
                 file.replace_by(recovered)
             except JournalError as error:
                 log.warning("%s", error)  # it is whole, and the next start tries again
+        file.begin_start()
         try:
             file.checkpoint()
         except sqlite3.Error as error:

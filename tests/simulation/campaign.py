@@ -42,7 +42,12 @@ DRAWN_TOGETHER = (
     "liars",
 )
 """Faults of which the same share of each is to be expected, in the order in which a seed draws them."""
-DRAWN_ALONE = {"closings": (0.2, 0.4), "standstill": (0.38, 0.54), "heirs": (0.825, 0.96)}
+DRAWN_ALONE = {
+    "closings": (0.2, 0.4),
+    "standstill": (0.38, 0.54),
+    "heirs": (0.825, 0.96),
+    "twins": (0.51, 0.67),
+}
 """Faults that came later, drawn one by one after all else: each happens where what is drawn for it lies
 between the two. A new one comes last, and takes an interval without FAILED_SEEDS, which stay as they were."""
 FAULTS = (*DRAWN_TOGETHER, *DRAWN_ALONE)
@@ -207,8 +212,13 @@ def set_up(scenario: Scenario) -> Exchange:
         else:
             exchange.crash_at_offer(random.randint(0, 4), peer, down)
         exchange.heirs.append(Heir(exchange, "heir", peer.name))
+    if "twins" in faults:
+        twin = exchange.add_twin(exchange.peers[random.choice(names)])
+        exchange.world.after(random.uniform(0.2, 2.0), lambda: None if twin.alive else twin.start())
+        if random.random() < 0.5:
+            exchange.crash_at(random.uniform(2.5, 6.0), twin, random.uniform(0.01, 3.0))
     if "slow disks" in faults:
-        for peer in exchange.peers.values():
+        for peer in exchange.processes:
             peer.disk.sync_s = (0.001, random.choice((0.05, 0.5, 3.0)))
     return exchange
 

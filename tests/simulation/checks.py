@@ -129,7 +129,7 @@ def check_sender(peer: SimPeer, message: Any, session: Session | None) -> None:
     """``peer`` has taken a request: its name is not that of a peer which was heard a moment ago."""
     name, key = message["from"], message.get("key", "" if session is None else session.key)
     owner, now = peer.exchange.peers.get(name), peer.clock.monotonic()
-    if owner is None or owner is peer or not key:
+    if owner is None or name == peer.name or not key:
         return  # what it has said itself, through a liar, comes to nothing
     if message["type"] == "Goodbye":
         peer.owner_heard.pop(name, None)
@@ -189,21 +189,21 @@ def check_market(exchange: Exchange) -> None:
     """I1 to I3 and I6, from outside: on the orders and trades of all peers together."""
     orders: dict[tuple[str, str], Order] = {}
     kept: dict[Trade, list[str]] = {}
-    for name, peer in exchange.peers.items():
+    for peer in exchange.processes:
         for order in running(peer).market.ledger.orders(None, 0, 10**9)[0]:
             check_conservation(order)
-            orders[name, order.id] = order
+            check_terms(peer, order)
+            orders[peer.name, order.id] = order
         for trade in peer.trades():
-            kept.setdefault(trade, []).append(name)
+            kept.setdefault(trade, []).append(peer.name)
     filled = check_trades_kept(exchange, orders, kept)
     for key, order in orders.items():
         assert order.rests or order.untriggered or not order.open, f"{order} rests, and is not to"
-        check_terms(exchange, key[0], order)
         assert filled[key] == order.filled, f"{order} has trades of {filled[key]}"
     assert filled.keys() <= orders.keys(), "there are trades of no order"
     check_pairs_ended(exchange, orders)
     check_told(exchange, orders)
-    for peer in exchange.peers.values():
+    for peer in exchange.processes:
         check_disk(peer)
     if exchange.signs:
         check_proofs(exchange)
@@ -230,10 +230,10 @@ def check_trades_kept(
         maker = orders.get((trade.maker_peer, trade.maker_order_id)) if trade.maker_peer in honest else None
         taker = orders.get((trade.taker_peer, trade.taker_order_id)) if trade.taker_peer in honest else None
         if maker is not None:
-            prices = prices_of(exchange.peers[trade.maker_peer], maker)
+            prices = prices_of(exchange.called(trade.maker_peer), maker)
             assert trade.price in prices, f"{trade} is not at the price of {maker}"
         if taker is not None and not taker.terms.market:
-            prices = prices_of(exchange.peers[trade.taker_peer], taker)
+            prices = prices_of(exchange.called(trade.taker_peer), taker)
             inside = any(taker.side.crosses(price, trade.price) for price in prices)
             assert inside, f"{trade} is outside the limit of {taker}"
         if maker is not None and taker is not None:
@@ -250,21 +250,21 @@ def impostors(exchange: Exchange, keeper: str, trade: Trade) -> list[str]:
     if exchange.allowed is not None:
         return []
     liars = {liar.key for liar in exchange.liars}
-    proven = [agree(proof) for proof in exchange.peers[keeper].proofs_of(trade.match_id)]
+    proven = [agree(proof) for peer in exchange.called(keeper) for proof in peer.proofs_of(trade.match_id)]
     parties = [party for proof in proven for party in (proof.maker, proof.taker)]
     names = (trade.maker_peer, trade.taker_peer)
     return [party.name for party in parties if party.key in liars and party.name in names]
 
 
-def prices_of(peer: SimPeer, order: Order) -> set[int]:
-    """Every price that ``order`` has ever had."""
-    events = peer.disk.durable
+def prices_of(peers: Sequence[SimPeer], order: Order) -> set[int]:
+    """Every price that ``order``, which one of ``peers`` has, has ever had."""
+    events = [event for peer in peers for event in peer.disk.durable]
     return {e.price for e in events if isinstance(e, Accepted | Amended) and e.order_id == order.id}
 
 
-def check_terms(exchange: Exchange, name: str, order: Order) -> None:
-    """What the instructions of an order at the peer ``name`` promise."""
-    terms, peer, sights = order.terms, exchange.peers[name], exchange.sights
+def check_terms(peer: SimPeer, order: Order) -> None:
+    """What the instructions of an order at ``peer`` promise."""
+    terms, exchange, sights = order.terms, peer.exchange, peer.exchange.sights
     sights["post-only order yielded"] += order.reason == "post_only"
     if terms.time_in_force is TimeInForce.FOK and not order.live and 0 < order.filled < order.quantity:
         sights[f"fill-or-kill in part: {order.reason}"] += 1
@@ -294,10 +294,10 @@ def check_pairs_ended(exchange: Exchange, orders: dict[tuple[str, str], Order]) 
 
 def check_told(exchange: Exchange, orders: dict[tuple[str, str], Order]) -> None:
     """I6: what a client was told of its order is true still, or more of it."""
-    for name, peer in exchange.peers.items():
+    for peer in exchange.processes:
         for told in peer.told.values():
-            assert (name, told.order_id) in orders, f"{told}, and it is gone"
-            order = orders[name, told.order_id]
+            assert (peer.name, told.order_id) in orders, f"{told}, and it is gone"
+            order = orders[peer.name, told.order_id]
             assert order.filled >= told.filled, f"{told}, and now {order}"
             assert not told.cancelled or not order.open, f"{told}, and now {order}"
             if not order.terms.market and (order.price, order.quantity) != (told.price, told.quantity):
@@ -345,13 +345,13 @@ def facts(order: Order) -> tuple[object, ...]:
 
 def check_proofs(exchange: Exchange) -> None:
     """Each peer can prove each of its cross-peer trades with what is on its disk alone."""
-    for name, peer in exchange.peers.items():
+    for peer in exchange.processes:
         market = running(peer).market
         for trade in peer.trades():
             if trade.cross_peer:
                 proofs = [check(proof, exchange.keys.verify) for proof in peer.proofs_of(trade.match_id)]
                 proven = any(market.record(trade) in proof.trades for proof in proofs)
-                assert proven, f"{name} can't prove {trade}"
+                assert proven, f"{peer.name} can't prove {trade}"
 
 
 def check_claims(exchange: Exchange) -> None:
@@ -362,10 +362,9 @@ def check_claims(exchange: Exchange) -> None:
         except ProofError:
             continue
         match_id = claim.request["payload"]["match_id"]
-        for peer in exchange.peers.values():
-            if peer.signer.key == proven.maker.key:
-                takers = {agree(proof).taker for proof in peer.proofs_of(match_id)}
-                assert proven.taker in takers, f"{proven.taker} can prove {proven.trades} of {takers}"
+        makers = [peer for peer in exchange.processes if peer.signer.key == proven.maker.key]
+        takers = {agree(proof).taker for maker in makers for proof in maker.proofs_of(match_id)}
+        assert not makers or proven.taker in takers, f"{proven.taker} can prove {proven.trades} of {takers}"
 
 
 def running(peer: SimPeer) -> Negotiator:

@@ -73,12 +73,28 @@ class Exchange:
         }
         for peer in self.peers.values():
             peer.start()
+        self.twins: list[SimPeer] = []
         self.listeners: list[Callable[[str, Any], None]] = []
         """Told of every confirmation, and of the place where it goes: nothing is encrypted."""
         self.claims: list[Proof] = []
         """What liars and heirs have asked makers to execute, and what these have answered."""
         self.liars = [Liar(self, f"liar{n}") for n in range(liars)]
         self.heirs: list[Heir] = []
+
+    def add_twin(self, peer: SimPeer) -> SimPeer:
+        """Another process with the name and key of ``peer``, and with a journal of its own; not started."""
+        twin = SimPeer(self, peer.name, 0.0, 0.0, peer.policy, peer.routing, f"{peer.name}-twin")
+        self.twins.append(twin)
+        return twin
+
+    @property
+    def processes(self) -> list[SimPeer]:
+        """All peers, and their twins."""
+        return [*self.peers.values(), *self.twins]
+
+    def called(self, name: str) -> list[SimPeer]:
+        """All processes of that name."""
+        return [peer for peer in self.processes if peer.name == name]
 
     # -- discovery -------------------------------------------------------------------------------------
 
@@ -117,6 +133,8 @@ class Exchange:
 
         def place() -> None:
             peer = self.peers[random.choice(names)]
+            if self.twins:
+                peer = random.choice(self.called(peer.name))
             order_id = peer.submit(FLOWS[flow](random, peer.name, peer.clock.time_ms()))
             if order_id is None:
                 return
@@ -231,14 +249,16 @@ class Exchange:
             liar.leave()
         for heir in self.heirs:
             heir.leave()
-        for peer in self.peers.values():
+        for peer in self.processes:
             if not peer.alive:
                 peer.start()
             peer.set_state("open")
+        for twin in self.twins:
+            twin.cancel_all()  # one name's orders can't meet each other
         return self.world.run(seconds, until=self.at_rest)
 
     def negotiators(self) -> Iterator[Negotiator]:
-        return (peer.negotiator for peer in self.peers.values() if peer.negotiator is not None)
+        return (peer.negotiator for peer in self.processes if peer.negotiator is not None)
 
     def at_rest(self) -> bool:
         """Nothing under way, in doubt or reserved, no crossed prices (I4, I5)."""
@@ -248,7 +268,7 @@ class Exchange:
             n.under_way != sum(key in liars for _, key in n.makers_in_doubt) or n.market.book.reservations
             for n in self.negotiators()
         )
-        unwritten = any(peer.disk.unwritten or peer.is_behind for peer in self.peers.values())
+        unwritten = any(peer.disk.unwritten or peer.is_behind for peer in self.processes)
         return not busy and not unwritten and not self.crossed()
 
     def crossed(self) -> bool:

@@ -58,6 +58,20 @@ def refuse_repeated_confirmations(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledger.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
 
 
+def refuse_locks_of_other_journals(patch: pytest.MonkeyPatch) -> None:
+    """The maker says no to every lock that it does not hold, whoever has made it."""
+    patch.setattr(maker.Maker, "_is_of_another_journal", lambda self, lock_id: False)
+
+
+def forget_starts(patch: pytest.MonkeyPatch) -> None:
+    """The maker says that it does not know of locks from before a restart."""
+
+    def is_of_another_start(self: maker.Maker, lock_id: str) -> bool:
+        return not lock_id.startswith(self._market.starts[-1])
+
+    patch.setattr(maker.Maker, "_is_of_another_journal", is_of_another_start)
+
+
 def forget_what_left_the_memory(patch: pytest.MonkeyPatch) -> None:
     """The maker does not look into its journal."""
     patch.setattr(ledger.Ledger, "archived_match", lambda self, taker_peer, match_id: [])
@@ -118,6 +132,7 @@ def reuse_ids_after_a_restart(patch: pytest.MonkeyPatch) -> None:
         self._ids = itertools.count()
         start(self)
         assert self.negotiator is not None
+        self.negotiator.market.starts = [self.name]
         self.negotiator.market.new_id = lambda: f"{self.name}-{next(self._ids)}"
 
     patch.setattr(peers.SimPeer, "start", restart)
@@ -498,6 +513,7 @@ def take_offers_outside_the_limit(patch: pytest.MonkeyPatch) -> None:
 
 AMONG_LIARS = Scenario(11, 3, 60, "full-first", frozenset({"liars", "skew"}), listed=True, sessions=True)
 AMONG_HEIRS = Scenario(1, 3, 60, "full-first", frozenset({"heirs"}), trades_in_memory=4)
+AMONG_TWINS = Scenario(1, 3, 60, "full-first", frozenset({"twins", "loss"}))
 SHOWN_BY = {
     "believe_any_signature": 334,
     "forget_expiry": 63,
@@ -514,6 +530,7 @@ SHOWN_BY = {
 STAGES = {
     "let_who_has_a_session_speak_for_others": AMONG_LIARS,
     "take_confirmations_without_signature_in_a_session": AMONG_LIARS,
+    "refuse_locks_of_other_journals": AMONG_TWINS,
     "let_anybody_use_a_lock": AMONG_HEIRS,
     "let_names_change_hands_at_once": replace(AMONG_HEIRS, seed=44),
     "keep_locks_of_who_has_left": Scenario(2, 3, 60, "full-first", frozenset({"leaving"})),
@@ -538,6 +555,8 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     for mutation in (
         forget_releases,
         refuse_repeated_confirmations,
+        refuse_locks_of_other_journals,
+        forget_starts,
         forget_what_left_the_memory,
         drop_trades_before_they_are_durable,
         give_up_in_doubt,

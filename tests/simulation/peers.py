@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,19 @@ class SimPeer:
     """One peer: a disk and clocks that stay, and a process that comes and goes."""
 
     def __init__(
-        self, exchange: Exchange, name: str, drift: float, wall_off_s: float, policy: str, routing: Routing
+        self,
+        exchange: Exchange,
+        name: str,
+        drift: float,
+        wall_off_s: float,
+        policy: str,
+        routing: Routing,
+        label: str | None = None,
     ):
+        """``label`` tells it from another one of that name."""
         self.exchange = exchange
         self.name = name
+        self.label = label or name
         self.clock = SkewedClock(exchange.world, drift, wall_off_s)
         self.disk: SimDisk[Event] = SimDisk(exchange.world, self._when_awake)
         self.policy = policy
@@ -114,17 +124,19 @@ class SimPeer:
         self.owner_heard.clear()
         world = self.exchange.world
         life = self._life
-        self.place = f"{self.name}:{life}"
+        self.place = f"{self.label}:{life}"
         market = Market(
             self.name,
             INSTRUMENT,
             clock=self.clock,
-            new_id=lambda: f"{self.name}-{life}-{next(self._ids)}",
+            new_id=lambda: f"{self.label}-{life}-{next(self._ids)}",
             random=Random(world.random.random()),
             policy=POLICIES[self.policy],
             routing=self.routing,
             session=VERSION if self.exchange.sessions else 0,
         )
+        self.disk.starts.append(f"{self.label}-{life}")
+        market.starts = self.disk.starts
         market.ledger.archive_in(self, in_memory=self.exchange.trades_in_memory)
         self.negotiator = Negotiator(market)
         gate = Gate(
@@ -132,7 +144,7 @@ class SimPeer:
             INSTRUMENT.market,
             self.signer,
             clock=self.clock,
-            new_nonce=lambda: f"{self.name}-{life}-{next(self._ids)}",
+            new_nonce=lambda: f"{self.label}-{life}-{next(self._ids)}",
             allowed=self.exchange.allowed,
             unsigned=not self.exchange.signs,
             signs=self.exchange.signs,
@@ -446,6 +458,11 @@ class SimPeer:
             return  # closed, or lost in a crash before anybody was told of it
         assert self._outbox is not None
         self._outbox.promise(lambda: self._tell(order_id))
+
+    def cancel_all(self) -> None:
+        assert self.negotiator is not None
+        for order in self.negotiator.market.ledger.orders(None, 0, 10**9)[0]:
+            self._alive_then(partial(self.cancel, order.id))()
 
     def set_state(self, state: str) -> None:
         """An operator sets the state of the market here, and waits until it is done."""

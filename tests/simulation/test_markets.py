@@ -14,7 +14,7 @@ import pytest
 from orderbook.terms import Routing
 from tests.harness import IS_COMPILED
 from tests.simulation.campaign import Scenario, failed_seeds, report, run, shrink
-from tests.simulation.mutations import AMONG_HEIRS, MUTATIONS, SHOWN_BY, STAGES
+from tests.simulation.mutations import AMONG_HEIRS, AMONG_TWINS, MUTATIONS, SHOWN_BY, STAGES
 
 SEEDS = 500
 CHUNK = 25
@@ -151,6 +151,17 @@ def test_who_takes_a_name_that_is_free_by_now_gains_nothing() -> None:
     assert sights["heir asked about a doubt"] > 2
 
 
+def test_two_processes_of_one_name_deny_nothing_of_each_other() -> None:
+    sights: Counter[str] = Counter()
+    for seed in range(1, 31):
+        outcome = run(replace(AMONG_TWINS, seed=seed, sessions=seed % 2 == 0, signs=seed % 3 > 0))
+        assert outcome.error is None, report(outcome)
+        sights += outcome.sights
+    assert sights["request refused: lock_id"] > 5
+    assert sights["request refused in a session: lock_id"] > 2
+    assert sights["rejected: lock_gone"] > 5
+
+
 TRACES = """
 import hashlib
 from tests.simulation.campaign import FAULTS, Scenario, run
@@ -200,7 +211,8 @@ def test_seeds_that_failed_once_draw_what_they_drew_then() -> None:
         flow="pairs",
         signs=False,
     )
-    assert not [seed for seed in failed_seeds() if "heirs" in Scenario.of_seed(seed).faults]
+    late = {"heirs", "twins"}
+    assert not [seed for seed in failed_seeds() if late & Scenario.of_seed(seed).faults]
 
 
 def test_a_failure_is_shrunk_to_what_it_takes() -> None:
