@@ -57,6 +57,7 @@ COMPILED = {
         orderbook/journal/redo.py
         orderbook/journal/rows.py
         orderbook/journal/syncer.py
+        orderbook/journal/takeover.py
         orderbook/journal/writer.py
         orderbook/ledger.py
         orderbook/limits.py

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from .. import limits
 from ..errors import JournalError
-from ..events import Event, Signed, pack, parts
+from ..events import Event, Signed, pack
 from ..model import Instrument
 from ..recovery import Recovered
 from ..trade import Trade
@@ -24,8 +24,9 @@ from .archive import JournalArchive
 from .file import JournalFile
 from .redo import Record, RedoFile
 from .syncer import Syncer, best_syncer
+from .takeover import Takeover
 from .thread import JobThread
-from .upkeep import DROPPED_AT_A_TIME, Upkeep
+from .upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ class SqliteJournal:
         self._trouble: str | None = None
         self._lost = False
         """A sync has failed."""
-        self._appended = self._written = self._durable = self._taken = file.number
-        """The last event of all, in the redo log, synced there, and synced in the tables. Without a redo log
-        the tables take its place."""
+        self._appended = self._written = self._durable = file.number
+        """The last event of all, in the redo log, and synced there. Without a redo log the tables take its
+        place."""
         self._steps: deque[Sequence[Event]] = deque()
         self._transaction: list[Event] = []
         """What is being written, the first of what is not yet."""
@@ -82,24 +83,12 @@ class SqliteJournal:
         self._retrying: asyncio.TimerHandle | None = None
         self._busy_since: float | None = None
         """When thread or syncer have begun with what the next write has to wait for."""
-        self._untaken: list[tuple[Record, Sequence[Event]]] = []
-        """What is not in the tables, and not being taken over either."""
-        self._untaken_bytes = 0
-        self._taking: list[tuple[Record, Sequence[Event]]] = []
-        self._taking_since: float | None = None
-        self._take_timer: asyncio.TimerHandle | None = None
-        self._take_trouble: str | None = None
-        self._take_wanted = 0
-        """Somebody waits until the tables have the events up to this one."""
         self._room_wanted = False
         """The next write waits for room in the redo log, or until it went past it."""
         self._past: Record | None = None
         """A record that is too large for the redo log, and is on its way to the tables."""
-        self._waiting_taken: deque[tuple[int, Callable[[], None]]] = deque()
         self._unsure: set[asyncio.Future[None]] = set()
         """Done once what somebody looks at is durable, or never will be."""
-        self._readers: deque[tuple[int, asyncio.Future[None]]] = deque()
-        """Done once the tables have the events up to that one, or can't get them."""
         self._idle = asyncio.Event()
         self._closing = False
         self._jobs = JobThread(f"journal {file.path.name}", loop)
@@ -107,6 +96,7 @@ class SqliteJournal:
         self._pages: JournalArchive | None = None
         self._pages_free = threading.Lock()
         self._upkeep = Upkeep(file)
+        self._takeover = Takeover(file, loop, self._jobs, self._upkeep, self._took)
 
     def append(self, events: Sequence[Event]) -> None:
         self._steps.append(events)
@@ -124,16 +114,14 @@ class SqliteJournal:
     def when_archived(self, then: Callable[[], None]) -> None:
         if self._redo is None:
             self.when_durable(then)
-        elif self._taken == self._appended:
-            then()
         else:
-            self._waiting_taken.append((self._appended, then))
+            self._takeover.when_taken(self._appended, then)
 
     @property
     def trouble(self) -> str | None:
-        trouble = self._trouble or self._take_trouble
+        trouble = self._trouble or self._takeover.trouble
         if trouble is None:
-            for since in (self._busy_since, self._taking_since):
+            for since in (self._busy_since, self._takeover.since):
                 hangs_s = 0.0 if since is None else self._loop.time() - since
                 if hangs_s > limits.JOURNAL_HANGS_S:
                     return f"the disk of the journal has not answered for {hangs_s:.0f} s"
@@ -176,17 +164,15 @@ class SqliteJournal:
 
     async def _all_taken(self) -> None:
         """Returns when the tables have all that was appended. Raises JournalError when they can't get it."""
-        if self._redo is None or self._taken == self._appended:
+        if self._redo is None or self._takeover.taken == self._appended:
             return
         if self._lost or self._closing:
             raise self._unreadable()
-        taken = self._loop.create_future()
-        self._take_wanted = self._appended
-        self._readers.append((self._appended, taken))
+        taken = self._takeover.reader(self._appended)
         if self.waiting:
             self._write_soon()
         else:
-            self._take_over()
+            self._takeover.begin()
         await taken
 
     def _unreadable(self) -> JournalError:
@@ -208,7 +194,8 @@ class SqliteJournal:
     async def close(self) -> None:
         self._closing = True
         self._fail_readers()
-        for timer in (self._lingering, self._retrying, self._take_timer):
+        self._takeover.stop()
+        for timer in (self._lingering, self._retrying):
             if timer is not None:
                 timer.cancel()
         while self._jobs.busy or (self._busy_since is not None and not self._room_wanted):
@@ -217,9 +204,9 @@ class SqliteJournal:
         await self._loop.run_in_executor(None, self._jobs.end)
         done = await self._loop.run_in_executor(None, self._write_the_rest)
         if done:
-            self._taken = self._written = self._appended
+            self._written = self._appended
             self._synced(None)
-            self._tell_taken()
+            self._takeover.have(self._appended)
         else:
             self._fail_unsure()
         if self._syncer is not None:
@@ -281,7 +268,7 @@ class SqliteJournal:
         if record is None:
             events = self._transaction
             record = self._record = Record(self._written + 1, len(events), pack(events))
-        if redo.has_room(record, self._taken):
+        if redo.has_room(record, self._takeover.taken):
             try:
                 redo.append(record)
             except OSError as error:
@@ -291,11 +278,12 @@ class SqliteJournal:
             return
         self._room_wanted = True
         self._begin()
-        if not redo.takes(record):
+        if redo.takes(record):
+            self._takeover.begin()
+        else:
+            events, self._transaction, self._record = self._transaction, [], None
             self._past = record
-            self._untaken.append((record, self._transaction))
-            self._transaction, self._record = [], None
-        self._take_over()
+            self._takeover.add_past(record, events)
 
     def _try_to_write(self) -> sqlite3.Error | None:
         try:
@@ -322,12 +310,7 @@ class SqliteJournal:
             self._synced(None)
             return
         assert record is not None
-        self._untaken.append((record, events))
-        self._untaken_bytes += len(record.data)
-        if self._untaken_bytes >= limits.JOURNAL_REDO_HALF // 2:
-            self._take_over()
-        elif self._take_timer is None:
-            self._take_later(limits.JOURNAL_TAKE_S)
+        self._takeover.add(record, events)
         self._begin()
         self._syncer.start(self._synced)
 
@@ -347,12 +330,12 @@ class SqliteJournal:
         if self._redo is None and self._upkeep.longer_than_it_has_to and not self._closing:
             self._have_done(self._upkeep.keep_short, lambda _: self._go_on())
             return
-        if self._take_wanted > self._taken:
-            self._take_over()
+        self._takeover.begin_if_wanted()
         self._go_on()
 
     def _lose(self, error: OSError) -> None:
         self._lost = True
+        self._takeover.stop()
         self._trouble = f"the journal's last writes may be lost ({error}): check the disk, then start again"
         log.error("%s: %s", self._file.path, self._trouble)
         self._fail_unsure()
@@ -382,67 +365,27 @@ class SqliteJournal:
         self._begin()
         self._jobs.do(job, done)
 
-    # -- from the redo log to the tables -----------------------------------------------------------------
-
-    def _take_later(self, wait_s: float) -> None:
-        self._take_timer = self._loop.call_later(wait_s, self._take_due)
-
-    def _take_due(self) -> None:
-        self._take_timer = None
-        self._take_over()
-
-    def _take_over(self) -> None:
-        """Have the thread take over what it has not yet; if it is busy that follows."""
-        if self._jobs.busy or self._lost or self._closing or not self._untaken:
-            return
-        if self._take_trouble is not None and self._take_timer is not None:
-            return  # it is tried again then
-        self._taking, self._untaken, self._untaken_bytes = self._untaken, [], 0
-        self._taking_since = self._loop.time()
-        self._jobs.do(self._take, self._took)
-
     def _took(self, error: Exception | None) -> None:
         """The tables have, durably, what was taken over; or why not."""
-        self._taking_since = None
         self._idle.set()
-        if error is not None:
-            self._untaken[:0] = self._taking
-            if isinstance(error, OSError):
-                self._lose(error)
-            else:
-                log.error("%s can't be written, trying again: %s", self._file.path, error)
-                self._take_trouble = f"the journal can't be written: {error}"
-                self._fail_readers()
-                if not self._closing:
-                    if self._take_timer is not None:
-                        self._take_timer.cancel()
-                    self._take_later(limits.JOURNAL_RETRY_S)
-            return
-        self._take_trouble = None
-        self._taken = self._taking[-1][0].last
-        self._taking = []
-        self._tell_taken()
-        if self._room_wanted and (self._past is None or self._past.last == self._taken):
-            self._room_wanted = False
-            self._end()
-            if self._past is None:
-                self._write()
-            else:
+        if isinstance(error, OSError):
+            self._lose(error)
+        elif error is not None:
+            self._fail_readers()
+        elif self._past is not None:
+            if self._past.last == self._takeover.taken:
                 assert self._redo is not None
                 self._past = None
-                self._written = self._taken
-                self._redo.passed_by(self._taken)
+                self._written = self._takeover.taken
+                self._redo.passed_by(self._written)
+                self._room_wanted = False
                 self._synced(None)
-        if self._take_wanted > self._taken or self._room_wanted:
-            self._take_over()
-        elif self._untaken and self._take_timer is None:
-            self._take_later(limits.JOURNAL_TAKE_S)
-
-    def _tell_taken(self) -> None:
-        while self._waiting_taken and self._waiting_taken[0][0] <= self._taken:
-            self._waiting_taken.popleft()[1]()
-        while self._readers and self._readers[0][0] <= self._taken:
-            _has_come(self._readers.popleft()[1])
+        elif self._room_wanted:
+            self._room_wanted = False
+            self._end()
+            self._write()
+        if self._room_wanted:
+            self._takeover.begin()
 
     # -- who looks ---------------------------------------------------------------------------------------
 
@@ -453,43 +396,9 @@ class SqliteJournal:
                 durable.set_exception(self._unreadable())
 
     def _fail_readers(self) -> None:
-        """The tables can't get what is appended, not now at least: who looks there need not wait for it."""
-        while self._readers:
-            taken = self._readers.popleft()[1]
-            if not taken.done():
-                taken.set_exception(self._unreadable())
+        self._takeover.fail_readers(self._unreadable())
 
     # -- in the thread -----------------------------------------------------------------------------------
-
-    def _take(self) -> Exception | None:
-        try:
-            count = self._take_in(self._taking)
-            self._file.sync()
-        except (sqlite3.Error, OSError) as error:
-            return error
-        if self._upkeep.checkpoint_due:
-            self._upkeep.checkpoint()
-        for _ in range(1 + 2 * count // DROPPED_AT_A_TIME):  # more than have come
-            if self._upkeep.longer_than_it_has_to:
-                self._upkeep.keep_short()
-        return None
-
-    def _take_in(self, records: Sequence[tuple[Record, Sequence[Event]]]) -> int:
-        """Write those that the file does not have, whole records to a transaction. Returns how many events.
-        Raises sqlite3.Error."""
-        file, first = self._file, self._file.number
-        events: list[Event] = []
-        packed: list[bytes] = []
-        for record, of_record in records:
-            if record.number <= first:
-                continue  # it was taken over before something went wrong
-            events += of_record
-            packed += parts(record.data)
-            if len(events) >= limits.JOURNAL_TAKE_EVENTS or record is records[-1][0]:
-                file.write(events, packed)
-                self._upkeep.wrote(len(events))
-                events, packed = [], []
-        return file.number - first
 
     def _checkpoint_and_write(self) -> sqlite3.Error | None:
         self._upkeep.checkpoint()
@@ -504,7 +413,7 @@ class SqliteJournal:
             for step in self._steps:
                 rest += step
             try:
-                self._take_in(self._untaken)
+                self._takeover.take_the_rest()
                 if rest:
                     self._file.write(rest)
                 if self._redo is not None:
