@@ -164,7 +164,14 @@ class Carrier:
                 effect.other,
             )
         elif isinstance(effect, DropTrades):
-            self._market.ledger.drop_trades(effect.upto)
+            self._drop_trades(effect.upto)
+
+    def _drop_trades(self, upto: int) -> None:
+        """As :meth:`Ledger.drop_trades`, little by little: what a second has brought takes milliseconds."""
+        ledger = self._market.ledger
+        ledger.drop_trades(min(upto, ledger.dropped + limits.TRADES_DROPPED))
+        if ledger.excess and ledger.dropped < upto and not self._stopped:
+            asyncio.get_running_loop().call_soon(self._drop_trades, upto)
 
     # -- our questions -----------------------------------------------------------------------------------
 

@@ -116,10 +116,10 @@ class Ledger:
         """``order`` has just closed; it can be asked for until :meth:`sweep` takes it."""
         self._closed.append((now, order.id))
 
-    def sweep(self, now: float) -> int:
-        """Forget closed orders beyond the bounds in age and count. Returns how many."""
+    def sweep(self, now: float, most: int = limits.CLOSED_ORDERS) -> int:
+        """Forget closed orders beyond the bounds in age and count, so many at the most. Returns how many."""
         swept = 0
-        while self._closed:
+        while self._closed and swept < most:
             closed, id = self._closed[0]
             if now - closed < limits.CLOSED_ORDER_AGE_S and len(self._closed) <= limits.CLOSED_ORDERS:
                 break
@@ -185,7 +185,11 @@ class Ledger:
             oldest = self._trades[0]
             name = oldest.taker_peer, oldest.match_id
             self._taker_keys.pop(name, None)
-            for trade in self._by_match.pop(name):
+            of_match = self._by_match.pop(name)
+            for index, trade in enumerate(of_match):
+                if trade is not self._trades[0]:
+                    self._by_match[name] = of_match[index:]  # its taker has used the id again, much later
+                    break
                 self._trades.popleft()
                 for order_id in trade.orders_of(self._peer):
                     of_order = self._by_order.get(order_id)

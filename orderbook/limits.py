@@ -62,6 +62,8 @@ PROOFS_IN_MEMORY = 10_000
 TRADES_IN_MEMORY = 10_000
 """Trades that a peer with a journal keeps in memory, newest first; older ones it looks up: more than are
 executed while a counterparty repeats a question, so that it seldom has to. They take some 6 MB."""
+TRADES_DROPPED = 200
+"""Trades that leave the memory in one turn of the event loop: a tenth of a millisecond or two."""
 TRADES_WITHOUT_JOURNAL = 200_000
 """Trades that a peer without a journal keeps, which has them nowhere else: some 125 MB. Whether an older
 match was executed it can't say any more, and does not."""
@@ -69,6 +71,8 @@ ORDER_TRADES = 1_000
 """Trades that are shown with their order, newest first; ``GET /trades`` pages through all of them."""
 CLOSED_ORDERS = 200_000
 """Closed orders kept for questions about them, oldest swept first."""
+ORDERS_SWEPT = 200
+"""Closed orders that are forgotten in one step: some tenths of a millisecond."""
 CLOSED_ORDER_AGE_S = 3_600.0
 """How long a closed order can be asked for."""
 

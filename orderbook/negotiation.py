@@ -306,8 +306,7 @@ class Negotiator:
     def _beat(self) -> list[Effect]:
         market, now = self.market, self.market.clock.monotonic()
         market.agenda.later_about(limits.HEARTBEAT_S, self._beat)
-        market.ledger.sweep(now)
-        effects: list[Effect] = []
+        effects = self._sweep()
         if market.ledger.excess:
             effects.append(DropTrades(market.ledger.trade_count))
         for peer in market.roster.drop_silent(now):
@@ -315,6 +314,13 @@ class Negotiator:
                 effects += self._maker.forget(peer.name)
         # Of two peers only the one whose turn comes first asks: question and answer tell both.
         return effects + self._beats(market.roster.not_heard_since(now - limits.HEARTBEAT_S / 2))
+
+    def _sweep(self) -> list[Effect]:
+        """Forget what has closed long ago, little by little: what a second has closed takes milliseconds."""
+        market, most = self.market, limits.ORDERS_SWEPT
+        if market.ledger.sweep(market.clock.monotonic(), most) == most:
+            market.agenda.later(0.0, self._sweep)
+        return []
 
     def leave(self) -> list[Effect]:
         """We are about to end: say goodbye, so that nobody waits for us."""

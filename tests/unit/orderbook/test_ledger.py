@@ -55,6 +55,18 @@ def test_only_whole_matches_that_are_archived_leave() -> None:
     assert ledger.trades(3, 1) == trades[3:4]
 
 
+def test_an_id_that_a_taker_uses_again_costs_no_other_trade_its_place() -> None:
+    """It can once the first match has left the memory; after a restart the newest trades may have both."""
+    trades = [trade("a", n=1), trade("b", n=2), trade("a", n=3), trade("c", n=4)]
+    ledger = Ledger("maker")
+    ledger.archive_in(Kept(trades), in_memory=0)
+    ledger.resume(0, 0, trades)
+    for dropped in range(1, 5):
+        ledger.drop_trades(dropped)
+        assert ledger.trades(dropped, 9) == trades[dropped:]
+    assert not ledger._by_match
+
+
 def test_what_is_swept_and_dropped_leaves_nothing_behind() -> None:
     ledger = Ledger("maker")
     ledger.archive_in(Kept([]), in_memory=3)
@@ -169,6 +181,21 @@ def test_a_closed_order_can_be_asked_for_until_it_is_old() -> None:
     assert not ledger.knows(order.id)
     assert ledger.order_of_client("ann", "mine") is None
     assert ledger.orders(None, 0, 9)[0] == [resting], "what is live stays"
+
+
+def test_what_has_closed_long_ago_is_forgotten_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(limits, "ORDERS_SWEPT", 3)
+    maker = Peer("maker", clock)
+    for n in range(7):
+        closed_order(maker, f"o{n}")
+    clock.now += limits.CLOSED_ORDER_AGE_S
+    left = []
+    for _ in range(3):  # in one instant: they follow each other, and other things may come in between
+        maker.tick()
+        assert maker.next_due() is not None
+        left.append(maker.market.ledger.order_count)
+    assert left == [4, 1, 0]
 
 
 def test_no_more_closed_orders_are_kept_than_there_may_be(
