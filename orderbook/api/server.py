@@ -32,6 +32,7 @@ as ``after`` for the next page, or null. ``records`` has the answers in full. An
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from grenache_py.hosts import is_address
 from grenache_py.prometheus import CONTENT_TYPE
 
 from .. import limits, metrics
@@ -129,7 +131,8 @@ class Api:
         self._worker = worker
         self._host = host
         self._port = port
-        app = web.Application(client_max_size=limits.API_BODY_BYTES, middlewares=[answer_errors, same_origin])
+        middlewares = [answer_errors, self._known_host, same_origin]
+        app = web.Application(client_max_size=limits.API_BODY_BYTES, middlewares=middlewares)
         app.add_routes(
             [
                 web.post("/orders", self._submit),
@@ -176,6 +179,16 @@ class Api:
         """Where it listens, such as ``"http://127.0.0.1:8081"``."""
         host, port = self._runner.addresses[0][:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @web.middleware
+    async def _known_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Keep a web page's name out that was made to lead to this machine: to the browser all of it is one
+        origin (DNS rebinding)."""
+        if is_loopback(request) and not is_local(request.host, self._host):
+            return error_answer(
+                403, "foreign_host", "over loopback the Host must be an address, localhost or what --api says"
+            )
+        return await handler(request)
 
     async def _answer(self, content: Struct, status: int = 200) -> web.Response:
         """``content``, once all that it may speak of is durable: what a change came to."""
@@ -383,10 +396,25 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_answer(500, "internal", "this is a fault of the peer; its log says more")
 
 
+def is_loopback(request: web.Request) -> bool:
+    """Whether it has come to a loopback address."""
+    address = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return address is None or ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+
+
+def is_local(host: str, listening: str) -> bool:
+    """Whether the header ``Host`` names no host of somebody else; ``listening`` is where we were told to."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return is_address(name) or name in ("localhost", listening.lower())
+
+
 @web.middleware
 async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Keep web pages of other origins from trading through the browser of someone who runs a peer."""
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and origin.partition("://")[2] != request.host:
         return error_answer(403, "foreign_origin", "pages of another origin may not use this API")
     return await handler(request)

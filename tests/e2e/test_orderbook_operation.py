@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -185,3 +186,29 @@ async def test_trades_that_have_left_the_memory_are_read_from_the_journal(
             async with again, Api(again) as api, Client(api.url) as client:
                 assert [trade async for trade in client.trades(market=MARKET)] == pages
                 assert (await client.order(resting.order.id)).trades == pages
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[", 403),
+        ("localhost", 200),
+        ("LocalHost", 200),
+        ("[::1]", 200),
+    ],
+)
+async def test_a_page_whose_name_leads_here_by_now_can_not_trade(
+    alice: Observed, host: str, status: int
+) -> None:
+    """To a browser it is of our origin (DNS rebinding), and it may also read."""
+    port = urlsplit(alice.api).port
+    headers = {"Host": f"{host}:{port}"}
+    async with aiohttp.ClientSession(alice.api) as http:
+        async with http.get("/orders", headers=headers) as response:
+            assert response.status == status
+        headers["Origin"] = f"http://{host}:{port}"
+        order = {"market": MARKET, "side": "sell", "quantity": "1", "price": "9", "owner": "ann"}
+        async with http.post("/orders", json=order, headers=headers) as response:
+            assert response.status == (201 if status == 200 else 403)
