@@ -53,6 +53,8 @@ def pair_of(new: NewPair, instrument: Instrument, ids: tuple[str, str], time_ms:
         except InvalidFieldError as error:
             raise InvalidFieldError(f"{name}.{error.field}", error.rule) from None
     resting, stop = orders
+    if resting.client_order_id is not None and resting.client_order_id == stop.client_order_id:
+        raise InvalidFieldError("stop.client_order_id", "must not be that of the other order of the pair")
     resting.partner, stop.partner = stop.id, resting.id
     return resting, stop
 

@@ -223,7 +223,9 @@ class Api:
         fields = json_object(body)
         quotes = quotes_of(fields)
         orders = await self._worker.mass_quote(fields["market"], fields["owner"], quotes)
-        rows = [None if order is None else self._record(order) for order in orders]
+        there = [order for order in orders if order is not None]
+        records = iter(views.order_records(self._hosted(fields["market"]), there))
+        rows = [None if order is None else next(records) for order in orders]
         return await self._answer(QuotedOrders(rows))
 
     async def _order(self, request: web.Request) -> web.Response:

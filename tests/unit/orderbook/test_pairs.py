@@ -131,6 +131,10 @@ def test_the_same_names_again_are_the_same_pair(maker: Peer) -> None:
     [
         (pair()._replace(resting=NewOrder("sell", "x", "5", "sue")), "resting.price"),
         (pair()._replace(stop=NewOrder("sell", "9", "0", "sue", stop_price="9")), "stop.quantity"),
+        (
+            NewPair(*(leg._replace(client_order_id="one") for leg in pair())),
+            "stop.client_order_id",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_its_order(maker: Peer, new: NewPair, field: str) -> None:
