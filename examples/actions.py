@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 
 from grenache_py import ActionClient, Actions, Link, PeerRPCClient, Worker
 from grenache_py.actions import Space
+from grenache_py.endings import quiet_end
 from grenache_py.errors import Refusal, RemoteError, StatusError
 from grenache_py.sec import load_client_context, load_sec
 
@@ -118,4 +119,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

@@ -13,6 +13,7 @@ import asyncio
 
 from grenache_py.actions import Space
 from grenache_py.aio import ActionClient, Actions, Link, PeerRPCClient, Worker
+from grenache_py.endings import quiet_end
 from grenache_py.errors import Refusal
 
 actions = Actions()
@@ -41,4 +42,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with quiet_end():
+        asyncio.run(main())

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 
 from grenache_py.aio import Link, PeerRPCClient
+from grenache_py.endings import quiet_end
 from grenache_py.errors import RemoteError
 
 
@@ -39,4 +40,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with quiet_end():
+        asyncio.run(main())

@@ -15,6 +15,7 @@ import signal
 from typing import Any
 
 from grenache_py.aio import Handler, Link, PeerRPCServer
+from grenache_py.endings import quiet_end
 
 
 async def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
@@ -46,4 +47,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with quiet_end():
+        asyncio.run(main())

@@ -13,6 +13,7 @@ then
 import argparse
 
 from grenache_py import Link, PeerRPCClient
+from grenache_py.endings import quiet_end
 from grenache_py.errors import RemoteError
 
 
@@ -38,4 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

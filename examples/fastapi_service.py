@@ -27,6 +27,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from grenache_py.aio import Handler, Link, PeerRPCClient, PeerRPCServer
+from grenache_py.endings import quiet_end
 from grenache_py.errors import GrapeError, PeerError, RemoteError
 
 GRAPE = os.environ.get("GRENACHE_GRAPE", "http://127.0.0.1:30001")
@@ -79,4 +80,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

@@ -32,6 +32,7 @@ from flask import Flask, Response, jsonify
 from werkzeug.serving import make_server
 
 from grenache_py import Link, PeerRPCClient, PeerRPCServer
+from grenache_py.endings import quiet_end
 from grenache_py.errors import GrapeError, PeerError, RemoteError
 
 GRAPE = os.environ.get("GRENACHE_GRAPE", "http://127.0.0.1:30001")
@@ -89,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

@@ -23,6 +23,7 @@ from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 
+from grenache_py.endings import quiet_end
 from orderbook.client import Client, ClientError, NotYetError, PeerFailedError, RefusedError
 from orderbook.records import OrderRecord, TradePage
 
@@ -140,4 +141,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

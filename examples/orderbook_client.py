@@ -14,6 +14,7 @@ and, once they know each other (`orderbook peers` tells; it takes a moment):
 import argparse
 import asyncio
 
+from grenache_py.endings import quiet_end
 from orderbook.client import Client, RefusedError
 
 
@@ -45,4 +46,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with quiet_end():
+        asyncio.run(main())

@@ -17,6 +17,7 @@ import asyncio
 import signal
 
 from grenache_py.aio import Link
+from grenache_py.endings import quiet_end
 from orderbook.api import Api
 from orderbook.model import Instrument
 from orderbook.worker import Worker
@@ -44,4 +45,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with quiet_end():
+        asyncio.run(main())

@@ -16,8 +16,11 @@ import argparse
 import os
 import signal
 import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from grenache_py import Link
+from grenache_py.endings import quiet_end
 from grenache_py.ws import PeerPub, PeerSub
 
 NAME = "pub_test"
@@ -36,16 +39,16 @@ def publish(link: Link, ended: threading.Event) -> None:
 
 def subscribe(link: Link, ended: threading.Event) -> None:
     subscriber = PeerSub(link, interval=2)
-    subscriber.on("connected", lambda destination: print(f"connected to {destination}", flush=True))
-    subscriber.on("disconnected", lambda destination: print(f"lost {destination}", flush=True))
-
-    @subscriber.on("message")
-    def heard(message: str | bytes, destination: str) -> None:
-        print(destination, "says:", message, flush=True)
+    heard: SimpleQueue[str] = SimpleQueue()
+    subscriber.on("connected", lambda destination: heard.put(f"connected to {destination}"))
+    subscriber.on("disconnected", lambda destination: heard.put(f"lost {destination}"))
+    subscriber.on("message", lambda message, destination: heard.put(f"{destination} says: {message}"))
 
     found = subscriber.sub(NAME)
     print(f"subscribed to {found} publishers; Ctrl-C ends it", flush=True)
-    ended.wait()
+    while not ended.is_set():
+        with suppress(Empty):
+            print(heard.get(timeout=0.1), flush=True)
 
 
 def main() -> None:
@@ -63,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

@@ -12,6 +12,7 @@ then
 import argparse
 
 from grenache_py import Link
+from grenache_py.endings import quiet_end
 
 
 def main() -> None:
@@ -29,4 +30,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

@@ -19,6 +19,7 @@ import sys
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from grenache_py import Link
+from grenache_py.endings import quiet_end
 from grenache_py.errors import GrapeReplyError
 
 
@@ -52,4 +53,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

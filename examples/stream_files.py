@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from grenache_py import Handler, Link, PeerRPCClient, PeerRPCServer
+from grenache_py.endings import quiet_end
 
 
 def serve(link: Link, folder: Path) -> None:
@@ -81,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

@@ -17,6 +17,7 @@ import threading
 from typing import Any
 
 from grenache_py import Handler, Link, PeerRPCClient, PeerRPCServer
+from grenache_py.endings import quiet_end
 from grenache_py.tls import client_context, server_context
 
 
@@ -53,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from grenache_py import Handler, Link, PeerRPCServer
+from grenache_py.endings import quiet_end
 
 
 def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
@@ -46,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

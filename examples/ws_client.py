@@ -16,6 +16,7 @@ import argparse
 import threading
 
 from grenache_py import Link, tls
+from grenache_py.endings import quiet_end
 from grenache_py.ws import PeerRPCClient
 
 
@@ -42,4 +43,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_end():
+        main()

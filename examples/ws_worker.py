@@ -20,6 +20,7 @@ from typing import Any
 from grenache_py import tls
 from grenache_py.aio import Handler, Link
 from grenache_py.aio.ws import PeerRPCServer
+from grenache_py.endings import quiet_end
 
 
 async def handle(rid: str, key: str, payload: Any, handler: Handler) -> None:
@@ -54,4 +55,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with quiet_end():
+        asyncio.run(main())

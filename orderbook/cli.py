@@ -238,6 +238,8 @@ def peer(
         raise click.BadParameter(error.rule, param_hint=f"--{error.field}") from None
     except (JournalError, IdentityError) as error:
         raise click.ClickException(str(error)) from None
+    except BrokenPipeError:
+        raise  # who reads what it says has gone; click ends it
     except OSError as error:
         hint = "choose another --api or --port; 0 is any free port"
         raise Failure(f"cannot listen: {error}", hint=hint) from error

@@ -174,6 +174,8 @@ def main(
         loop.run_until_complete(_serve(grape))
     except ListenError as error:
         raise click.ClickException(str(error)) from None
+    except BrokenPipeError:
+        raise  # who reads what it says has gone; click ends it
     except OSError as error:
         raise click.ClickException(f"--state {state}: {error.strerror}; does its folder exist?") from None
     finally:
@@ -182,23 +184,26 @@ def main(
 
 
 async def _serve(grape: Grape) -> None:
-    stopped = asyncio.Event()
+    stopped, listening = asyncio.Event(), asyncio.Event()
     on_stop_signals(stopped.set)
-    grape.on(
-        "listening",
-        lambda: click.echo(
-            f"Grape {grape.node_id.hex()} listens: DHT udp port {grape.dht_port}, HTTP API {grape.url}"
-        ),
-    )
+    grape.on("listening", listening.set)
     starting = asyncio.ensure_future(grape.start())
+    telling = asyncio.ensure_future(_tell(grape, listening))
     waiting = asyncio.ensure_future(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
     try:
         if not stopped.is_set():
             await starting
+            await telling
             await waiting
     finally:
-        starting.cancel()
-        waiting.cancel()
-        await asyncio.gather(starting, waiting, return_exceptions=True)
+        tasks = (starting, telling, waiting)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await grape.stop()
+
+
+async def _tell(grape: Grape, listening: asyncio.Event) -> None:
+    await listening.wait()
+    click.echo(f"Grape {grape.node_id.hex()} listens: DHT udp port {grape.dht_port}, HTTP API {grape.url}")

@@ -29,12 +29,19 @@ PIPE_WIDTH = 240
 """Columns where the output is no terminal: wide enough that no id is cut."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Who reads the output has gone: an error like others, which lets a task clean up; click ends the
+        command. Rich would end the process from within whatever task it is."""
+        raise  # it is called where that is handled
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """A console for the terminal, or for a pipe or file without colours and cuts."""
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")  # for terminals without ✓
-    console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    console = _Console(stderr=stderr, highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
