@@ -77,6 +77,7 @@ COMPILED = {
         orderbook/signing/keyring.py
         orderbook/signing/session.py
         orderbook/sources.py
+        orderbook/starts.py
         orderbook/taker.py
         orderbook/under_way.py
     """,

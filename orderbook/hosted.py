@@ -38,6 +38,7 @@ from .signing.gate import Gate
 from .signing.handshake import Opening, Sessions
 from .signing.seals import Sealed
 from .sources import new_secret
+from .starts import Starts
 from .trade import Trade
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ class HostedMarket:
         file, recovered = await loop.run_in_executor(None, opened)
         journal = SqliteJournal(file, loop)
         self.journal, market.journaled = journal, True
-        market.starts = file.starts
+        *earlier, (own, _) = file.starts.items()
+        market.starts = Starts(own, dict(earlier), journal.last_durable)
         self.carrier.keep_in(journal)
         market.ledger.archive_in(journal.archive)
         self.carrier.after_step(self.negotiator.resume(recovered))

@@ -29,6 +29,7 @@ from .messages import (
     Released,
     ReleaseLock,
 )
+from .starts import is_kept
 from .trade import Trade
 
 Reply = tuple[Struct | None, list[Effect]]
@@ -38,8 +39,6 @@ AnnouncementKey = tuple[str, str, int]
 """(sender, order id, round): a message that comes twice is one announcement."""
 LOCK_MARK: Final = "@"
 """In a lock id: what follows is how many trades there were when the lock was made."""
-START_MARK: Final = "."
-"""In the id of a lock that was made with a journal: what stands before it is the start that made it."""
 
 
 class Standing:
@@ -67,7 +66,6 @@ class Maker:
         self._book = market.book
         self._lock_of: dict[AnnouncementKey, str] = {}
         self._standings: dict[str, Standing] = {}
-        self._locks = 0
 
     def announce(self, sender: str, message: AnnounceOpenOrder) -> Reply:
         """Step 3: reserve what is open for an announced order and offer it. Raises OrderBookError."""
@@ -244,18 +242,14 @@ class Maker:
 
     def _new_lock_id(self) -> str:
         starts = self._market.starts
-        if not starts:
-            return f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
-        self._locks += 1
-        return f"{starts[-1]}{START_MARK}{self._locks}"
+        if starts is not None:
+            return starts.new_lock_id()
+        return f"{self._market.new_id()}{LOCK_MARK}{self._market.ledger.trade_count}"
 
     def _is_of_another_journal(self, lock_id: str) -> bool:
-        """Whether a lock that is gone may have led to trades that another journal than ours keeps.
-
-        Ours has the trades of every start that it knows.
-        """
-        start, mark, _ = lock_id.partition(START_MARK)
-        return bool(mark) and start not in self._market.starts
+        """Whether a lock that is gone may have led to trades that another journal than ours keeps."""
+        starts = self._market.starts
+        return is_kept(lock_id) and (starts is None or not starts.has(lock_id))
 
     def _may_be_forgotten(self, lock_id: str) -> bool:
         """Whether a lock that is gone may have led to trades that can't be told of any more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -19,6 +19,7 @@ from .messages import TradeRecord
 from .model import Instrument, Order, check_name
 from .roster import Roster
 from .selection import POLICIES, Policy
+from .starts import Starts
 from .terms import Routing
 from .trade import Trade
 
@@ -72,8 +73,7 @@ class Market:
 
     Attributes:
         journaled: Whether a journal keeps what happens with orders, else nothing is written about that.
-        starts: Ids of the processes that went on with our journal, as far as it knows, this one's the last;
-            none where no journal keeps what we execute.
+        starts: Of our journal; None where none keeps what we execute.
         counts: How often something has happened, by what it is and by how it ended, as ``metrics`` names
             them.
         outbound: Orders that are to begin their way through the network when the step ends, each with the
@@ -102,7 +102,7 @@ class Market:
         self.random = random
         self.policy = policy
         self.journaled = True
-        self.starts: Sequence[str] = ()
+        self.starts: Starts | None = None
         self.counts: dict[str, dict[str, int]] = {}
         self._closed: list[Order] = []
         self.book = Book(on_closed=self._closed.append, routing=routing)

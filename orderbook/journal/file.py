@@ -178,15 +178,18 @@ class JournalFile(Tables):
         self._insert_meta(meta)
 
     @property
-    def starts(self) -> list[str]:
-        """Ids of the processes that went on with this journal, the newest last: all that was ever promised
-        in one of these starts is here. At most :data:`limits.JOURNAL_STARTS`."""
-        return self.meta.get(STARTS, "").split()
+    def starts(self) -> dict[str, int]:
+        """The processes that went on with this journal, the newest last, at most
+        :data:`limits.JOURNAL_STARTS`: the id of each, and the last event before the next one began."""
+        begun = [entry.split(":") for entry in self.meta.get(STARTS, "").split()]
+        ends = [*(int(number) for _, number in begun[1:]), self.number]
+        return {id: end for (id, _), end in zip(begun, ends, strict=False)}
 
     def begin_start(self) -> None:
         """A process goes on with this journal: give this start an id. It must be durable, by
         :meth:`checkpoint`, before it is told to anybody. Raises JournalError."""
-        starts = " ".join([*self.starts, new_id()][-limits.JOURNAL_STARTS :])
+        begun = [*self.meta.get(STARTS, "").split(), f"{new_id()}:{self.number}"]
+        starts = " ".join(begun[-limits.JOURNAL_STARTS :])
         try:
             with self._transaction():
                 self._replace_meta({**self.meta, STARTS: starts})
@@ -248,7 +251,7 @@ class JournalFile(Tables):
     def accept_loss(self) -> None:
         """Go on without the redo log that is missing, and with it without the last start, whose promises are
         not all here. Raises JournalError."""
-        self.meta[STARTS] = " ".join(self.starts[:-1])
+        self.meta[STARTS] = " ".join(self.meta.get(STARTS, "").split()[:-1])
         try:
             self._mark(False)
         except sqlite3.Error as error:

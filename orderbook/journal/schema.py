@@ -13,8 +13,8 @@ OLDER_VERSIONS = (2,)
 REDO_MARK = "redo"
 """In ``meta``, where a redo log belongs to the file."""
 STARTS = "starts"
-"""In ``meta``: the ids of the processes that went on with the journal, the newest last. Journals have it from
-their first start with a program that knows of it."""
+"""In ``meta``: the processes that went on with the journal, the newest last, each as its id, ``:`` and the
+number of the last event when it began. Those of older versions are not among them."""
 
 DURABILITIES = {"full": "NORMAL", "normal": "NORMAL", "off": "OFF"}
 """SQLite's ``synchronous`` by our name: ``full`` survives a power cut, ``normal`` a crash of the process but

@@ -131,6 +131,10 @@ class SqliteJournal:
     def waiting(self) -> int:
         return self._appended - self._durable
 
+    def last_durable(self) -> int:
+        """The number of the last event that is durable."""
+        return self._durable
+
     @property
     def archive(self) -> JournalArchive:
         """Where trades can be looked up within a step."""

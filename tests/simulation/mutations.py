@@ -21,6 +21,7 @@ from orderbook import (
     negotiation,
     outbox,
     recovery,
+    starts,
     taker,
     trade,
     under_way,
@@ -66,10 +67,18 @@ def refuse_locks_of_other_journals(patch: pytest.MonkeyPatch) -> None:
 def forget_starts(patch: pytest.MonkeyPatch) -> None:
     """The maker says that it does not know of locks from before a restart."""
 
-    def is_of_another_start(self: maker.Maker, lock_id: str) -> bool:
-        return not lock_id.startswith(self._market.starts[-1])
+    patch.setattr(starts.Starts, "has", lambda self, lock_id: lock_id.startswith(self.own))
 
-    patch.setattr(maker.Maker, "_is_of_another_journal", is_of_another_start)
+
+def count_events_that_are_not_durable(patch: pytest.MonkeyPatch) -> None:
+    """A lock id says how much the journal will have, where all goes well."""
+    new_lock_id = starts.Starts.new_lock_id
+
+    def early(self: starts.Starts) -> str:
+        start, number, count = new_lock_id(self).split(starts.MARK)
+        return starts.MARK.join((start, str(int(number) + 3), count))
+
+    patch.setattr(starts.Starts, "new_lock_id", early)
 
 
 def forget_what_left_the_memory(patch: pytest.MonkeyPatch) -> None:
@@ -132,7 +141,7 @@ def reuse_ids_after_a_restart(patch: pytest.MonkeyPatch) -> None:
         self._ids = itertools.count()
         start(self)
         assert self.negotiator is not None
-        self.negotiator.market.starts = [self.name]
+        self.negotiator.market.starts = starts.Starts(self.name, {}, lambda: 0)
         self.negotiator.market.new_id = lambda: f"{self.name}-{next(self._ids)}"
 
     patch.setattr(peers.SimPeer, "start", restart)
@@ -557,6 +566,7 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         refuse_repeated_confirmations,
         refuse_locks_of_other_journals,
         forget_starts,
+        count_events_that_are_not_durable,
         forget_what_left_the_memory,
         drop_trades_before_they_are_durable,
         give_up_in_doubt,

@@ -34,6 +34,7 @@ from orderbook.signing.gate import Gate
 from orderbook.signing.handshake import VERSION, Sessions
 from orderbook.signing.proofs import Proof
 from orderbook.signing.session import Session
+from orderbook.starts import Starts
 from orderbook.terms import Routing, TimeInForce
 from orderbook.trade import Trade
 from tests.simulation.checks import check_offer, check_sender, check_step, check_told_peer
@@ -135,8 +136,7 @@ class SimPeer:
             routing=self.routing,
             session=VERSION if self.exchange.sessions else 0,
         )
-        self.disk.starts.append(f"{self.label}-{life}")
-        market.starts = self.disk.starts
+        market.starts = self._begin_start()
         market.ledger.archive_in(self, in_memory=self.exchange.trades_in_memory)
         self.negotiator = Negotiator(market)
         gate = Gate(
@@ -163,6 +163,14 @@ class SimPeer:
         assert state in dict(self.states).values(), f"{self.name} comes back {state}"
         self._look_up()
         self._wake()
+
+    def _begin_start(self) -> Starts:
+        disk, own = self.disk, self.place
+        if disk.starts:
+            disk.starts[next(reversed(disk.starts))] = len(disk.durable)
+        earlier = dict(disk.starts)
+        disk.starts[own] = 0
+        return Starts(own, earlier, lambda: len(disk.durable))
 
     def _recovered(self) -> Recovered:
         """What the disk adds up to, by way of a snapshot of some of it."""

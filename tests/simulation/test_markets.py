@@ -153,13 +153,13 @@ def test_who_takes_a_name_that_is_free_by_now_gains_nothing() -> None:
 
 def test_two_processes_of_one_name_deny_nothing_of_each_other() -> None:
     sights: Counter[str] = Counter()
-    for seed in range(1, 31):
+    for seed in range(1, 61):
         outcome = run(replace(AMONG_TWINS, seed=seed, sessions=seed % 2 == 0, signs=seed % 3 > 0))
         assert outcome.error is None, report(outcome)
         sights += outcome.sights
-    assert sights["request refused: lock_id"] > 5
-    assert sights["request refused in a session: lock_id"] > 2
-    assert sights["rejected: lock_gone"] > 5
+    assert sights["request refused: lock_id"] > 10
+    assert sights["request refused in a session: lock_id"]
+    assert sights["rejected: lock_gone"]
 
 
 TRACES = """

@@ -257,8 +257,8 @@ class SimDisk(Generic[Item]):
         self._when_awake = when_awake
         self.sync_s = (0.0002, 0.005)
         self.durable: list[Item] = []
-        self.starts: list[str] = []
-        """Ids of the processes that went on with it, each there before its process says anything."""
+        self.starts: dict[str, int] = {}
+        """The processes that went on with it, by their ids, and how much it had when the next one began."""
         self.on_append: Callable[[], None] | None = None
         self._pending: list[list[Item]] = []
         self._waiting: list[tuple[int, Callable[[], None]]] = []
