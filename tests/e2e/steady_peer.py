@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ async def run(conf: dict[str, Any]) -> None:
         while line := await reader.readline():
             await asyncio.gather(*(place(json.loads(line) // AT_ONCE) for _ in range(AT_ONCE)))
             await until(lambda: ledger.order_count <= limits.CLOSED_ORDERS + 1 and not ledger.excess)
+            await worker.markets[MARKET].journal.proofs("none")  # once its tables have all
+            await until(
+                lambda: not any(thread.name.startswith("snapshot") for thread in threading.enumerate())
+            )
             gc.collect()
             print(json.dumps({"trades": ledger.trade_count, "blocks": sys.getallocatedblocks()}), flush=True)
 
