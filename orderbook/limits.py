@@ -183,7 +183,7 @@ longer than to make them durable."""
 JOURNAL_LINGER_S = 0.05
 """How soon events are written that nobody waits for: most are written before, with others."""
 JOURNAL_STARTS = 1_000
-"""Starts that a journal remembers, newest first, some 25 bytes each: a confirmation from before these has been
+"""Starts that a journal remembers, the newest, some 25 bytes each: a confirmation from before these has been
 in doubt for longer than anybody lets it."""
 JOURNAL_TAIL = 50_000
 """Events after which a start replaces them by a snapshot: half a second of replay, at 6 us an event."""
