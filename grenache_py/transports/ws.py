@@ -95,6 +95,8 @@ class Channel:
     def received(self, transport: WSTransport, frame: Any) -> None:
         """``frame`` is a ``WSFrame``; what that calls bool are numbers."""
         if self.ended:
+            if frame.msg_type is _CLOSE and not self._client:
+                self._transport.disconnect()  # the other side has consented
             return
         if self._poll is not None and self._poll.expected:
             self._poll.came()

@@ -615,7 +615,8 @@ def test_verify_client_sees_that_there_is_no_certificate(ws_flavour, tls):
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_tls_sessions_are_used_again(ws_flavour, tls, version):
+def test_tls_sessions_are_used_again(ws_flavour, tls, version, monkeypatch):
+    monkeypatch.setattr(limits, "WS_CLOSE_S", 0.1)  # the synchronous client does not read while it is idle
     context = server_context(tls, ssl.CERT_REQUIRED)
     context.minimum_version = context.maximum_version = version
     service = ws_flavour.service(lambda rid, key, payload, handler: handler.reply(None, payload), ssl=context)

@@ -423,6 +423,22 @@ def listens(service) -> bool:
         return False
 
 
+def test_stopping_ends_when_the_other_side_has_consented(ws_flavour, monkeypatch):
+    monkeypatch.setattr(limits, "WS_CLOSE_S", 8.0)
+    service = ws_flavour.service(node_like)
+    with raw_client(service.port) as client:
+        assert ask(client, '["r","k",1]') == ["r", None, 1]
+        stopper = threading.Thread(target=service.stop)
+        stopper.start()
+        opcode, data = client.next_frame()
+        assert opcode == CLOSE
+        started = time.monotonic()
+        client.send(frame(CLOSE, data, masked=True))
+        assert client.read() is None
+        stopper.join()
+        assert time.monotonic() - started < limits.WS_CLOSE_S / 2
+
+
 def test_stopping_does_not_wait_for_ever(ws_flavour):
     held = []
     service = ws_flavour.service(lambda rid, key, payload, handler: held.append(handler))
