@@ -1,6 +1,12 @@
 """RPC over TLS: a worker that only serves clients whose certificate it knows, and a client.
 
-Give both the PEM files of one certificate authority, and each its own certificate and key:
+Give both the PEM files of one certificate authority, and each its own certificate and key. Services are
+called by IP address, so the worker's certificate must name its own, as this makes it:
+
+    echo subjectAltName=IP:127.0.0.1 > names
+    openssl x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -extfile names -out server.pem
+
+Then:
 
     grape-py --dp 20001 --aph 30001
     python examples/tls.py serve --ca ca.pem --cert server.pem --key server-key.pem --allow AB:CD:…

@@ -31,6 +31,7 @@ from orderbook.events import (
 from orderbook.journal import upkeep
 from orderbook.journal.archive import JournalArchive
 from orderbook.journal.file import JournalFile
+from orderbook.journal.schema import meta_checksum
 from orderbook.journal.snapshotter import Snapshotter, add_up
 from orderbook.journal.writer import SqliteJournal, open_journal
 from orderbook.model import Instrument, Order
@@ -234,6 +235,29 @@ def test_an_older_journal_is_left_as_it_is(path: Path) -> None:
     with pytest.raises(JournalError, match="version 1, older"):
         JournalFile(path, create=META)
     assert path.read_bytes() == before
+
+
+def test_a_journal_of_version_2_becomes_one_of_today_with_its_doubts(path: Path) -> None:
+    write(path, EVENTS)
+    expected = state(read(path))
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 2")
+        db.execute("DELETE FROM meta WHERE key IN ('id', 'starts')")
+        db.execute("UPDATE meta SET value = ? WHERE key = 'checksum'", (meta_checksum(META),))
+    db.close()
+    verify(path)
+    assert state(read(path)) == expected
+    for _ in range(2):
+        file = JournalFile(path, create=META)
+        recovered = file.recover()
+        file.close()
+        assert recovered.confirmations.keys() == {"m2"}
+        assert state(recovered) == expected
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("SELECT count(*) FROM meta WHERE key = 'id'").fetchone() == (1,)
+    db.close()
+    verify(path)
 
 
 def test_one_process_does_not_open_a_journal_twice(path: Path, tmp_path: Path) -> None:
