@@ -30,8 +30,8 @@ _EPILOG = """Examples, with a Grape at the usual place (grape-py, or Node's grap
   grenache-py get $(grenache-py put 'hello world')
 
 GRENACHE_GRAPE may stand for --grape. Exit status: 0 it worked, 2 it was asked for wrongly, 3 nobody announces
-that name, 4 the peer answered with an error, 5 no answer in time, 6 no way to the peer, 7 its answer is none,
-8 no way to the Grape, 9 the Grape answered that it can't, 1 anything else.
+that name, 4 the peer answered with an error, 5 no answer in time, 6 no way to the peer, 7 it was too busy or
+gave no answer of Grenache, 8 no way to the Grape, 9 the Grape answered that it can't, 1 anything else.
 """
 
 # As people think of them: names, calls, services, messages, values.

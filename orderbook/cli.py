@@ -192,7 +192,8 @@ def peer(
     """Run a peer until Ctrl-C.
 
     It announces its markets on a Grape, trades with all other peers there, and serves the client API that the
-    other commands use. Whoever reaches the client API can trade: keep it on loopback.
+    other commands use. Whoever reaches the client API can trade: keep it on loopback, or behind a proxy
+    that knows who calls.
 
     \b
     Example:

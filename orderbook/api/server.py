@@ -186,7 +186,10 @@ class Api:
         origin (DNS rebinding)."""
         if is_loopback(request) and not is_local(request.host, self._host):
             return error_answer(
-                403, "foreign_host", "over loopback the Host must be an address, localhost or what --api says"
+                403,
+                "foreign_host",
+                "over loopback the header Host must be an address, localhost or the name in --api: "
+                "call the peer by its address, and let a proxy send that as Host",
             )
         return await handler(request)
 
@@ -418,5 +421,5 @@ async def same_origin(request: web.Request, handler: Handler) -> web.StreamRespo
     """Keep web pages of other origins from trading through the browser of someone who runs a peer."""
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2] != request.host:
-        return error_answer(403, "foreign_origin", "pages of another origin may not use this API")
+        return error_answer(403, "foreign_origin", "pages whose Origin is not the Host may not use this API")
     return await handler(request)

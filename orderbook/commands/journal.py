@@ -87,10 +87,10 @@ def show(path: Path, tail: int | None, order_id: str | None, as_json: bool) -> N
 @file_argument
 @json_option
 def verify(path: Path, as_json: bool) -> None:
-    """Check all of FILE: the database, every event, and that they fit each other; exit status 1 if not.
+    """Check all of FILE: the database, every event, and that they fit each other.
 
-    It is read, not changed. What is found damaged can't be mended: restore a copy. `orderbook journal export`
-    still writes what comes before the damage.
+    The exit status is 1 where anything does not. FILE is read, not changed. What is found damaged can't be
+    mended: restore a copy. `orderbook journal export` still writes what comes before the damage.
     """
     with opened(path, without_redo=True) as (file, instrument):
         state = file.check()
@@ -146,9 +146,10 @@ def export(path: Path, output: Path | None) -> None:
 @file_argument
 @json_option
 def compact(path: Path, as_json: bool) -> None:
-    """Replace the events in FILE by a snapshot of what they add up to; trades and their proofs are kept.
+    """Replace the events in FILE by a snapshot of what they add up to.
 
-    A peer does the same when it starts and many have gathered. A damaged journal is left as it is.
+    Trades and their proofs are kept. A peer does the same when it starts and many have gathered. A damaged
+    journal is left as it is.
     """
     before = size(path)
     with opened(path) as (file, _):

@@ -320,8 +320,8 @@ def cancel(order_id: str, api: str, as_json: bool) -> None:
 def order(order_id: str, wait: bool, timeout_s: float | None, api: str, as_json: bool) -> None:
     """Show an order and its trades, at the peer that took it.
 
-    With --wait it does so when the order has closed, also if the peer starts again meanwhile (with its
-    journal; a minute it may be away).
+    With --wait it does so when the order has closed, also where the peer starts again meanwhile with its
+    journal, if it is not away for more than a minute.
 
     \b
     Example:
