@@ -30,6 +30,7 @@ from .commands.terminal import (
     run,
     show_break,
     tell_of_more,
+    until_stopped,
 )
 from .commands.views import (
     book_table,
@@ -286,12 +287,13 @@ def trades(market: str | None, limit: int, after: str | None, api: str, follow: 
 async def follow_trades(client: Client, market: str, after: str | None, as_json: bool) -> None:
     """Show trades as they come, until the user ends it."""
     console = make_console()
-    async for page in client.follow_trades(market, after, on_break=show_break):
-        if as_json:
-            print_json(page)
-            continue
-        for trade in page.trades:
-            console.print(trade_text(trade))
+    with until_stopped():
+        async for page in client.follow_trades(market, after, on_break=show_break):
+            if as_json:
+                print_json(page)
+                continue
+            for trade in page.trades:
+                console.print(trade_text(trade))
 
 
 @main.command(short_help="Show open quantity by price.")
@@ -314,8 +316,9 @@ def book(market: str | None, levels: int, follow: bool, api: str, as_json: bool)
     async def work(client: Client) -> None:
         name = await only_market(client, market)
         if follow:
-            async for record in client.follow(name, levels, on_break=show_break):
-                show(record)
+            with until_stopped():
+                async for record in client.follow(name, levels, on_break=show_break):
+                    show(record)
         else:
             show(await client.book(name, levels))
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Container
 from ssl import SSLContext
 
 from .. import limits
-from ..errors import ArgumentError, ConnectError, GrenacheError, LookupEmptyError
+from ..errors import ArgumentError, ClosedError, ConnectError, GrenacheError, LookupEmptyError
 from ..tasks import end_tasks
 from ..tls import Certificate, Resuming
 from .ports import listen_error
@@ -226,6 +226,8 @@ class _Following:
             return set(await self._subscriber.lookup(self._name))
         except LookupEmptyError:
             return set()
+        except ClosedError:  # the link has been stopped before us
+            return self._listed
         except GrenacheError as error:
             log.warning("publishers of %r could not be looked up: %s", self._name, error)
             return self._listed

@@ -138,6 +138,15 @@ async def _until_signalled(work: Coroutine[Any, Any, Result]) -> Result:
             loop.remove_signal_handler(number)
 
 
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """Around what goes on until the user ends it, which is no failure. Raises Exit, with status 0."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise click.exceptions.Exit(0) from None
+
+
 def ask(api: str, work: Callable[[Client], Coroutine[Any, Any, Result]], *, retry_s: float = 0.0) -> Result:
     """The result of ``work`` with a client of the peer at ``api``."""
     [client] = make_clients((api,), retry_s)

@@ -155,7 +155,8 @@ def test_a_book_is_followed_as_it_changes(peers: Peers) -> None:
         peers.json("cancel", sell["id"], "--api", peers.alice)
         assert follower.next_json() == first
     finally:
-        follower.stop()
+        status = follower.stop()
+    assert status == 0
 
 
 def test_tables_for_people(peers: Peers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -258,12 +259,17 @@ async def test_the_command_line_follows_trades(api: Api) -> None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "orderbook", "trades", "--follow", "--after", "0", "--api", api.url),
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
         try:
             assert b"buy 7 at 100, maker alice, taker alice" in await process.stdout.readline()
             await trade(client, "8")
             assert b"buy 8 at 100" in await process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert await process.communicate() == (b"", b"")
+            assert process.returncode == 0
         finally:
-            process.terminate()
-            await process.wait()
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from grenache_py import errors, limits, tls
+from grenache_py.transports.ws_pubsub import Subscriber
 from tests.harness import eventually
 from tests.scripted import ScriptedServer, reply
 from tests.unit.test_peer import dead, grape_with
@@ -149,6 +150,23 @@ def test_a_lost_publisher_is_come_back_to(ws_flavour):
             service.pub(f"back {number}")
             eventually(lambda: heard.messages[-1:] == [f"back {number}"])  # noqa: B023
         assert len(heard.connected) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [errors.ClosedError("the link is stopped"), errors.GrapeError("http://g", "away")]
+)
+async def test_a_link_that_stops_while_it_is_asked_is_nothing_to_warn_of(caplog, error):
+    async def lookup(name):
+        raise error
+
+    async def deliver(events):
+        raise AssertionError(events)
+
+    subscriber = Subscriber(lookup, deliver, ssl=None, interval_s=60)
+    assert await subscriber.follow("news") == 0
+    await subscriber.close()
+    warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert bool(warned) is not isinstance(error, errors.ClosedError)
 
 
 def test_a_publisher_that_moved_is_found(ws_flavour):
