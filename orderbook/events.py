@@ -49,6 +49,12 @@ class Triggered(Struct, tag="triggered", frozen=True, gc=False):
     order_id: str
 
 
+class Requeued(Struct, tag="requeued", frozen=True, gc=False):
+    """An iceberg shows its next tip, and has gone to the back of the queue. Older journals do not say so."""
+
+    order_id: str
+
+
 class Cancelled(Struct, tag="cancelled", frozen=True, omit_defaults=True, gc=False):
     """All of an order that neither is nor becomes filled is taken back; or only ``quantity`` lots of it.
 
@@ -127,7 +133,17 @@ class Signed(Struct, tag="signed", frozen=True, gc=False):
 
 
 Event = (
-    Accepted | Amended | Triggered | Cancelled | Executed | Intended | Refused | Resolved | Switched | Signed
+    Accepted
+    | Amended
+    | Triggered
+    | Requeued
+    | Cancelled
+    | Executed
+    | Intended
+    | Refused
+    | Resolved
+    | Switched
+    | Signed
 )
 
 

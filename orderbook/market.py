@@ -9,11 +9,11 @@ from typing import Final
 from sortedcontainers import SortedKeyList
 
 from .effects import Clock, Effect, Traded
-from .engine import Book, Cancellation, MarketState, Match, Outbound, Reason, Reservation, Trigger
+from .engine import Book, Cancellation, MarketState, Match, Outbound, Reason, Requeue, Reservation, Trigger
 from .engine import Event as BookEvent
 from .errors import ProtocolError
 from .event_forms import trade_event
-from .events import Amended, Cancelled, Event, Triggered
+from .events import Amended, Cancelled, Event, Requeued, Triggered
 from .ledger import Ledger
 from .messages import TradeRecord
 from .model import Instrument, Order, check_name
@@ -127,12 +127,14 @@ class Market:
         return effects
 
     def happened(self, events: list[BookEvent]) -> list[Effect]:
-        """Record what a command did in the book: local matches as trades, what it cancelled, and what came
-        alive or was sent out. Executions are their caller's to record."""
+        """Record what a command did in the book: local matches as trades, what it cancelled, what came alive,
+        went to the back or was sent out. Executions are their caller's to record."""
         if not events:
             return []
         matches = [event for event in events if isinstance(event, Match)]
         effects = self.executed(matches) if matches else []
+        if len(matches) == len(events):
+            return effects
         for event in events:
             if isinstance(event, Cancellation):
                 self._cancelled(event)
@@ -141,6 +143,8 @@ class Market:
             elif isinstance(event, Trigger):
                 self.note(Triggered(event.order.id))
                 self.outbound.append((event.order, 0))
+            elif isinstance(event, Requeue):
+                self.note(Requeued(event.order.id))
         return effects
 
     def _cancelled(self, event: Cancellation) -> None:

@@ -25,6 +25,7 @@ from .events import (
     Executed,
     Intended,
     Refused,
+    Requeued,
     Switched,
     Triggered,
 )
@@ -100,6 +101,8 @@ class Recovered:
             self.orders[event.order_id] = order
         elif isinstance(event, Cancelled):
             self._cancel(event)
+        elif isinstance(event, Requeued):
+            self.orders[event.order_id] = self.orders.pop(event.order_id)
         elif isinstance(event, Intended):
             self._intend(event)
         elif isinstance(event, Switched):

@@ -20,6 +20,7 @@ from ..events import (
     Executed,
     Intended,
     Refused,
+    Requeued,
     Resolved,
     Switched,
     Triggered,
@@ -31,7 +32,7 @@ from .views import printable, time_text
 
 HEADING = f"{'number':>9}  {'time':23}  {'event':9}  {'id':24}  what"
 FILLS_SHOWN = 3
-OF_ORDERS = (Accepted, Amended, Triggered, Cancelled)
+OF_ORDERS = (Accepted, Amended, Triggered, Requeued, Cancelled)
 """Events of one of our orders; the others are those of a match."""
 
 
@@ -152,6 +153,8 @@ def _what(entry: Entry, instrument: Instrument) -> str:
         return f"it is {_amount(event, instrument)} now"
     if isinstance(event, Triggered):
         return "its stop price has come"
+    if isinstance(event, Requeued):
+        return "it is the last in the queue of its price now"
     if isinstance(event, Cancelled):
         part = "what is left" if event.quantity is None else instrument.quantity_text(event.quantity)
         return f"{part} of it is taken back" + (f": {event.reason}" if event.reason else "")

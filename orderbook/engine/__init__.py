@@ -8,7 +8,7 @@ from ..model import Instrument, Order, OrderStatus, Side
 from ..terms import FOK, GTC, IOC, MARKET, POST_ONLY, PostOnly, Routing, SelfTrade, Terms, TimeInForce
 from .book import Book, Quote
 from .codes import Code, Reason
-from .events import Cancellation, Contention, Event, Execution, Match, Outbound, Trigger
+from .events import Cancellation, Contention, Event, Execution, Match, Outbound, Requeue, Trigger
 from .reserving import Crossing, Fill, Reservation
 from .rules import MarketState, Rules
 from .state import restore, snapshot, state_hash
@@ -42,6 +42,7 @@ __all__ = [
     "Quote",
     "Reason",
     "Replica",
+    "Requeue",
     "Reservation",
     "Routing",
     "Rules",

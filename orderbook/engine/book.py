@@ -162,9 +162,9 @@ class Book(Reserving):
     def amend(
         self, id: str, *, price: int | None = None, quantity: int | None = None, owner: str | None = None
     ) -> Code:
-        """Change an order. With the same price and no larger quantity it keeps its place; else it goes to the
-        back of its price, after trading with what it crosses now. O(1) where it keeps its place, else as
-        :meth:`submit`.
+        """Change an order. With the same price (also one that it slides back to) and no larger quantity it
+        keeps its place; else it goes to the back of its price, after trading with what it crosses now. O(1)
+        where it keeps its place, else as :meth:`submit`.
 
         A stop order that waits goes on waiting.
 
@@ -326,19 +326,21 @@ class Book(Reserving):
         self._freed.pop(order.id, None)
 
     def _put_back(self, order: Order, price: int, quantity: int) -> None:
-        """Enter a pulled order again."""
-        order.open += quantity - order.quantity
-        order.quantity = quantity
-        order.hidden = 0
-        if order.untriggered:
-            order.price = price
-            return
-        if order.terms.post_only is not None:
+        """Enter a pulled order again; one that slides to where it was keeps its place."""
+        if order.terms.post_only is not None and not order.untriggered:
             posted = self._posted_price(order, price)
             assert posted is not None, "the quotes of one batch don't cross"
             price = posted
+            if self._reduces(order, price, quantity):
+                if order.open > order.hidden:
+                    self._come_back(order)
+                self._reduce_to(order, quantity)
+                return
+        order.open += quantity - order.quantity
+        order.quantity = quantity
+        order.hidden = 0
         order.price = price
-        if order.open:
+        if order.open and not order.untriggered:
             self._enter(order)
 
     # -- the market --------------------------------------------------------------------------------------

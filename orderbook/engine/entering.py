@@ -10,7 +10,7 @@ from .. import limits
 from ..model import Order
 from ..terms import GTC, PostOnly, Routing, Terms, TimeInForce
 from .codes import Code, Reason, conflict_of
-from .events import Cancellation, Contention, Event, Execution, Match, Outbound, Trigger
+from .events import Cancellation, Contention, Event, Execution, Match, Outbound, Requeue, Trigger
 from .ladder import Ladder
 from .resting import BUY, Resting
 from .rules import RULES, MarketState, Rules
@@ -403,7 +403,7 @@ class Entering(Resting):
             orders = (event.maker, event.taker) if isinstance(event, Match) else (event.order,)
             for order in orders:
                 partner_id = self._partners.get(order.id)
-                if partner_id is None or isinstance(event, Contention | Outbound):
+                if partner_id is None or isinstance(event, Requeue | Contention | Outbound):
                     continue
                 decides = partner_id in self._reached and isinstance(event, Cancellation)
                 if decides and order.reserved:

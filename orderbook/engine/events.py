@@ -4,6 +4,7 @@
     Execution      reserved quantity was committed to a counterparty elsewhere
     Cancellation   quantity was taken back, and why
     Trigger        a stop order has come alive; what it does follows
+    Requeue        an iceberg shows its next tip, behind all others of its price
     Contention     an order did not get all it could have: more crosses, but is reserved for others
     Outbound       an order was set aside for its way through the network
 
@@ -57,6 +58,13 @@ class Trigger(NamedTuple):
     order: Order
 
 
+class Requeue(NamedTuple):
+    """An iceberg shows its next tip, behind all others of its price; the trade that took the last one came
+    before."""
+
+    order: Order
+
+
 class Contention(NamedTuple):
     """More crosses ``order`` than it could have: it is reserved."""
 
@@ -73,4 +81,4 @@ class Outbound(NamedTuple):
     quantity: int
 
 
-Event = Match | Execution | Cancellation | Trigger | Contention | Outbound
+Event = Match | Execution | Cancellation | Trigger | Requeue | Contention | Outbound

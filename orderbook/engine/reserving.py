@@ -203,9 +203,9 @@ class Reserving(Entering):
         for maker, quantity in reservation.fills:
             part = quantities.get(maker.id, 0)
             if part:
+                self.events.append(Match(maker, taker, maker.price, part))
                 self._fill(maker, part, maker.price)
                 self._fill(taker, part, maker.price)
-                self.events.append(Match(maker, taker, maker.price, part))
             if quantity > part:
                 self._give_back(maker, quantity - part)
         self._follow_up()

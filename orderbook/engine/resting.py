@@ -30,7 +30,7 @@ from sortedcontainers import SortedDict
 from ..model import Order, Side
 from ..terms import GTC, SelfTrade
 from .codes import Reason
-from .events import Cancellation, Contention, Event, Match
+from .events import Cancellation, Contention, Event, Match, Requeue
 from .ladder import Ladder
 from .rules import RULES, Rules
 
@@ -179,9 +179,9 @@ class Resting:
         quantity = min(taker.open, maker.open - maker.hidden)
         taker.open -= quantity
         taker.filled += quantity
-        self._trade_resting(maker, quantity)
         self.last_price = maker.price
         self.events.append(Match(maker, taker, maker.price, quantity))
+        self._trade_resting(maker, quantity)
 
     def _uncross(self, order: Order) -> None:
         """Trade a resting order with what it crosses on the other side, as far as both show. O(k log n)."""
@@ -196,11 +196,10 @@ class Resting:
                 self._prevent_self_trade(taker, maker)
                 continue
             quantity = min(order.open - order.hidden, match.open - match.hidden)
-            price = maker.price
+            self.last_price = maker.price
+            self.events.append(Match(maker, taker, maker.price, quantity))
             self._trade_resting(order, quantity)
             self._trade_resting(match, quantity)
-            self.last_price = price
-            self.events.append(Match(maker, taker, price, quantity))
 
     def _trade_resting(self, order: Order, quantity: int) -> None:
         order.filled += quantity
@@ -355,6 +354,7 @@ class Resting:
         order.hidden = max(0, order.open - order.terms.display)
         self.sequence = order.priority = self.sequence + 1
         self._come_back(order)
+        self.events.append(Requeue(order))
         return True
 
     def _reduce_open(self, order: Order, quantity: int) -> None:

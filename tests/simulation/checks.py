@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -317,9 +317,20 @@ def check_disk(peer: SimPeer) -> None:
     assert {id: facts(order) for id, order in snapshot.finish().orders.items()} == live
     assert recovered.last_price == market.book.last_price == snapshot.last_price
     assert recovered.state is market.book.state is snapshot.state
+    queue = queues(sorted(market.book.orders.values(), key=lambda order: order.priority))
+    assert queues(recovered.orders.values()) == queues(snapshot.orders.values()) == queue
     trades = peer.trades()
     assert ledger.trade_count == recovered.trade_count == len(trades)
     assert ledger.trades(ledger.dropped, 10**9) == trades[ledger.dropped :]
+
+
+def queues(orders: Iterable[Order]) -> dict[tuple[Side, int], list[str]]:
+    """The ids of those ``orders`` that can be traded with, by side and price, in the order of ``orders``."""
+    queues: dict[tuple[Side, int], list[str]] = {}
+    for order in orders:
+        if order.rests and not order.untriggered and not order.cancel_requested and order.live:
+            queues.setdefault((order.side, order.price), []).append(order.id)
+    return queues
 
 
 def facts(order: Order) -> tuple[object, ...]:

@@ -35,6 +35,7 @@ from orderbook.events import (
     Executed,
     Intended,
     Refused,
+    Requeued,
     Signed,
     Switched,
     Triggered,
@@ -624,6 +625,7 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "lose_proofs": without(Signed),
     "lose_amendments": without(Amended),
     "lose_triggers": without(Triggered),
+    "lose_places": without(Requeued),
     "lose_states": without(Switched),
     "lose_refusals": without(Refused),
 }

@@ -77,8 +77,8 @@ class NaiveBook(NaiveEntering):
             if price == e.price and quantity <= e.quantity:
                 self.shrink(e, quantity)
             else:
-                e.shown = 0
-                self.put_back(e, price, quantity)
+                shown, e.shown = e.shown, 0
+                self.put_back(e, shown, price, quantity)
             self.follow_up()
         return code
 
@@ -117,18 +117,21 @@ class NaiveBook(NaiveEntering):
         self.take_hidden_first(e, e.quantity - quantity)
         e.quantity = quantity
 
-    def put_back(self, e: Entry, price: int, quantity: int) -> None:
+    def put_back(self, e: Entry, shown: int, price: int, quantity: int) -> None:
         self.freed.discard(e.id)
-        e.open += quantity - e.quantity
-        e.quantity = quantity
-        if e.waits:
-            e.price = price
-            return
-        if e.terms.post_only:
+        if e.terms.post_only and not e.waits:
             posted = self.posted(e.side, price, e.terms.post_only)
             assert posted is not None
             price = posted
+            if price == e.price and quantity <= e.quantity:
+                e.shown = shown
+                self.shrink(e, quantity)
+                return
+        e.open += quantity - e.quantity
+        e.quantity = quantity
         e.price = price
+        if e.waits:
+            return
         if e.open:
             self.enter(e)
 
@@ -137,12 +140,12 @@ class NaiveBook(NaiveEntering):
         code = self.quotes_code(owner, quotes)
         if code is not Code.OK:
             return code
-        entering: list[tuple[Entry, int, int]] = []
+        entering: list[tuple[Entry, int, int, int]] = []
         for q in quotes:
             e = self.find(q.id)
             if e is None:
                 if q.quantity:
-                    entering.append((Entry(q.id, owner, q.side, q.price, q.quantity, Terms()), 0, 0))
+                    entering.append((Entry(q.id, owner, q.side, q.price, q.quantity, Terms()), 0, 0, 0))
                 continue
             total = max(q.quantity, e.reserved) + e.filled + e.cancelled
             if not q.quantity:
@@ -150,13 +153,13 @@ class NaiveBook(NaiveEntering):
             elif q.price == e.price and total <= e.quantity:
                 self.shrink(e, total)
             else:
-                e.shown = 0
+                shown, e.shown = e.shown, 0
                 self.freed.discard(e.id)
-                entering.append((e, q.price, total))
+                entering.append((e, shown, q.price, total))
         self.drop_closed()
-        for e, price, total in entering:
+        for e, shown, price, total in entering:
             if self.find(e.id):
-                self.put_back(e, price, total)
+                self.put_back(e, shown, price, total)
             else:
                 self.accept(e)
         self.follow_up()
@@ -333,10 +336,10 @@ class NaiveBook(NaiveEntering):
                 self.same_owner(newer, older)
             else:
                 price, lots = older.price, min(e.shown, match.shown)
-                self.trade(e, lots)
-                self.trade(match, lots)
                 self.last_price = price
                 self.events.append(("match", older.id, newer.id, price, lots))
+                self.trade(e, lots)
+                self.trade(match, lots)
 
     # -- the state ---------------------------------------------------------------------------------------
 

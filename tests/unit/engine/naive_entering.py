@@ -255,9 +255,9 @@ class NaiveEntering:
                 lots = min(taker.open, maker.shown)
                 taker.open -= lots
                 taker.filled += lots
-                self.trade(maker, lots)
                 self.last_price = maker.price
                 self.events.append(("match", maker.id, taker.id, maker.price, lots))
+                self.trade(maker, lots)
         if taker.open and self.contended(side, taker.price):
             self.events.append(("contention", taker.id))
 
@@ -272,6 +272,7 @@ class NaiveEntering:
         if e.shown == 0 and e.open and not e.reserved:
             e.shown = min(e.open, e.terms.display or e.open)
             e.age = self.next_age()
+            self.events.append(("requeue", e.id))
             return True
         return False
 
@@ -319,7 +320,7 @@ class NaiveEntering:
             for event in news:
                 names = event[1:3] if event[0] == "match" else event[1:2]
                 for id in names:
-                    if event[0] == "contention" or id not in self.pairs:
+                    if event[0] in ("contention", "requeue") or id not in self.pairs:
                         continue
                     one, partner = self.find(id), self.find(self.pairs[id])
                     if event[0] == "cancel" and self.pairs[id] in self.reached:

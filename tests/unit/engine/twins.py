@@ -17,6 +17,7 @@ from orderbook.engine import (
     Order,
     PostOnly,
     Quote,
+    Requeue,
     Rules,
     SelfTrade,
     Side,
@@ -45,6 +46,8 @@ def plain(event: Event) -> tuple[Any, ...]:
         return "execution", event.order.id, event.price, event.quantity
     if isinstance(event, Cancellation):
         return "cancel", event.order.id, event.quantity, event.reason
+    if isinstance(event, Requeue):
+        return "requeue", event.order.id
     return "trigger" if isinstance(event, Trigger) else "contention", event.order.id
 
 

@@ -25,6 +25,7 @@ from orderbook.events import (
     Executed,
     Intended,
     Refused,
+    Requeued,
     Signed,
     Switched,
     Triggered,
@@ -476,18 +477,20 @@ def test_pairs_changes_and_states_are_shown(tmp_path: Path) -> None:
         Accepted("r", "sue", "sell", 220, 500, 1_700_000_000_000, partner="s"),
         Amended("r", 230, 400),
         Switched("halted", "ops", 1_700_000_000_001),
+        Requeued("r"),
         Cancelled("r", "partner"),
         Triggered("s"),
     ]
     append(path, events)
     lines = said("show", path)
     for line, part in zip(
-        lines[-6:],
+        lines[-7:],
         (
             "5 at any price for sue, ioc, stop at 95.0, one of a pair with r",
             "5 at 110.0 for sue, one of a pair with s",
             "it is 4 at 115.0 now",
             "ops says that the market is halted",
+            "it is the last in the queue of its price now",
             "what is left of it is taken back: partner",
             "its stop price has come",
         ),
@@ -506,6 +509,7 @@ def test_pairs_changes_and_states_are_shown(tmp_path: Path) -> None:
     assert [record["type"] for record in records("show", path, "--order", "r", "--json")] == [
         "accepted",
         "amended",
+        "requeued",
         "cancelled",
     ]
     assert run("verify", path).exit_code == 0

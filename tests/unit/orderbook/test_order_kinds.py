@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -513,3 +514,44 @@ def test_every_kind_of_order_survives_a_restart(
     assert again.market.ledger.order(soon.id).reason == "expired", "its time came while nobody was there"
     assert again.market.book.last_price == 104
     assert again.place("sell", 104, 4, post_only="slide", client_order_id="mine")[0].id == posted.id
+
+
+@pytest.mark.parametrize("reserved", [False, True], ids=["local", "cross-peer"])
+def test_an_iceberg_keeps_its_place_over_a_restart(
+    taker: Peer, maker: Peer, clock: Clock, *, reserved: bool
+) -> None:
+    iceberg, _ = maker.place("sell", 100, 5, display="2")
+    plain_order, _ = maker.place("sell", 100, 3)
+    if reserved:
+        _, announce, offer = offered(taker, maker, "buy", 100, 2)
+        assert maker.answer(confirmed(taker, announce, offer))["status"] == "committed"
+    else:
+        maker.place("buy", 100, 2, owner="zoe")
+    events = maker.market.take_events()
+    fills = [(plain_order.id, 3), (iceberg.id, 2), (iceberg.id, 1)]
+    assert sold(maker, 6) == fills, "the next tip went to the back of the queue"
+    for kept in range(len(events) + 1):
+        snapshot = by_snapshot(Recovered("maker", "SIM").apply(events[:kept]))
+        again = Peer("maker", clock)
+        again.resume(snapshot.apply(events[kept:]))
+        again.check()
+        assert sold(again, 6) == fills, f"after a restart from a snapshot of {kept} events and the others"
+
+
+def test_a_post_only_order_that_slides_back_keeps_its_place_over_a_restart(maker: Peer, clock: Clock) -> None:
+    posted, _ = maker.place("sell", 100, 3, post_only="slide")
+    other, _ = maker.place("sell", 100, 3)
+    maker.place("buy", 99, 1, owner="zoe")
+    change(maker, posted, price=99)
+    assert posted.price == 100
+    again = restarted(maker, clock)
+    for peer in (maker, again):
+        assert sold(peer, 4) == [(posted.id, 3), (other.id, 1)]
+
+
+def sold(peer: Peer, lots: int) -> list[tuple[str, int]]:
+    """What ``lots`` that are bought of ``peer`` now trade with, in order."""
+    ids = (f"later-{n}" for n in itertools.count())
+    peer.market.new_id = lambda: next(ids)
+    _, effects = peer.place("buy", 100, lots, owner="zoe")
+    return [(trade.maker_order_id, trade.quantity) for trade in only(effects, Traded).trades]
