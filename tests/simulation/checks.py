@@ -280,7 +280,8 @@ def check_terms(peer: SimPeer, order: Order) -> None:
 
 
 def check_pairs_ended(exchange: Exchange, orders: dict[tuple[str, str], Order]) -> None:
-    """Of a pair at most one order has traded; where only one is left it has cancelled the other."""
+    """Of a pair at most one order has traded; where only one is left it has cancelled the other, or was
+    cancelled with it and is in doubt."""
     for (name, _), order in orders.items():
         if order.partner is None:
             continue
@@ -288,7 +289,9 @@ def check_pairs_ended(exchange: Exchange, orders: dict[tuple[str, str], Order]) 
         assert partner is not None, f"{order} has lost the other one of its pair"
         assert not (order.filled and partner.filled), f"{order} and {partner} have both traded"
         exchange.sights["one of a pair has traded"] += bool(order.filled)
-        alone = order.live and not partner.live
+        # A client has cancelled its partner, and it with that; what is left of it is in doubt.
+        ended = order.reason == "partner" and not order.open
+        alone = order.live and not partner.live and not ended
         assert not alone or partner.reason == "partner", f"{order} is left of a pair with {partner}"
 
 
