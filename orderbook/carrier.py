@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from grenache_py.errors import ConnectError, PeerError, RemoteError
+from grenache_py.transports.busy_poll import BusyPoll
 
 from . import limits
 from .effects import Confirm, Discover, DropTrades, Duplicate, Effect, Question, Settled, Tell
@@ -47,7 +48,7 @@ class Carrier:
         channel: What goes to other peers and comes from them passes here.
         journal: Where the market's events go.
         key: The service that other peers are called by.
-        opening: See :class:`~orderbook.lines.Lines`.
+        opening, poll: See :class:`~orderbook.lines.Lines`.
         ask_otherwise: Sends a request where there is no line, and tells :meth:`answered` or :meth:`failed`.
         discover: Wants the market looked up soon.
 
@@ -68,13 +69,14 @@ class Carrier:
         opening: Callable[[str], Opening | None],
         ask_otherwise: Callable[[Question, Sealed], None],
         discover: Callable[[], None],
+        poll: Callable[[], BusyPoll | None] = lambda: None,
     ):
         self._market = market
         self._negotiator = negotiator
         self._channel = channel
         self._ask_otherwise = ask_otherwise
         self._discover = discover
-        self.lines: Lines[Asked] = Lines(key, self.answered, self.failed, opening)
+        self.lines: Lines[Asked] = Lines(key, self.answered, self.failed, opening, poll)
         self.settling: dict[str, list[asyncio.Future[None]]] = {}
         self.watchers: set[asyncio.Event] = set()
         self.loop: asyncio.AbstractEventLoop  # to ask for it is a call of the system each time

@@ -19,6 +19,7 @@ import msgspec
 from grenache_py.aio import Link, PeerRPCClient
 from grenache_py.errors import GrenacheError, LookupEmptyError, PeerError
 from grenache_py.tasks import end_tasks
+from grenache_py.transports.busy_poll import BusyPoll
 
 from . import limits
 from .carrier import Carrier, timeout_of
@@ -47,7 +48,8 @@ log = logging.getLogger(__name__)
 class HostedMarket:
     """One market of a worker.
 
-    ``is_own`` tells whether a destination is known to be this worker's own.
+    ``is_own`` tells whether a destination is known to be this worker's own; for ``poll`` see
+    :class:`~orderbook.lines.Lines`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class HostedMarket:
         link: Link,
         client: PeerRPCClient,
         is_own: Callable[[str], bool] = lambda destination: False,
+        poll: Callable[[], BusyPoll | None] = lambda: None,
     ):
         self.market = market
         self.sessions = Sessions(gate, new_secret)
@@ -79,6 +82,7 @@ class HostedMarket:
             opening=self._opening,
             ask_otherwise=self._ask_otherwise,
             discover=self._discovery_wanted.set,
+            poll=poll,
         )
 
     @property

@@ -23,6 +23,7 @@ import msgspec
 
 from grenache_py.errors import ConnectionLost, PeerError, RemoteError, RequestTimeout
 from grenache_py.tasks import end_tasks
+from grenache_py.transports.busy_poll import BusyPoll
 from grenache_py.transports.ws import Channel
 from grenache_py.transports.ws_client import connect
 from grenache_py.transports.ws_frames import BINARY, NORMAL, POLICY_VIOLATION, TEXT
@@ -161,6 +162,7 @@ class Lines(Generic[Context]):
     Args:
         key, answered, failed: See :class:`Line`.
         opening: Given a destination, the session to open there; None: none.
+        poll: Keeps the loop awake for a moment while an answer should come at once; None: it sleeps.
     """
 
     def __init__(
@@ -169,8 +171,10 @@ class Lines(Generic[Context]):
         answered: Callable[[Context, bytes], None],
         failed: Callable[[Context, PeerError], None],
         opening: Callable[[str], Opening | None] = lambda _: None,
+        poll: Callable[[], BusyPoll | None] = lambda: None,
     ):
         self._key = key
+        self._poll = poll
         self._answered = answered
         self._failed = failed
         self._opening = opening
@@ -198,7 +202,7 @@ class Lines(Generic[Context]):
 
     async def _connect(self, destination: str) -> None:
         try:
-            channel = await connect(destination, max_message=limits.MESSAGE_BYTES)
+            channel = await connect(destination, max_message=limits.MESSAGE_BYTES, poll=self._poll())
             session = await self._open_session(channel, destination)
         except PeerError as error:
             log.info("no line to %s, which HTTP still reaches perhaps: %s", destination, error)

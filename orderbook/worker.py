@@ -10,6 +10,8 @@ from typing import Any
 
 from grenache_py.aio import Link, PeerRPCClient, PeerRPCServer
 from grenache_py.hosts import is_address, is_here
+from grenache_py.limits import BUSY_POLL_US
+from grenache_py.transports.busy_poll import busy_poll_on_demand
 
 from . import limits
 from .carrier import Switchboard, refusal
@@ -106,6 +108,7 @@ class Worker:
             identity = new_identity() if journals is None else kept_key(journals / KEPT_KEY)
         self._identity = identity
         ids, clock = IdSource(), SystemClock()
+        poll = busy_poll_on_demand(BUSY_POLL_US)  # one for all: what it may cost is counted there
         self.markets = {
             instrument.market: HostedMarket(
                 Market(
@@ -132,6 +135,7 @@ class Worker:
                 link,
                 self._client,
                 self._is_own,
+                poll,
             )
             for instrument in instruments
         }

@@ -14,6 +14,7 @@ from ..errors import BadRequestError
 from ..rpc_frames import Request
 from ..tls import Authorize, Certificate, check_authorize, check_context
 from ..wire import decode_request, encode_bad_request_reply
+from .busy_poll import busy_poll_on_demand
 from .http1 import HttpServer
 from .http1_exchange import Exchange as HttpExchange
 from .rpc_server import Exchange, MakeServer, Receiver, RpcServer
@@ -149,5 +150,10 @@ class _HttpExchanges:
         if self._websockets is None:
             from .ws_server import WsServer  # only who wants them needs picows
 
-            self._websockets = WsServer(listener, max_message=self._max_body, authorize=self._authorize)
+            self._websockets = WsServer(
+                listener,
+                max_message=self._max_body,
+                authorize=self._authorize,
+                poll=busy_poll_on_demand(limits.BUSY_POLL_US),
+            )
         return self._websockets.adopt()

@@ -19,6 +19,7 @@ from grenache_py.transports.ws import Channel
 from grenache_py.transports.ws_client import connect
 from grenache_py.transports.ws_frames import PROTOCOL_ERROR
 from grenache_py.transports.ws_server import Visitor
+from tests.unit.polls import set_processors
 from tests.ws_flavours import CLOSE, TEXT, frame
 from tests.ws_flavours import HANDSHAKE as HANDSHAKE_TEXT
 
@@ -73,6 +74,21 @@ async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> ob
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     return json.loads(await reader.readexactly(length))
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_the_next_message_is_looked_for_without_sleeping_where_that_can_win(
+    play: Callable[..., None], monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    set_processors(monkeypatch, processors)
+    channels: list[Channel] = []
+
+    async def scene(service: Service, destination: str) -> None:
+        service.on("websocket", lambda channel, visitor: channels.append(channel))
+        await open_channel(destination)
+
+    play(scene, websocket=False)
+    assert [channel._poll is not None for channel in channels] == [processors > 1]
 
 
 def test_messages_of_any_size_go_both_ways_beside_requests(play: Callable[..., None]) -> None:

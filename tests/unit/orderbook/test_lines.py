@@ -23,6 +23,7 @@ from orderbook.signing.session import Session
 from tests.harness import until
 from tests.unit.orderbook.session_ends import End
 from tests.unit.orderbook.signing_peers import Clock
+from tests.unit.polls import still_poll
 
 Reply = Callable[[bytes], None]
 
@@ -71,7 +72,10 @@ class Client:
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, Any]] = []
         self.end: End | None = None
-        self.lines: Lines[str] = Lines("the service", self.answered, self.failed, self.opening)
+        self.poll = still_poll()
+        self.lines: Lines[str] = Lines(
+            "the service", self.answered, self.failed, self.opening, lambda: self.poll
+        )
 
     def opening(self, destination: str) -> Opening | None:
         return None if self.end is None else self.end.asks(End("bob", self.end.clock))
@@ -113,6 +117,20 @@ async def test_many_calls_at_once_each_get_their_own_answer() -> None:
         await until(lambda: len(client.outcomes) == 200, what="all answers")
         assert client.outcomes == [(f"call {n}", {"n": n}) for n in range(200)]
         assert line.idle
+
+
+async def test_the_answer_to_a_call_alone_is_looked_for_without_sleeping() -> None:
+    async with connected() as (_desk, client, destination):
+        line = line_to(client, destination)
+        line.call(say("keep", b"1"), "alone", 5.0)
+        assert client.poll.expected == 1
+        line.call(say("echo", b"2"), "not alone", 5.0)
+        assert client.poll.expected == 1
+        await until(lambda: client.outcomes == [("not alone", 2)])
+        assert client.poll.expected == 0
+        line.call(say("echo", b"3"), "with others to come", 5.0, alone=False)
+        line.tell(say("echo", b"4"))
+        assert client.poll.expected == 0
 
 
 async def test_the_first_of_many_calls_leave_before_the_last_are_made() -> None:
