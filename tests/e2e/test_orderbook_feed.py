@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -28,18 +27,6 @@ from orderbook.worker import Worker
 from tests.harness import until
 
 MARKET = "SIM"
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[Api]:
-    """A peer on a network of its own."""
-    async with (
-        Grapes() as grapes,
-        Link(grapes.grapes[0].url) as link,
-        Worker(link, "alice", [Instrument(MARKET, tick="1", lot="1")], host="127.0.0.1") as worker,
-        Api(worker) as api,
-    ):
-        yield api
 
 
 async def trade(client: Client, quantity: str) -> None:

@@ -8,29 +8,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from grenache_py.aio import Link
-from grenache_py.aio.testing import Grapes
 from orderbook import client_calls
 from orderbook.api import Api
 from orderbook.client import Client, NotYetError, PeerFailedError, RefusedError
-from orderbook.model import Instrument
 from orderbook.records import Placed
-from orderbook.worker import Worker
 from tests.harness import until
 
 MARKET = "SIM"
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[Api]:
-    """A peer on a network of its own."""
-    async with (
-        Grapes() as grapes,
-        Link(grapes.grapes[0].url) as link,
-        Worker(link, "alice", [Instrument(MARKET, tick="1", lot="1")], host="127.0.0.1") as worker,
-        Api(worker) as api,
-    ):
-        yield api
 
 
 @pytest.fixture
