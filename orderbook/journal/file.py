@@ -181,14 +181,19 @@ class JournalFile(Tables):
     def starts(self) -> dict[str, int]:
         """The processes that went on with this journal, the newest last, at most
         :data:`limits.JOURNAL_STARTS`: the id of each, and the last event before the next one began."""
-        begun = [entry.split(":") for entry in self.meta.get(STARTS, "").split()]
+        begun = [entry.split(":") for entry in self._begun]
         ends = [*(int(number) for _, number in begun[1:]), self.number]
         return {id: end for (id, _), end in zip(begun, ends, strict=False)}
+
+    @property
+    def _begun(self) -> list[str]:
+        """The starts as :data:`~orderbook.journal.schema.STARTS` has them."""
+        return self.meta.get(STARTS, "").split()
 
     def begin_start(self) -> None:
         """A process goes on with this journal: give this start an id. It must be durable, by
         :meth:`checkpoint`, before it is told to anybody. Raises JournalError."""
-        begun = [*self.meta.get(STARTS, "").split(), f"{new_id()}:{self.number}"]
+        begun = [*self._begun, f"{new_id()}:{self.number}"]
         starts = " ".join(begun[-limits.JOURNAL_STARTS :])
         try:
             with self._transaction():
@@ -251,7 +256,7 @@ class JournalFile(Tables):
     def accept_loss(self) -> None:
         """Go on without the redo log that is missing, and with it without the last start, whose promises are
         not all here. Raises JournalError."""
-        self.meta[STARTS] = " ".join(self.meta.get(STARTS, "").split()[:-1])
+        self.meta[STARTS] = " ".join(self._begun[:-1])
         try:
             self._mark(False)
         except sqlite3.Error as error:

@@ -135,9 +135,7 @@ class Takeover:
         while self._waiting and self._waiting[0][0] <= number:
             self._waiting.popleft()[1]()
         while self._readers and self._readers[0][0] <= number:
-            taken = self._readers.popleft()[1]
-            if not taken.done():  # who waited may have gone
-                taken.set_result(None)
+            has_come(self._readers.popleft()[1])
 
     def _later(self, wait_s: float) -> None:
         self._timer = self._loop.call_later(wait_s, self._due)
@@ -200,3 +198,9 @@ class Takeover:
                 self._upkeep.wrote(len(events))
                 events, packed = [], []
         return file.number - first
+
+
+def has_come(awaited: asyncio.Future[None]) -> None:
+    """What is ``awaited`` is there."""
+    if not awaited.done():  # who waited may have gone
+        awaited.set_result(None)

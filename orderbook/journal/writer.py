@@ -24,7 +24,7 @@ from .archive import JournalArchive
 from .file import JournalFile
 from .redo import Record, RedoFile
 from .syncer import Syncer, best_syncer
-from .takeover import Takeover
+from .takeover import Takeover, has_come
 from .thread import JobThread
 from .upkeep import Upkeep
 
@@ -149,7 +149,7 @@ class SqliteJournal:
             raise self._unreadable()
         durable = self._loop.create_future()
         self._unsure.add(durable)
-        self.when_durable(partial(_has_come, durable))
+        self.when_durable(partial(has_come, durable))
         try:
             await durable
         finally:
@@ -428,11 +428,6 @@ class SqliteJournal:
         if self.waiting:
             log.error("%s ends without its last %d events: %s", self._file.path, self.waiting, self._trouble)
         return False
-
-
-def _has_come(future: asyncio.Future[None]) -> None:
-    if not future.done():  # who waited may have gone
-        future.set_result(None)
 
 
 @contextlib.contextmanager
